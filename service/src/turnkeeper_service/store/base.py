@@ -1,0 +1,334 @@
+"""What a store is: rows in, rows out, and one ordered line of atomic commits.
+
+The store gives durability and order and knows nothing of turns. All keys start with the tenant. Event, submission,
+outcome and settings bytes are opaque here. Times are integer microseconds since the epoch, wall clock.
+
+Commits are atomic, and durable once their future resolves. Commits handed over first are durable first: a later commit is
+never durable without the earlier ones. A commit that fails for good, or whose fence is lost, fails every commit
+behind it too, and `Store.failure` resolves: the process stops (U-14, U-15).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked. ``path`` names what it concerns."""
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class StoreUnreadableError(StoreError):
+    """Not a database of ours: corrupt, or written by a newer version. It was left untouched (exit code 2)."""
+
+
+class StoreUnwritableError(StoreError):
+    """The database or its directory cannot be written (exit code 1)."""
+
+
+class StoreLockedError(StoreError):
+    """Another process holds the data directory (exit code 3)."""
+
+
+class StoreFencedError(StoreError):
+    """Another owner has taken over; nothing of this commit was written (U-15)."""
+
+
+class StoreClosedError(StoreError):
+    """The store is closed, or has failed and stopped taking commits."""
+
+
+class RunConflictError(StoreError):
+    """A commit inserted a run whose (tenant, run_id) exists. Only this commit failed; the ones behind it go on."""
+
+
+class SessionConflictError(StoreError):
+    """A commit inserted a session whose id exists or is not reusable yet. Only this commit failed."""
+
+
+class SessionState(IntEnum):
+    """Life of a session."""
+
+    ACTIVE = 1
+    DELETING = 2
+    DELETED = 3
+    """Content is erased; the row stays 24 h so that the id is not reused (U-18)."""
+
+
+class RunState(IntEnum):
+    """Life of a run as stored. FINISHED rows never change again."""
+
+    QUEUED = 1
+    """Accepted; in line."""
+    STARTED = 2
+    AWAITING = 3
+    """Parked (later issues)."""
+    FINISHED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session as stored. ``last_seq`` is the last durable event, 0 if none."""
+
+    tenant: str
+    session_id: str
+    state: SessionState
+    created_us: int
+    updated_us: int
+    last_seq: int
+    title: str
+    settings: bytes
+    usage: bytes
+    delete_us: int | None = None
+    """When it was deleted; the row is swept 24 h later."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as stored."""
+
+    tenant: str
+    run_id: str
+    session_id: str
+    accept_sequence: int
+    kind: int
+    delivery: int
+    state: RunState
+    fingerprint: bytes
+    submission: bytes
+    created_us: int
+    started_us: int | None = None
+    finished_us: int | None = None
+    cancel: bytes | None = None
+    """The stored cancel request, None if none was made."""
+    outcome: bytes | None = None
+    """The stored terminal, None until FINISHED."""
+    steers: str | None = None
+    """The run that it was bound to at accept."""
+    details: bytes = b""
+    """What the service wants to find again about it (start deadline, disconnect policy), opaque."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """A durable event. ``seq`` is its place in the session, from 1 without gaps; the caller assigns it in commit order."""
+
+    seq: int
+    run_id: str
+    kind: int
+    """Field number of the payload in turnkeeper.v1.Event."""
+    payload: bytes
+    """The serialised turnkeeper.v1.Event, sent to readers unchanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    """Index entry of a committed message; its content is the event ``seq``."""
+
+    seq: int
+    message_id: str
+    context_id: str
+    run_id: str
+    turn_id: str
+    role: int
+    in_context: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinish:
+    """The one terminal of a run. Fails the store if the run is FINISHED already: that must never be tried."""
+
+    run_id: str
+    outcome: bytes
+    finished_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartialRow:
+    """A flushed piece of an open message's text, at byte ``offset`` of (message, attempt, part)."""
+
+    run_id: str
+    message_id: str
+    attempt: int
+    part: int
+    kind: int
+    """1 text, 2 reasoning, 3 tool input."""
+    offset: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TombstoneRow:
+    """A cancel that named a run not seen yet (U-11). ``session_id`` is "" where the cancel named none."""
+
+    tenant: str
+    run_id: str
+    session_id: str
+    created_us: int
+    cancel: bytes
+
+
+@dataclass(slots=True)
+class Commit:
+    """One atomic change of one session, applied in the order of the fields.
+
+    Empty fields change nothing. ``last_seq`` of the session follows ``events``. Inserting a session twice or a run
+    twice fails this commit alone.
+    """
+
+    tenant: str
+    session_id: str
+    insert_session: SessionRow | None = None
+    insert_runs: list[RunRow] = field(default_factory=list)
+    start_runs: list[tuple[str, int]] = field(default_factory=list)
+    """(run_id, started_us): QUEUED to STARTED."""
+    cancel_runs: list[tuple[str, bytes]] = field(default_factory=list)
+    """(run_id, stored cancel request); replaces an earlier one."""
+    finish_runs: list[RunFinish] = field(default_factory=list)
+    events: list[EventRow] = field(default_factory=list)
+    messages: list[MessageRow] = field(default_factory=list)
+    message_contexts: list[tuple[str, bool]] = field(default_factory=list)
+    """(message_id, in_context)."""
+    partials: list[PartialRow] = field(default_factory=list)
+    drop_partials: list[str] = field(default_factory=list)
+    """run_ids whose partial text is not needed any more."""
+    session_settings: bytes | None = None
+    session_title: str | None = None
+    session_usage: bytes | None = None
+    session_state: SessionState | None = None
+    updated_us: int | None = None
+    insert_tombstones: list[TombstoneRow] = field(default_factory=list)
+    drop_tombstones: list[str] = field(default_factory=list)
+    """run_ids whose tombstone has met its run."""
+    erase_session_us: int | None = None
+    """Erase events, messages, partials, settings, title and submissions of the session and mark it DELETED at this time;
+    run rows keep id, fingerprint, sequence and outcome (U-18)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What opening the store gives: the fencing epoch of this process, strictly above all before it, and the largest
+    accept sequence ever stored."""
+
+    epoch: int
+    last_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """Sessions in creation order, and where the next page starts; "" at the end."""
+
+    sessions: Sequence[SessionRow]
+    next_after: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Counts since the start. ``queue_depth`` is the number of commits not durable yet."""
+
+    commits: int
+    batches: int
+    rows: int
+    queue_depth: int
+
+
+class Store(Protocol):
+    """A durable store with one writer. Reads see every commit whose future has resolved."""
+
+    @property
+    def failure(self) -> asyncio.Future[StoreError]:
+        """Resolves once, with the error, when the store has stopped taking commits for a fault or a lost fence."""
+        ...
+
+    async def open(self) -> Boot:
+        """Take the lock, migrate, take the next epoch. Raises the StoreErrors that name exit codes."""
+        ...
+
+    def commit(self, commit: Commit) -> asyncio.Future[None]:
+        """Hand over a commit, in order. Call on the event loop's thread; never blocks.
+
+        The future resolves when it is durable. It raises RunConflictError or SessionConflictError where only this
+        commit failed, StoreFencedError or StoreError where the store has stopped.
+        """
+        ...
+
+    async def check_fence(self) -> None:
+        """Raise StoreFencedError if another owner has taken over; called at least every heartbeat (U-15)."""
+        ...
+
+    async def get_session(self, tenant: str, session_id: str) -> SessionRow | None:
+        """The session's row, DELETED ones too until they are swept."""
+        ...
+
+    async def list_sessions(self, tenant: str, *, after: str, limit: int) -> SessionPage:
+        """ACTIVE and DELETING sessions of a tenant in creation order. ``after`` is "" or a page's ``next_after``."""
+        ...
+
+    async def get_run(self, tenant: str, run_id: str) -> RunRow | None:
+        """A run by its id."""
+        ...
+
+    async def list_runs(
+        self, tenant: str, session_id: str, *, after_sequence: int, limit: int, states: Sequence[RunState] = ()
+    ) -> Sequence[RunRow]:
+        """Runs of a session in accept order, above ``after_sequence``; of the given states, () for all."""
+        ...
+
+    async def read_events(
+        self, tenant: str, session_id: str, *, after_seq: int, limit: int, max_bytes: int = 4 << 20
+    ) -> Sequence[EventRow]:
+        """Events in order, at most ``limit`` of them and about ``max_bytes`` of payload (at least one)."""
+        ...
+
+    async def read_context(self, tenant: str, session_id: str, context_id: str) -> Sequence[EventRow]:
+        """The events that committed the messages of a context that are in context, in order."""
+        ...
+
+    async def list_messages(
+        self, tenant: str, session_id: str, *, context_id: str, after_seq: int, limit: int
+    ) -> Sequence[tuple[EventRow, bool]]:
+        """All messages of a context ("" for every context) in order, each with whether it is in context now."""
+        ...
+
+    async def open_runs(self) -> Sequence[RunRow]:
+        """All runs not FINISHED, of every tenant, in accept order: what recovery goes through (U-16)."""
+        ...
+
+    async def deleting_sessions(self) -> Sequence[SessionRow]:
+        """Sessions whose deletion has to go on after a restart."""
+        ...
+
+    async def read_run_events(self, tenant: str, session_id: str, run_id: str) -> Sequence[EventRow]:
+        """All events of one run, in order."""
+        ...
+
+    async def read_partials(self, tenant: str, run_id: str) -> Sequence[PartialRow]:
+        """Flushed pieces of a run's open message, by attempt, part and offset."""
+        ...
+
+    async def get_tombstone(self, tenant: str, run_id: str) -> TombstoneRow | None:
+        """The stored cancel that waits for this run, None if there is none."""
+        ...
+
+    async def count_tombstones(self, tenant: str) -> int:
+        """How many tombstones of a tenant wait."""
+        ...
+
+    async def sweep(self, *, before_us: int) -> int:
+        """Remove tombstones and DELETED sessions (with their run rows) older than that; returns rows removed."""
+        ...
+
+    def stats(self) -> StoreStats:
+        """Counters of this process."""
+        ...
+
+    async def close(self) -> None:
+        """Write what was handed over, release the lock. Idempotent."""
+        ...
