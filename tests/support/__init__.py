@@ -1,0 +1,1 @@
+"""What the tests of every part share: the leak fixture, the spec rows, the recordings' counters."""
