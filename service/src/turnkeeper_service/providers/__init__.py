@@ -1,0 +1,1 @@
+"""Model providers: one adapter per wire format, behind the interface in `base`."""

@@ -2,7 +2,8 @@
 
 An adapter turns a `ModelRequest` into its vendor's HTTP request and the vendor's stream into the events below. It holds
 no state between calls, retries nothing and knows neither runs nor sessions. Text and reasoning arrive in parts: a part
-is opened, grows by deltas and is closed; parts of one answer never overlap in time and are numbered from 0 without gaps.
+is opened, grows by deltas and is closed; parts of one answer never overlap in time and are numbered from 0 without
+gaps.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ class PartKind(StrEnum):
     TEXT = "text"
     REASONING = "reasoning"
     TOOL_CALL = "tool_call"
+    PROVIDER = "provider"
+    """Something that only the provider understands, such as the result of a tool that it ran itself: whole in
+    `PartEnded.content`, without deltas, kept in the message and sent back unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class ModelFinished:
     ``usage`` is unset field by field where the provider did not say. ``provider_finish_reason`` is "" if never sent.
     """
 
-    finish_reason: content_pb2.FinishReason
+    finish_reason: content_pb2.FinishReason.ValueType
     provider_finish_reason: str
     usage: content_pb2.Usage
     response_id: str = ""
@@ -157,7 +161,8 @@ class Provider(Protocol):
     def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[ModelEvent]]:
         """Open the call. Leaving the context closes the upstream socket, whatever the reason for leaving.
 
-        The iterator ends after `ModelFinished`. Entering or iterating raises `ProviderError`; cancellation passes through.
+        The iterator ends after `ModelFinished`. Entering or iterating raises `ProviderError`; cancellation passes
+        through.
         """
         ...
 

@@ -1,0 +1,234 @@
+"""Vendor deltas into the parts of one answer: one assembler for all wire formats.
+
+Parts never overlap. A tool call whose arguments are not complete JSON yet keeps its place: what arrives for other parts
+in the meantime waits behind it, and so do vendors that interleave the arguments of several calls come out in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from turnkeeper.v1 import content_pb2
+from turnkeeper_service.providers.base import (
+    FailureReason,
+    ModelEvent,
+    PartDelta,
+    PartEnded,
+    PartKind,
+    PartStarted,
+    ProviderError,
+)
+
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+INVALID_ARGUMENTS = "invalid_arguments"
+"""In a tool call's provider details: the arguments as sent, where they were no JSON object."""
+_MAX_KEPT_INVALID = 4096
+
+
+@dataclass(slots=True)
+class OpenPart:
+    """A part under construction; adapters set name, signature and details on it."""
+
+    kind: PartKind
+    name: str = ""
+    tool_call_id: str = ""
+    is_provider_executed: bool = False
+    is_redacted: bool = False
+    signature: str = ""
+    details: dict[str, str] = field(default_factory=dict)
+    content: content_pb2.Part | None = None
+    """What a `PartKind.PROVIDER` part commits."""
+    texts: list[str] = field(default_factory=list)
+    finishing: Callable[[OpenPart], None] | None = None
+    """Called before the part is committed, for details that are only known then."""
+    number: int = -1
+    """The part's number, -1 until it is started."""
+    is_ended: bool = False
+
+    @property
+    def text(self) -> str:
+        """All text of the part so far."""
+        return "".join(self.texts)
+
+
+class PartAssembler:
+    """Builds the parts of one answer and collects the events that this causes."""
+
+    def __init__(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+        self.has_tool_calls = False
+        """Whether a call for the caller was opened."""
+        self._events: list[ModelEvent] = []
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self._current: OpenPart | None = None
+        self._waiting: deque[OpenPart] = deque()
+        self._num_parts = 0
+        self._call_ids: set[str] = set()
+
+    def take(self) -> list[ModelEvent]:
+        """The events since the last call."""
+        events = self._events
+        self._events = []
+        return events
+
+    @property
+    def last(self) -> OpenPart | None:
+        """The newest part that is not ended."""
+        return self._waiting[-1] if self._waiting else self._current
+
+    def text(self, kind: PartKind, text: str) -> OpenPart | None:
+        """Append to the newest part if it is of this kind, else to a new one. Empty text opens nothing."""
+        if not text:
+            return None
+        part = self._waiting[-1] if self._waiting else self._current
+        if part is None or part.kind is not kind:
+            part = self.open(OpenPart(kind))
+        self.append(part, text)
+        return part
+
+    def append(self, part: OpenPart, text: str) -> None:
+        """Append to one part; what comes after its end is dropped."""
+        if "\0" in text:
+            text = text.replace("\0", "")
+        if not text or part.is_ended:
+            return
+        self._num_bytes += len(text) if text.isascii() else len(text.encode())
+        if self._num_bytes > self._max_bytes:
+            raise ProviderError(
+                FailureReason.PROVIDER_PROTOCOL, "Answer too large", f"The answer is over {self._max_bytes} bytes."
+            )
+        part.texts.append(text)
+        if part is self._current:
+            if part.number < 0:
+                self._start(part)
+            self._events.append(PartDelta(part.number, part.kind, text))
+            if self._waiting and _may_end(part):
+                self._end(part)
+                self._advance()
+
+    def open(self, part: OpenPart) -> OpenPart:
+        """Add a part behind all others. It is announced with its first text or at its end."""
+        if part.kind is PartKind.TOOL_CALL and not part.is_provider_executed:
+            self.has_tool_calls = True
+        if self._current is not None and not self._waiting and _may_end(self._current):
+            self._end(self._current)
+            self._current = None
+        if self._current is None:
+            self._current = part
+        else:
+            self._waiting.append(part)
+        return part
+
+    def close(self, part: OpenPart) -> None:
+        """The vendor says that a part is whole."""
+        if part.is_ended:
+            return
+        if part is self._current:
+            self._end(part)
+            self._advance()
+        else:
+            part.is_ended = True
+
+    def finish(self) -> None:
+        """The answer is over: end what is open, in order."""
+        if self._current is not None:
+            self._end(self._current)
+            self._current = None
+        while self._waiting:
+            self._end(self._waiting.popleft())
+
+    def _advance(self) -> None:
+        """Put the next waiting part in the ended one's place, ending on the way what is whole."""
+        self._current = None
+        while self._waiting:
+            part = self._waiting.popleft()
+            if part.is_ended or (self._waiting and _may_end(part)):
+                self._end(part)
+                continue
+            self._current = part
+            if part.texts:
+                self._catch_up(part)
+            return
+
+    def _start(self, part: OpenPart) -> None:
+        part.number = self._num_parts
+        self._num_parts += 1
+        if part.kind is PartKind.TOOL_CALL:
+            part.tool_call_id = self._unique_id(part.tool_call_id, part.number)
+        self._events.append(PartStarted(part.number, part.kind, part.tool_call_id, part.name))
+
+    def _catch_up(self, part: OpenPart) -> None:
+        self._start(part)
+        for text in part.texts:
+            self._events.append(PartDelta(part.number, part.kind, text))
+
+    def _end(self, part: OpenPart) -> None:
+        part.is_ended = True
+        if part.number < 0:
+            has_content = part.texts or part.signature or part.is_redacted
+            if part.kind in (PartKind.TEXT, PartKind.REASONING) and not has_content:
+                return
+            self._catch_up(part)
+        if part.finishing is not None:
+            part.finishing(part)
+        self._events.append(PartEnded(part.number, _content(part)))
+
+    def _unique_id(self, wanted: str, number: int) -> str:
+        if not wanted or wanted in self._call_ids:
+            wanted = f"call_{number}"
+            while wanted in self._call_ids:
+                wanted += "_"
+        self._call_ids.add(wanted)
+        return wanted
+
+
+def _may_end(part: OpenPart) -> bool:
+    """Whether a part can be ended because another one begins."""
+    if part.kind is not PartKind.TOOL_CALL:
+        return True
+    if not part.texts or not part.texts[-1].rstrip().endswith("}"):
+        return False
+    return _is_object(part.text)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _content(part: OpenPart) -> content_pb2.Part:
+    if part.content is not None:
+        return part.content
+    content = content_pb2.Part()
+    if part.kind is PartKind.TEXT:
+        content.text.text = part.text
+    elif part.kind is PartKind.REASONING:
+        content.reasoning.text = part.text
+        content.reasoning.signature = part.signature.encode()
+        content.reasoning.is_redacted = part.is_redacted
+    else:
+        call = content.tool_call
+        call.tool_call_id = part.tool_call_id
+        call.name = part.name
+        call.is_provider_executed = part.is_provider_executed
+        call.arguments_json = _arguments(part)
+    for key, value in part.details.items():
+        content.provider_details.fields[key].string_value = value
+    return content
+
+
+def _arguments(part: OpenPart) -> str:
+    """The arguments as sent if they are one JSON object, else ``{}``, with a mark unless nothing was sent."""
+    text = part.text
+    if _is_object(text):
+        return text
+    if text.strip() not in ("", "null"):
+        part.details[INVALID_ARGUMENTS] = text[:_MAX_KEPT_INVALID]
+    return "{}"

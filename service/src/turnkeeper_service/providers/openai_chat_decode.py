@@ -1,0 +1,260 @@
+"""Decodes ``openai-chat`` streams. Every quirk is told by its structure, never by who sends it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from turnkeeper.v1 import content_pb2
+from turnkeeper_service.providers.assembly import OpenPart, PartAssembler
+from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
+from turnkeeper_service.providers.http_error import stream_error
+from turnkeeper_service.providers.openai_chat_wire import (
+    Chunk,
+    ContentPart,
+    Delta,
+    ReasoningDetail,
+    ToolCall,
+    Usage,
+    decode_chunk,
+)
+from turnkeeper_service.providers.sse import SseEvent
+from turnkeeper_service.providers.streaming import StreamDecoder
+
+REASONING_FIELD = "reasoning_field"
+"""Provider detail: the field that the reasoning came in, and goes back in."""
+REASONING_DETAILS = "reasoning_details"
+"""Provider detail: structured reasoning as a JSON list, merged piece by piece, to go back unchanged."""
+_FINISH = {
+    "stop": content_pb2.FINISH_REASON_END_TURN,
+    "eos": content_pb2.FINISH_REASON_END_TURN,
+    "length": content_pb2.FINISH_REASON_MAX_TOKENS,
+    "model_length": content_pb2.FINISH_REASON_MAX_TOKENS,
+    "tool_calls": content_pb2.FINISH_REASON_TOOL_USE,
+    "function_call": content_pb2.FINISH_REASON_TOOL_USE,
+    "content_filter": content_pb2.FINISH_REASON_CONTENT_FILTER,
+    "error": content_pb2.FINISH_REASON_ERROR,
+}
+
+
+class ChatDecoder(StreamDecoder):
+    """One stream of chunks."""
+
+    def __init__(self) -> None:
+        self._parts = PartAssembler()
+        self._calls: dict[int, OpenPart] = {}
+        self._last_call = -1
+        self._details: dict[int, list[ReasoningDetail]] = {}
+        self._finish_reason = ""
+        self._is_refused = False
+        self._response_id = ""
+        self._usage: Usage | None = None
+        self._carried_usage: Usage | None = None
+        self._proven_output: int | None = None
+
+    def decode(self, event: SseEvent) -> list[ModelEvent]:
+        """The model events of one chunk."""
+        data = event.data
+        if data.startswith(b"[DONE]"):
+            self.is_over = self.is_complete = True
+            return []
+        if not data.strip():
+            return []
+        try:
+            chunk = decode_chunk(data)
+        except (msgspec.MsgspecError, ValueError) as error:
+            if event.event == "error":
+                self.failure = stream_error(data.decode())
+                return []
+            raise ProviderError(
+                FailureReason.PROVIDER_PROTOCOL, "Invalid chunk", f"An event of the stream is not a chunk: {error}"
+            ) from None
+        self._read(chunk)
+        if chunk.error or event.event == "error":
+            self.failure = stream_error(chunk.error or msgspec.json.decode(data))
+            self.failure.usage = self._total()
+        return self._parts.take()
+
+    def finish(self) -> list[ModelEvent]:
+        """End the answer."""
+        self._parts.finish()
+        reason = _FINISH.get(self._finish_reason, content_pb2.FINISH_REASON_OTHER)
+        if not self._finish_reason:
+            reason = content_pb2.FINISH_REASON_UNSPECIFIED
+        elif self._is_refused and reason == content_pb2.FINISH_REASON_END_TURN:
+            reason = content_pb2.FINISH_REASON_CONTENT_FILTER
+        elif self._parts.has_tool_calls and reason == content_pb2.FINISH_REASON_END_TURN:
+            # Local servers say `stop` where calls are waiting.
+            reason = content_pb2.FINISH_REASON_TOOL_USE
+        usage = self._usage or self._carried_usage
+        cost = usage.cost if usage is not None else None
+        finished = ModelFinished(
+            reason,
+            self._finish_reason,
+            self._total() or content_pb2.Usage(),
+            self._response_id,
+            float(cost) if isinstance(cost, (int, float)) else None,
+        )
+        return [*self._parts.take(), finished]
+
+    def _read(self, chunk: Chunk) -> None:
+        if chunk.id and not self._response_id:
+            self._response_id = chunk.id
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        if chunk.x_groq is not None and chunk.x_groq.usage is not None:
+            self._carried_usage = chunk.x_groq.usage
+        for choice in chunk.choices or ():
+            if choice.index:
+                continue
+            if choice.delta is not None:
+                self._read_delta(choice.delta)
+            if choice.usage is not None:
+                self._carried_usage = choice.usage
+            if choice.finish_reason:
+                self._finish_reason = choice.finish_reason
+                self.is_complete = True
+
+    def _read_delta(self, delta: Delta) -> None:
+        if delta.reasoning_content:
+            self._reason(delta.reasoning_content, "reasoning_content")
+        elif delta.reasoning:
+            self._reason(delta.reasoning, "reasoning")
+        if delta.reasoning_details:
+            has_text = bool(delta.reasoning_content or delta.reasoning)
+            for item in delta.reasoning_details:
+                self._read_detail(item, has_text)
+        content = delta.content
+        if content:
+            if isinstance(content, str):
+                self._parts.text(PartKind.TEXT, content)
+            else:
+                self._read_content(content)
+        if delta.refusal:
+            self._is_refused = True
+            self._parts.text(PartKind.TEXT, delta.refusal)
+        if delta.tool_calls:
+            for call in delta.tool_calls:
+                self._read_call(call)
+        if delta.provider_metadata:
+            self._proven_output = _output_by_metadata(delta.provider_metadata) or self._proven_output
+
+    def _reason(self, text: str, field: str) -> None:
+        part = self._parts.text(PartKind.REASONING, text)
+        if part is not None and field and REASONING_FIELD not in part.details:
+            part.details[REASONING_FIELD] = field
+
+    def _read_content(self, items: list[ContentPart]) -> None:
+        for item in items:
+            thinking = item.thinking
+            if isinstance(thinking, list):
+                thinking = "".join(inner.text or "" for inner in thinking)
+            if thinking:
+                self._reason(thinking, "thinking")
+            elif item.text:
+                self._parts.text(PartKind.TEXT, item.text)
+
+    def _read_detail(self, item: ReasoningDetail, has_text: bool) -> None:
+        """Keep a piece to be sent back; take its text only where no plain field says the same."""
+        text = item.text or item.summary or ""
+        signature = item.signature or item.data or ""
+        if text and not has_text:
+            self._reason(text, "")
+        part = self._parts.last
+        if part is None or part.kind is not PartKind.REASONING:
+            if not signature:
+                return
+            part = self._parts.open(OpenPart(PartKind.REASONING))
+        if signature:
+            part.signature = signature
+        kept = self._details.setdefault(id(part), [])
+        last = kept[-1] if kept else None
+        if last is not None and last.type == item.type and last.index == item.index and not (last.data or item.data):
+            last.text = _joined(last.text, item.text)
+            last.summary = _joined(last.summary, item.summary)
+            last.signature = item.signature or last.signature
+            last.id = last.id or item.id
+            last.format = last.format or item.format
+        else:
+            kept.append(item)
+        part.finishing = self._keep_details
+
+    def _keep_details(self, part: OpenPart) -> None:
+        kept = self._details.pop(id(part), None)
+        if kept:
+            part.details[REASONING_DETAILS] = msgspec.json.encode(kept).decode()
+
+    def _read_call(self, piece: ToolCall) -> None:
+        function = piece.function
+        name = function.name if function is not None and function.name else ""
+        index = self._index_of(piece, name)
+        part = self._calls.get(index)
+        if part is None:
+            part = self._parts.open(OpenPart(PartKind.TOOL_CALL, name, piece.id or ""))
+            self._calls[index] = part
+        elif part.number < 0:
+            part.tool_call_id = part.tool_call_id or piece.id or ""
+            if name != part.name:
+                part.name += name
+        self._last_call = index
+        if function is not None and function.arguments:
+            arguments = function.arguments
+            if not isinstance(arguments, str):
+                arguments = msgspec.json.encode(arguments).decode()
+            self._parts.append(part, arguments)
+
+    def _index_of(self, piece: ToolCall, name: str) -> int:
+        """Which call a piece belongs to: a new id with a name begins a call, whatever index it claims."""
+        index = piece.index if piece.index is not None else self._last_call
+        known = self._calls.get(index)
+        is_new = known is None or bool(piece.id and name and known.tool_call_id and piece.id != known.tool_call_id)
+        if is_new and (known is not None or piece.index is None):
+            return len(self._calls) + 1_000_000
+        return index
+
+    def _total(self) -> content_pb2.Usage | None:
+        usage = self._usage or self._carried_usage
+        return None if usage is None else _usage(usage, self._proven_output)
+
+
+def _joined(first: str | None, second: str | None) -> str | None:
+    return second if first is None else first + (second or "")
+
+
+def _usage(usage: Usage, proven_output: int | None) -> content_pb2.Usage:
+    """Counts in our terms: input without cache, output with reasoning; what was not said stays unset."""
+    prompt = usage.prompt_tokens_details
+    read = _first(prompt.cached_tokens if prompt else None, usage.prompt_cache_hit_tokens, usage.cached_tokens)
+    written = _first(prompt.cache_write_tokens if prompt else None, usage.cache_creation_input_tokens)
+    completion = usage.completion_tokens_details
+    reasoning = _first(completion.reasoning_tokens if completion else None)
+    result = content_pb2.Usage(num_calls=1)
+    if usage.prompt_tokens is not None:
+        result.input_tokens = max(0, int(usage.prompt_tokens) - (read or 0) - (written or 0))
+    if usage.completion_tokens is not None:
+        output = int(usage.completion_tokens)
+        # Some count reasoning beside the completion; the total gives it away.
+        if reasoning and usage.total_tokens == (usage.prompt_tokens or 0) + output + reasoning:
+            output += reasoning
+        result.output_tokens = output if proven_output is None else proven_output
+    if read is not None:
+        result.cache_read_tokens = read
+    if written is not None:
+        result.cache_write_tokens = written
+    if reasoning is not None:
+        result.reasoning_tokens = reasoning
+    return result
+
+
+def _first(*values: int | float | None) -> int | None:
+    return next((int(value) for value in values if value is not None), None)
+
+
+def _output_by_metadata(metadata: dict[str, Any]) -> int | None:
+    """Output with thoughts, where a gateway passes on the counts of a vendor that keeps the two apart."""
+    for value in metadata.values():
+        counts = value.get("usageMetadata") if isinstance(value, dict) else None
+        if isinstance(counts, dict) and isinstance(counts.get("thoughtsTokenCount"), int):
+            return int(counts.get("candidatesTokenCount") or 0) + int(counts["thoughtsTokenCount"])
+    return None

@@ -1,0 +1,182 @@
+"""Builds ``openai-chat`` requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from turnkeeper.v1 import content_pb2
+from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
+from turnkeeper_service.providers.openai_chat_decode import REASONING_DETAILS, REASONING_FIELD
+from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.wire_json import (
+    base64_text,
+    data_uri,
+    detail,
+    encode,
+    is_written_by,
+    raw,
+    struct_to_json,
+)
+
+_MEDIA_FOLLOWS = "[The result is media; it is in the next message.]"
+_MEDIA_OF_RESULT = "The media that the tool returned:"
+_AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
+Json = dict[str, Any]
+
+
+def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
+    """The request's JSON. Options of the caller's for this provider win, save over the model, messages and stream."""
+    parameters = request.parameters
+    body: Json = {}
+    if parameters.HasField("max_output_tokens"):
+        body[options.max_tokens_field] = parameters.max_output_tokens
+    for name in ("temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty"):
+        if parameters.HasField(name):
+            body[name] = getattr(parameters, name)
+    if parameters.stop:
+        body["stop"] = list(parameters.stop)
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tool_choice"] = _tool_choice(request.tool_choice)
+    if request.output_schema_json:
+        schema = {"name": "answer", "strict": True, "schema": raw(request.output_schema_json)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if options.is_usage_requested:
+        body["stream_options"] = {"include_usage": True}
+    body.update(struct_to_json(parameters.provider_options))
+    body["model"] = request.model
+    body["messages"] = build_messages(request, options.name)
+    body["stream"] = True
+    return encode(body)
+
+
+def build_messages(request: ModelRequest, provider: str) -> list[Json]:
+    """The conversation. Media of tool results follow behind the last result, so that results stay with their calls."""
+    messages: list[Json] = []
+    if request.system:
+        messages.append({"role": "system", "content": request.system})
+    loop_start = _start_of_tool_loop(request.messages)
+    media: list[content_pb2.Media] = []
+    for number, message in enumerate(request.messages):
+        if media and message.role != content_pb2.ROLE_TOOL:
+            messages.append(_media_message(media))
+            media = []
+        if message.role == content_pb2.ROLE_ASSISTANT:
+            own = is_written_by(message, provider, request.model)
+            built = _assistant(message, own, number > loop_start)
+            if built is not None:
+                messages.append(built)
+        elif message.role == content_pb2.ROLE_TOOL:
+            messages.extend(_results(message, media))
+        else:
+            content = _content(message.parts)
+            if content:
+                role = "system" if message.role == content_pb2.ROLE_SYSTEM else "user"
+                messages.append({"role": role, "content": content})
+    if media:
+        messages.append(_media_message(media))
+    return messages
+
+
+def _start_of_tool_loop(messages: Any) -> int:
+    for number in range(len(messages) - 1, -1, -1):
+        if messages[number].role == content_pb2.ROLE_USER:
+            return number
+    return -1
+
+
+def _assistant(message: content_pb2.Message, is_own: bool, is_in_loop: bool) -> Json | None:
+    texts: list[str] = []
+    calls: list[Json] = []
+    built: Json = {"role": "assistant"}
+    thinking: list[Json] = []
+    for part in message.parts:
+        kind = part.WhichOneof("part")
+        if kind == "text":
+            texts.append(part.text.text)
+        elif kind == "tool_call" and not part.tool_call.is_provider_executed:
+            function = {"name": part.tool_call.name, "arguments": part.tool_call.arguments_json or "{}"}
+            calls.append({"id": part.tool_call.tool_call_id, "type": "function", "function": function})
+        elif kind == "reasoning" and is_own:
+            _add_reasoning(built, thinking, part, is_in_loop)
+    text = "".join(texts)
+    if not text and not calls:
+        return None
+    if thinking:
+        built["content"] = [*thinking, {"type": "text", "text": text}] if text else thinking
+    else:
+        built["content"] = text or None
+    if calls:
+        built["tool_calls"] = calls
+    return built
+
+
+def _add_reasoning(built: Json, thinking: list[Json], part: content_pb2.Part, is_in_loop: bool) -> None:
+    """Reasoning goes back the way it came: structured always, plain only while its tool calls are being answered."""
+    details = detail(part, REASONING_DETAILS)
+    if details:
+        built.setdefault("reasoning_details", []).extend(msgspec.json.decode(details, type=list[msgspec.Raw]))
+    field = detail(part, REASONING_FIELD)
+    text = part.reasoning.text
+    if not is_in_loop or not text:
+        return
+    if field == "thinking":
+        thinking.append({"type": "thinking", "thinking": [{"type": "text", "text": text}]})
+    elif field:
+        built[field] = built.get(field, "") + text
+
+
+def _results(message: content_pb2.Message, media: list[content_pb2.Media]) -> Iterator[Json]:
+    for part in message.parts:
+        if part.WhichOneof("part") != "tool_result":
+            continue
+        result = part.tool_result
+        files = [inner.media for inner in result.content if inner.WhichOneof("part") == "media"]
+        media.extend(files)
+        text = "".join(inner.text.text for inner in result.content if inner.WhichOneof("part") == "text")
+        if files:
+            text = f"{text}\n{_MEDIA_FOLLOWS}" if text else _MEDIA_FOLLOWS
+        yield {"role": "tool", "tool_call_id": result.tool_call_id, "content": text}
+
+
+def _media_message(media: list[content_pb2.Media]) -> Json:
+    return {"role": "user", "content": [{"type": "text", "text": _MEDIA_OF_RESULT}, *map(_media, media)]}
+
+
+def _content(parts: Iterable[content_pb2.Part]) -> str | list[Json]:
+    items: list[Json] = []
+    is_text = True
+    for part in parts:
+        kind = part.WhichOneof("part")
+        if kind == "text" and part.text.text:
+            items.append({"type": "text", "text": part.text.text})
+        elif kind == "summary":
+            items.append({"type": "text", "text": part.summary.text})
+        elif kind == "media":
+            is_text = False
+            items.append(_media(part.media))
+    if is_text and len(items) == 1:
+        return str(items[0]["text"])
+    return items
+
+
+def _media(media: content_pb2.Media) -> Json:
+    if media.mime_type.startswith("image/"):
+        return {"type": "image_url", "image_url": {"url": data_uri(media)}}
+    if media.mime_type in _AUDIO and media.data:
+        return {"type": "input_audio", "input_audio": {"data": base64_text(media), "format": _AUDIO[media.mime_type]}}
+    return {"type": "file", "file": {"filename": media.name or "file", "file_data": data_uri(media)}}
+
+
+def _tool(tool: ToolDefinition) -> Json:
+    function = {"name": tool.name, "description": tool.description, "parameters": raw(tool.input_schema_json)}
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: str) -> str | Json:
+    if choice in ("auto", "none", "required"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}

@@ -1,0 +1,132 @@
+"""What all HTTP formats share: send, split, decode, end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+
+from turnkeeper_service.providers.base import Clock, FailureReason, ModelEvent, ModelRequest, ProviderError
+from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.sse import SseEvent, SseSplitter
+from turnkeeper_service.providers.transport import Body, HttpTransport
+
+
+class StreamDecoder(ABC):
+    """Turns the events of one stream into model events. One per call."""
+
+    is_complete = False
+    """Whether the answer is whole, though more may follow (usage, for one)."""
+    is_over = False
+    """Whether the stream's own last event was seen."""
+
+    @abstractmethod
+    def decode(self, event: SseEvent) -> list[ModelEvent]:
+        """The model events of one event. An error event is kept in `failure`, behind its last deltas."""
+
+    @abstractmethod
+    def finish(self) -> list[ModelEvent]:
+        """End the open parts and the answer."""
+
+    failure: ProviderError | None = None
+    """The error that the stream carried."""
+
+
+class HttpProvider(ABC):
+    """A provider that posts a request and reads an event stream."""
+
+    def __init__(self, options: ProviderOptions, clock: Clock) -> None:
+        self.options = options
+        self._transport = HttpTransport(clock, options.ca_file)
+        self._url = options.base_url.rstrip("/") + self.path
+
+    path = ""
+    """The format's path behind the base URL."""
+
+    @abstractmethod
+    def auth_headers(self) -> Mapping[str, str]:
+        """The headers that carry the key and the version of the format."""
+
+    @abstractmethod
+    def encode(self, request: ModelRequest) -> bytes:
+        """The body of the vendor's request."""
+
+    @abstractmethod
+    def decoder(self) -> StreamDecoder:
+        """A decoder for one stream."""
+
+    @asynccontextmanager
+    async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[ModelEvent]]:
+        """Open the call; see `turnkeeper_service.providers.base.Provider`."""
+        headers = {"content-type": "application/json", "accept": "text/event-stream", **self.auth_headers()}
+        if request.session_hash:
+            headers["x-session-id"] = headers["x-session-affinity"] = request.session_hash
+        headers.update({name.lower(): value for name, value in self.options.headers.items()})
+        try:
+            async with (
+                self._transport.post_stream(self._url, headers, self.encode(request), self.options.timeouts) as body,
+                aclosing(_events(body, self.decoder())) as events,
+            ):
+                yield events
+        except ProviderError as error:
+            # Some vendors repeat the key that they refuse.
+            key = self.options.key
+            if key and key in error.detail:
+                error.detail = error.detail.replace(key, "***")
+                error.args = (f"{error.reason}: {error.title}: {error.detail}",)
+            raise
+
+    async def close(self) -> None:
+        """Release connections. Idempotent."""
+        await self._transport.close()
+
+
+async def _events(body: Body, decoder: StreamDecoder) -> AsyncGenerator[ModelEvent, None]:
+    splitter = SseSplitter()
+    feed = splitter.feed
+    decode = decoder.decode
+    try:
+        async for chunk in body:
+            for sse_event in feed(chunk):
+                for event in decode(sse_event):
+                    yield event
+                if decoder.failure is not None:
+                    raise decoder.failure
+                if decoder.is_over:
+                    break
+            if decoder.is_over:
+                break
+            if splitter.failure is not None:
+                raise splitter.failure
+    except ProviderError:
+        # An answer that is whole stays so, whatever happens to what follows it.
+        if decoder.failure is not None or not decoder.is_complete:
+            raise
+    if not decoder.is_over:
+        for event in _tail(splitter, decoder):
+            yield event
+        if decoder.failure is not None:
+            raise decoder.failure
+        if not decoder.is_complete:
+            raise ProviderError(
+                FailureReason.PROVIDER_STREAM_BROKEN,
+                "Stream broken",
+                "The stream ended before the answer did.",
+                is_retryable=True,
+            )
+    for event in decoder.finish():
+        yield event
+    if decoder.is_over:
+        await body.drain()
+
+
+def _tail(splitter: SseSplitter, decoder: StreamDecoder) -> list[ModelEvent]:
+    """What the last event gives if only its blank line is missing; half an event gives nothing."""
+    events: list[ModelEvent] = []
+    for sse_event in splitter.finish():
+        try:
+            events += decoder.decode(sse_event)
+        except ProviderError as error:
+            if error.reason is not FailureReason.PROVIDER_PROTOCOL:
+                raise
+    return events

@@ -1,0 +1,188 @@
+"""HTTP to a vendor: the only file that knows httpx and what carries it.
+
+httpx is the interface and aiohttp the machinery below it, for the CPU that a paced stream costs. No proxy, cookie or
+credential is taken from the environment or kept between calls.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from turnkeeper_service.providers.base import Clock, FailureReason, ProviderError
+from turnkeeper_service.providers.http_error import status_error, unexpected_answer
+from turnkeeper_service.providers.options import Timeouts
+from turnkeeper_service.providers.watchdog import Watchdog
+
+MAX_ERROR_BODY = 64 * 1024
+KEEP_ALIVE_SECONDS = 15.0
+DRAIN_SECONDS = 0.1
+_watchdog: ContextVar[Watchdog] = ContextVar("provider_watchdog")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells the call's watchdog when the connection stands, which httpx does not show."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        connection = await super().connect(*args, **kwargs)
+        watchdog = _watchdog.get(None)
+        if watchdog is not None:
+            watchdog.connected()
+        return connection
+
+
+class Body:
+    """The bytes of one answer."""
+
+    def __init__(self, response: httpx.Response, watchdog: Watchdog) -> None:
+        self._chunks = response.aiter_raw()
+        self._watchdog = watchdog
+        self._is_first = True
+
+    def __aiter__(self) -> Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await self._watchdog.wait(anext(self._chunks))
+        except (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, OSError) as error:
+            raise ProviderError(
+                FailureReason.PROVIDER_STREAM_BROKEN,
+                "Stream broken",
+                f"The connection was lost inside the answer ({type(error).__name__}).",
+                is_retryable=True,
+            ) from error
+        if self._is_first:
+            self._is_first = False
+            self._watchdog.received()
+        return chunk
+
+    async def drain(self) -> None:
+        """Read the little that follows a stream's last event, so that its connection can be used again."""
+        self._watchdog.limit_rest(DRAIN_SECONDS)
+        left = MAX_ERROR_BODY
+        try:
+            async for chunk in self:
+                left -= len(chunk)
+                if left < 0:
+                    return
+        except ProviderError:
+            # The answer is whole; only the connection is lost.
+            return
+
+    async def read(self, limit: int) -> bytes:
+        """At most so many bytes of a body that is no stream; what breaks it off is not worth a second error."""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async for chunk in self:
+                parts.append(chunk)
+                size += len(chunk)
+                if size >= limit:
+                    break
+        except ProviderError:
+            pass
+        return b"".join(parts)[:limit]
+
+    async def close(self) -> None:
+        """Free the reader. The response itself is closed by whoever opened it."""
+        close = getattr(self._chunks, "aclose", None)
+        if close is not None:
+            await close()
+
+
+class HttpTransport:
+    """One pool of connections to one vendor."""
+
+    def __init__(self, clock: Clock, ca_file: Path | None = None) -> None:
+        self._clock = clock
+        # Read here, at start: loading certificates takes milliseconds that the loop must not lose later.
+        self._ssl = ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context(trust_env=False)
+        self._client: httpx.AsyncClient | None = None
+        self._is_closed = False
+
+    @asynccontextmanager
+    async def post_stream(
+        self, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
+    ) -> AsyncIterator[Body]:
+        """POST and give the bytes of the event stream that answers; leaving closes the socket.
+
+        Raises `ProviderError` for everything that is not such a stream. A connection goes back to the pool only where
+        the whole body was read.
+        """
+        client = self._open()
+        async with Watchdog(self._clock, timeouts) as watchdog:
+            response = await self._send(client, watchdog, url, headers, body)
+            try:
+                chunks = Body(response, watchdog)
+                try:
+                    await self._check(response, chunks)
+                    yield chunks
+                finally:
+                    await chunks.close()
+            finally:
+                await response.aclose()
+
+    async def close(self) -> None:
+        """Close the pool. Idempotent."""
+        self._is_closed = True
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def _open(self) -> httpx.AsyncClient:
+        # Made inside the loop that uses it: aiohttp binds its session to the running loop.
+        if self._is_closed:
+            raise RuntimeError("the provider is closed")
+        if self._client is None:
+            connector = _Connector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self._ssl)
+            session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+            self._client = httpx.AsyncClient(
+                transport=AiohttpTransport(client=session, verify=self._ssl),
+                timeout=None,
+                trust_env=False,
+                follow_redirects=False,
+                cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+            )
+        return self._client
+
+    async def _send(
+        self, client: httpx.AsyncClient, watchdog: Watchdog, url: str, headers: Mapping[str, str], body: bytes
+    ) -> httpx.Response:
+        token = _watchdog.set(watchdog)
+        try:
+            all_headers = {**headers, "accept-encoding": "identity"}
+            request = client.build_request("POST", url, headers=all_headers, content=body)
+            return await watchdog.wait(client.send(request, stream=True))
+        except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError) as error:
+            raise ProviderError(
+                FailureReason.PROVIDER_UNREACHABLE,
+                "Provider unreachable",
+                f"No answer from the provider: {str(error) or type(error).__name__}",
+                is_retryable=True,
+            ) from error
+        finally:
+            _watchdog.reset(token)
+
+    async def _check(self, response: httpx.Response, chunks: Body) -> None:
+        content_type = response.headers.get("content-type", "")
+        if response.status_code != 200:
+            body = await chunks.read(MAX_ERROR_BODY)
+            raise status_error(response.status_code, response.headers, body, self._clock.time())
+        # A server that names no type is taken at its word: the path asked for a stream.
+        if content_type and content_type.partition(";")[0].strip().lower() != "text/event-stream":
+            raise unexpected_answer(content_type, await chunks.read(MAX_ERROR_BODY))
+        encoding = response.headers.get("content-encoding", "identity").lower()
+        if encoding != "identity":
+            raise ProviderError(
+                FailureReason.PROVIDER_PROTOCOL, "Compressed stream", f"The stream is encoded as {encoding}, unasked."
+            )
