@@ -1,4 +1,4 @@
-"""`make gen`: wipes and regenerates what comes from proto/; with --check it compares instead and fails on a difference."""
+"""`make gen`: wipes and regenerates what comes from proto/; with --check it compares, and fails on a difference."""
 
 from __future__ import annotations
 
