@@ -1,0 +1,33 @@
+"""The ``anthropic-messages`` format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from turnkeeper_service.providers.anthropic_messages_decode import MessagesDecoder
+from turnkeeper_service.providers.anthropic_messages_request import build_body
+from turnkeeper_service.providers.base import ModelRequest
+from turnkeeper_service.providers.streaming import HttpProvider, StreamDecoder
+
+VERSION = "2023-06-01"
+
+
+class AnthropicMessagesProvider(HttpProvider):
+    """Answers model requests over ``POST {base_url}/messages``."""
+
+    path = "/messages"
+
+    def auth_headers(self) -> Mapping[str, str]:
+        """The format's version, and the key if there is one."""
+        headers = {"anthropic-version": VERSION}
+        if self.options.key:
+            headers["x-api-key"] = self.options.key
+        return headers
+
+    def encode(self, request: ModelRequest) -> bytes:
+        """The body of the vendor's request."""
+        return build_body(request, self.options)
+
+    def decoder(self) -> StreamDecoder:
+        """A decoder for one stream."""
+        return MessagesDecoder()

@@ -1,0 +1,181 @@
+"""Decodes ``anthropic-messages`` streams."""
+
+from __future__ import annotations
+
+import msgspec
+
+from turnkeeper.v1 import content_pb2
+from turnkeeper_service.providers.anthropic_messages_wire import (
+    Delta,
+    StreamEvent,
+    Usage,
+    decode_block,
+    decode_event,
+)
+from turnkeeper_service.providers.assembly import OpenPart, PartAssembler
+from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
+from turnkeeper_service.providers.http_error import stream_error
+from turnkeeper_service.providers.sse import SseEvent
+from turnkeeper_service.providers.streaming import StreamDecoder
+
+BLOCK = "block"
+"""Provider detail: a block as JSON, to go back unchanged: the provider's own tools, their results and the like."""
+CITATIONS = "citations"
+"""Provider detail of a text: its citations as a JSON list."""
+_FINISH = {
+    "end_turn": content_pb2.FINISH_REASON_END_TURN,
+    "stop_sequence": content_pb2.FINISH_REASON_END_TURN,
+    "tool_use": content_pb2.FINISH_REASON_TOOL_USE,
+    "max_tokens": content_pb2.FINISH_REASON_MAX_TOKENS,
+    "model_context_window_exceeded": content_pb2.FINISH_REASON_MAX_TOKENS,
+    "refusal": content_pb2.FINISH_REASON_CONTENT_FILTER,
+}
+_KINDS = {"text": PartKind.TEXT, "thinking": PartKind.REASONING, "redacted_thinking": PartKind.REASONING}
+
+
+class MessagesDecoder(StreamDecoder):
+    """One stream of message events."""
+
+    def __init__(self) -> None:
+        self._parts = PartAssembler()
+        self._blocks: dict[int, OpenPart] = {}
+        self._raw_blocks: dict[int, msgspec.Raw] = {}
+        self._citations: dict[int, list[msgspec.Raw]] = {}
+        self._stop_reason = ""
+        self._message_id = ""
+        self._usage = content_pb2.Usage(num_calls=1)
+        self._has_usage = False
+
+    def decode(self, event: SseEvent) -> list[ModelEvent]:
+        """The model events of one event."""
+        if not event.data.strip() or event.data.startswith(b"[DONE]"):
+            return []
+        try:
+            self._read(decode_event(event.data))
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise ProviderError(
+                FailureReason.PROVIDER_PROTOCOL, "Invalid event", f"An event of the stream cannot be read: {error}"
+            ) from None
+        return self._parts.take()
+
+    def finish(self) -> list[ModelEvent]:
+        """End the answer."""
+        self._parts.finish()
+        reason = _FINISH.get(self._stop_reason, content_pb2.FINISH_REASON_OTHER)
+        if not self._stop_reason:
+            reason = content_pb2.FINISH_REASON_UNSPECIFIED
+        return [*self._parts.take(), ModelFinished(reason, self._stop_reason, self._usage, self._message_id)]
+
+    def _read(self, event: StreamEvent) -> None:
+        match event.type:
+            case "content_block_delta":
+                if event.delta is not None:
+                    self._add(event.index, event.delta)
+            case "content_block_start":
+                self._start(event.index, event.content_block)
+            case "content_block_stop":
+                self._stop(event.index)
+            case "message_start":
+                if event.message is not None:
+                    self._message_id = event.message.id or ""
+                    self._count(event.message.usage)
+            case "message_delta":
+                self._count(event.usage)
+                if event.delta is not None and event.delta.stop_reason:
+                    self._stop_reason = event.delta.stop_reason
+                    self.is_complete = True
+            case "message_stop":
+                self.is_over = self.is_complete = True
+            case "error":
+                self.failure = stream_error(event.error)
+                self.failure.usage = self._usage if self._has_usage else None
+            case _:
+                if event.error:
+                    self.failure = stream_error(event.error)
+
+    def _start(self, index: int, raw: msgspec.Raw) -> None:
+        block = decode_block(raw)
+        kind = _KINDS.get(block.type)
+        if kind is not None:
+            part = self._parts.open(OpenPart(kind, signature=block.signature or block.data or ""))
+            part.is_redacted = block.type == "redacted_thinking"
+        elif block.type.endswith("tool_use"):
+            own = block.type != "tool_use"
+            part = self._parts.open(OpenPart(PartKind.TOOL_CALL, block.name or "", block.id or "", own))
+        else:
+            part = self._parts.open(OpenPart(PartKind.PROVIDER, block.type, block.tool_use_id or ""))
+        if part.kind is PartKind.PROVIDER or part.is_provider_executed:
+            self._raw_blocks[index] = msgspec.Raw(bytes(raw))
+        self._blocks[index] = part
+        if kind is not None:
+            self._parts.append(part, block.text or block.thinking or "")
+        elif part.kind is PartKind.TOOL_CALL and bytes(block.input) not in (b"", b"{}", b"null"):
+            # Usually `{}` here and streamed behind it; a server that does not stream arguments sends them whole.
+            self._parts.append(part, bytes(block.input).decode())
+
+    def _add(self, index: int, delta: Delta) -> None:
+        part = self._blocks.get(index)
+        if part is None:
+            raise ValueError(f"a delta for block {index}, which is not open")
+        if part.kind is PartKind.PROVIDER:
+            # Blocks that we do not know grow by deltas named after them; what those carry belongs into the block.
+            if delta.content is not None:
+                self._raw_blocks[index] = _with(self._raw_blocks[index], "content", delta.content)
+            return
+        self._parts.append(part, delta.text or delta.thinking or delta.partial_json or "")
+        if delta.signature:
+            part.signature += delta.signature
+        if delta.citation:
+            self._citations.setdefault(index, []).append(msgspec.Raw(bytes(delta.citation)))
+
+    def _stop(self, index: int) -> None:
+        part = self._blocks.pop(index, None)
+        if part is None:
+            return
+        raw = self._raw_blocks.pop(index, None)
+        citations = self._citations.pop(index, None)
+        if citations:
+            part.details[CITATIONS] = msgspec.json.encode(citations).decode()
+        if raw is not None and part.kind is PartKind.PROVIDER:
+            part.content = _provider_part(raw)
+        elif raw is not None:
+            part.details[BLOCK] = bytes(_with_input(raw, part)).decode()
+        self._parts.close(part)
+
+    def _count(self, usage: Usage | None) -> None:
+        """Later counts replace earlier ones; what is not sent keeps its value."""
+        if usage is None:
+            return
+        self._has_usage = True
+        total = self._usage
+        if usage.input_tokens is not None:
+            total.input_tokens = usage.input_tokens
+        if usage.output_tokens is not None:
+            total.output_tokens = usage.output_tokens
+        if usage.cache_read_input_tokens is not None:
+            total.cache_read_tokens = usage.cache_read_input_tokens
+        if usage.cache_creation_input_tokens is not None:
+            total.cache_write_tokens = usage.cache_creation_input_tokens
+        details = usage.output_tokens_details
+        if details is not None and details.thinking_tokens is not None:
+            total.reasoning_tokens = details.thinking_tokens
+
+
+def _with(raw: msgspec.Raw, key: str, value: object) -> msgspec.Raw:
+    block = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    block[key] = msgspec.Raw(msgspec.json.encode(value))
+    return msgspec.Raw(msgspec.json.encode(block))
+
+
+def _with_input(raw: msgspec.Raw, part: OpenPart) -> msgspec.Raw:
+    """The call with the arguments that were streamed behind its start."""
+    block = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    if part.texts:
+        block["input"] = msgspec.Raw(part.text.encode())
+    return msgspec.Raw(msgspec.json.encode(block))
+
+
+def _provider_part(raw: msgspec.Raw) -> content_pb2.Part:
+    part = content_pb2.Part()
+    part.provider_details.fields[BLOCK].string_value = bytes(raw).decode()
+    return part

@@ -1,0 +1,188 @@
+"""Builds ``anthropic-messages`` requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from turnkeeper.v1 import content_pb2
+from turnkeeper_service.providers.anthropic_messages_decode import BLOCK, CITATIONS
+from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
+from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.wire_json import base64_text, detail, encode, is_written_by, raw, struct_to_json
+
+_EPHEMERAL = {"type": "ephemeral"}
+_BAD_ID = re.compile(r"[^a-zA-Z0-9_-]")
+Json = dict[str, Any]
+
+
+def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
+    """The request's JSON. Options of the caller's for this provider win, save over the model, messages and stream."""
+    parameters = request.parameters
+    body: Json = {"max_tokens": options.default_max_output_tokens}
+    if parameters.HasField("max_output_tokens"):
+        body["max_tokens"] = parameters.max_output_tokens
+    for name in ("temperature", "top_p", "top_k"):
+        if parameters.HasField(name):
+            body[name] = getattr(parameters, name)
+    if parameters.stop:
+        body["stop_sequences"] = list(parameters.stop)
+    if request.output_schema_json:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": raw(request.output_schema_json)}}
+    messages = build_messages(request, options.name)
+    system = [{"type": "text", "text": request.system}] if request.system else []
+    tools = [_tool(tool) for tool in request.tools]
+    if options.is_cache_marked:
+        # Four marks at most: what comes before each is stable from step to step.
+        for items in (system, tools, *(message["content"] for message in messages[-2:])):
+            _mark(items)
+    if system:
+        body["system"] = system
+    if tools:
+        body["tools"] = tools
+        body["tool_choice"] = _tool_choice(request.tool_choice)
+    body.update(struct_to_json(parameters.provider_options))
+    body["model"] = request.model
+    body["messages"] = messages
+    body["stream"] = True
+    return encode(body)
+
+
+def build_messages(request: ModelRequest, provider: str) -> list[Json]:
+    """The conversation as alternating user and assistant messages, results first in the message after their calls."""
+    messages: list[Json] = []
+    ids = _CallIds()
+    for message in request.messages:
+        if message.role == content_pb2.ROLE_ASSISTANT:
+            content = _assistant(message, is_written_by(message, provider, request.model), ids)
+            role = "assistant"
+        else:
+            content = _user(message.parts, ids)
+            role = "user"
+        if not content:
+            continue
+        if messages and messages[-1]["role"] == role:
+            messages[-1]["content"].extend(content)
+        else:
+            messages.append({"role": role, "content": content})
+    return messages
+
+
+class _CallIds:
+    """Call ids in the alphabet of this format and unique in the conversation; others mint less strictly."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, str] = {}
+        self._used: set[str] = set()
+
+    def of_call(self, call_id: str) -> str:
+        clean = _BAD_ID.sub("_", call_id) or "call"
+        given, number = clean, 1
+        while given in self._used:
+            number += 1
+            given = f"{clean}_{number}"
+        self._used.add(given)
+        self._given[call_id] = given
+        return given
+
+    def of_result(self, call_id: str) -> str:
+        return self._given.get(call_id) or _BAD_ID.sub("_", call_id)
+
+
+def _assistant(message: content_pb2.Message, is_own: bool, ids: _CallIds) -> list[Any]:
+    content: list[Any] = []
+    for part in message.parts:
+        kind = part.WhichOneof("part")
+        block = detail(part, BLOCK)
+        if block:
+            if is_own:
+                content.append(raw(block))
+        elif kind == "text" and part.text.text.strip():
+            text: Json = {"type": "text", "text": part.text.text}
+            citations = detail(part, CITATIONS)
+            if citations and is_own:
+                text["citations"] = raw(citations)
+            content.append(text)
+        elif kind == "tool_call" and not part.tool_call.is_provider_executed:
+            call = part.tool_call
+            content.append(
+                {
+                    "type": "tool_use",
+                    "id": ids.of_call(call.tool_call_id),
+                    "name": call.name,
+                    "input": raw(call.arguments_json),
+                }
+            )
+        elif kind == "reasoning" and is_own and part.reasoning.signature:
+            content.append(_thinking(part.reasoning))
+    # Thinking alone is no message: the format wants something said or called behind it.
+    if all(isinstance(block, dict) and block["type"] in ("thinking", "redacted_thinking") for block in content):
+        return []
+    return content
+
+
+def _thinking(reasoning: content_pb2.Reasoning) -> Json:
+    signature = reasoning.signature.decode(errors="replace")
+    if reasoning.is_redacted:
+        return {"type": "redacted_thinking", "data": signature}
+    return {"type": "thinking", "thinking": reasoning.text, "signature": signature}
+
+
+def _user(parts: Iterable[content_pb2.Part], ids: _CallIds) -> list[Any]:
+    content: list[Any] = []
+    for part in parts:
+        match part.WhichOneof("part"):
+            case "text" if part.text.text.strip():
+                content.append({"type": "text", "text": part.text.text})
+            case "summary" if part.summary.text.strip():
+                content.append({"type": "text", "text": part.summary.text})
+            case "media":
+                content.append(_media(part.media))
+            case "tool_result":
+                result = part.tool_result
+                block: Json = {"type": "tool_result", "tool_use_id": ids.of_result(result.tool_call_id)}
+                inner = _user(result.content, ids)
+                if inner:
+                    block["content"] = inner
+                if result.is_error:
+                    block["is_error"] = True
+                content.append(block)
+            case _:
+                pass
+    return content
+
+
+def _media(media: content_pb2.Media) -> Json:
+    source: Json = {"type": "url", "url": media.uri}
+    if media.data:
+        source = {"type": "base64", "media_type": media.mime_type, "data": base64_text(media)}
+    if media.mime_type.startswith("image/"):
+        return {"type": "image", "source": source}
+    if media.mime_type.startswith("text/") and media.data:
+        source = {"type": "text", "media_type": "text/plain", "data": media.data.decode(errors="replace")}
+    document: Json = {"type": "document", "source": source}
+    if media.name:
+        document["title"] = media.name
+    return document
+
+
+def _tool(tool: ToolDefinition) -> Json:
+    return {"name": tool.name, "description": tool.description, "input_schema": raw(tool.input_schema_json)}
+
+
+def _tool_choice(choice: str) -> Json:
+    if choice in ("auto", "none"):
+        return {"type": choice}
+    return {"type": "any"} if choice == "required" else {"type": "tool", "name": choice}
+
+
+def _mark(items: list[Any]) -> None:
+    """Mark the last block that takes a mark; thinking and raw blocks do not."""
+    for item in reversed(items):
+        if isinstance(item, msgspec.Raw) or item.get("type") in ("thinking", "redacted_thinking"):
+            continue
+        item["cache_control"] = _EPHEMERAL
+        return

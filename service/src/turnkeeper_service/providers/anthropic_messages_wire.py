@@ -1,0 +1,73 @@
+"""The events of an ``anthropic-messages`` stream: only what is read, everything else is skipped while parsing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class OutputDetails(msgspec.Struct, gc=False):
+    """What the answer's tokens are made of."""
+
+    thinking_tokens: int | None = None
+
+
+class Usage(msgspec.Struct, gc=False):
+    """Tokens so far; later events overwrite earlier ones field by field."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    output_tokens_details: OutputDetails | None = None
+
+
+class Message(msgspec.Struct, gc=False):
+    """The message that begins."""
+
+    id: str | None = None
+    usage: Usage | None = None
+
+
+class Delta(msgspec.Struct, gc=False):
+    """What an event adds to a block, or to the message."""
+
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    partial_json: str | None = None
+    citation: msgspec.Raw = msgspec.Raw(b"")
+    content: Any = None
+    stop_reason: str | None = None
+
+
+class StreamEvent(msgspec.Struct, gc=False):
+    """One event's data."""
+
+    type: str = ""
+    index: int = 0
+    delta: Delta | None = None
+    content_block: msgspec.Raw = msgspec.Raw(b"")
+    message: Message | None = None
+    usage: Usage | None = None
+    error: Any = None
+
+
+class Block(msgspec.Struct, gc=False):
+    """The start of a content block."""
+
+    type: str = ""
+    id: str | None = None
+    name: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    input: msgspec.Raw = msgspec.Raw(b"")
+    tool_use_id: str | None = None
+
+
+decode_event = msgspec.json.Decoder(StreamEvent).decode
+decode_block = msgspec.json.Decoder(Block).decode

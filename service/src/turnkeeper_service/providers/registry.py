@@ -1,0 +1,77 @@
+"""Builds providers from options and finds the one that a model names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from turnkeeper_service.providers.anthropic_messages import AnthropicMessagesProvider
+from turnkeeper_service.providers.base import Clock, Provider
+from turnkeeper_service.providers.gates import Gates
+from turnkeeper_service.providers.openai_chat import OpenAIChatProvider
+from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.scripted import ScriptedProvider
+
+SCRIPTED = "scripted"
+FORMATS = ("openai-chat", "anthropic-messages", SCRIPTED)
+
+
+class UnknownModelError(LookupError):
+    """A model that no provider answers for."""
+
+    def __init__(self, model: str, detail: str) -> None:
+        super().__init__(detail)
+        self.model = model
+
+
+class ProviderRegistry:
+    """All providers of a server, by name. ``scripted`` is always there unless its name is taken."""
+
+    def __init__(self, options: Iterable[ProviderOptions], clock: Clock, gates: Gates | None = None) -> None:
+        self._gates = gates
+        self._clock = clock
+        self._providers: dict[str, Provider] = {}
+        for item in options:
+            if item.name in self._providers or "/" in item.name or not item.name:
+                raise ValueError(f"the provider name {item.name!r} is taken, empty or holds a slash")
+            self._providers[item.name] = self._build(item)
+        if SCRIPTED not in self._providers:
+            self._providers[SCRIPTED] = self._build(ProviderOptions(name=SCRIPTED, format=SCRIPTED))
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all providers, sorted."""
+        return sorted(self._providers)
+
+    def resolve(self, model: str) -> tuple[Provider, str]:
+        """The provider of ``provider/model`` and the vendor's own name of the model.
+
+        Raises `UnknownModelError` where the name has no slash or nobody answers to it.
+        """
+        name, slash, own_name = model.partition("/")
+        if not slash or not name or not own_name:
+            raise UnknownModelError(model, f"{model!r} is not of the form provider/model")
+        provider = self._providers.get(name)
+        if provider is None:
+            near = difflib.get_close_matches(name, self._providers, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UnknownModelError(model, f"there is no provider {name!r}{hint}")
+        return provider, own_name
+
+    async def close(self) -> None:
+        """Close every provider. Idempotent."""
+        for provider in self._providers.values():
+            await provider.close()
+
+    def _build(self, options: ProviderOptions) -> Provider:
+        match options.format:
+            case "openai-chat":
+                return OpenAIChatProvider(options, self._clock)
+            case "anthropic-messages":
+                return AnthropicMessagesProvider(options, self._clock)
+            case "scripted":
+                return ScriptedProvider(self._clock, self._gates, options.script_root)
+            case unknown:
+                near = difflib.get_close_matches(unknown, FORMATS, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"provider {options.name!r} has the unknown format {unknown!r}{hint}")
