@@ -113,7 +113,7 @@ $(UV_STAMP):
 
 $(BUF_STAMP): tools/buf/package-lock.json
 	@mkdir -p $(TOOLS)/buf && cp tools/buf/package.json tools/buf/package-lock.json $(TOOLS)/buf/
-	@$(STEP) setup "buf into .tools/buf" npm ci --silent --no-audit --no-fund --prefix $(TOOLS)/buf
+	@$(STEP) setup "buf into .tools/buf" npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(TOOLS)/buf
 	@touch $@
 
 $(GO_STAMP):
