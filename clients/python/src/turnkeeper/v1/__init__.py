@@ -1,0 +1,1 @@
+"""Generated from proto/turnkeeper/v1 by `make gen`; not edited by hand."""
