@@ -4,9 +4,9 @@ Models:
 
 - ``echo`` answers with the text of the last user message, word by word.
 - ``lorem`` answers with 64 words, or with as many as ``lorem-N`` names.
-- ``file:PATH`` answers from a JSON script under `ProviderOptions.script_root`: ``{"replies": [REPLY, ...]}``. Which reply
-  is taken depends on the request alone: as many as the conversation holds assistant messages are passed over, the last
-  one repeats.
+- ``file:PATH`` answers from a JSON script under `ProviderOptions.script_root`: ``{"replies": [REPLY, ...]}``. Which
+  reply is taken depends on the request alone: as many as the conversation holds assistant messages are passed over,
+  the last one repeats.
 
 A last user message of ``echo`` or ``lorem`` that is one JSON object (and nothing else) is a directive: a REPLY itself.
 A directive with ``"replies"`` is a script of its own, its replies taken for the steps after that user message.
@@ -60,6 +60,16 @@ class ToolCallScript(msgspec.Struct, forbid_unknown_fields=True):
     id: str = ""
 
 
+class UsageScript(msgspec.Struct, forbid_unknown_fields=True):
+    """Counts that a reply claims."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
 class Reply(msgspec.Struct, forbid_unknown_fields=True):
     """One answer; see the module."""
 
@@ -70,14 +80,14 @@ class Reply(msgspec.Struct, forbid_unknown_fields=True):
     pace_ms: float = 0
     gate: str = ""
     gate_after: int = 0
-    fail: str = ""
+    fail: FailureReason | None = None
     fail_after: int = 0
     status: int | None = None
     retryable: bool = False
     retry_after: float | None = None
     hang: bool = False
     finish: str = ""
-    usage: dict[str, int | float] | None | msgspec.UnsetType = msgspec.UNSET
+    usage: UsageScript | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Script(msgspec.Struct, forbid_unknown_fields=True):
@@ -192,7 +202,7 @@ class ScriptedProvider:
             await self.gates.wait(reply.gate)
         if reply.fail and (num_tokens == reply.fail_after or (is_end and num_tokens < reply.fail_after)):
             raise ProviderError(
-                FailureReason(reply.fail),
+                reply.fail,
                 "Scripted failure",
                 f"The script fails after {num_tokens} tokens.",
                 status=reply.status,
@@ -253,9 +263,10 @@ def _usage(reply: Reply, request: ModelRequest, num_tokens: int, num_reasoning: 
     usage = content_pb2.Usage(num_calls=1)
     if reply.usage is None:
         return usage
-    if isinstance(reply.usage, dict):
-        for name, value in reply.usage.items():
-            setattr(usage, name, value)
+    if isinstance(reply.usage, UsageScript):
+        for name, value in msgspec.structs.asdict(reply.usage).items():
+            if value is not None:
+                setattr(usage, name, value)
         return usage
     usage.input_tokens = sum(
         len(part.text.text.split()) for message in request.messages for part in message.parts if part.HasField("text")
