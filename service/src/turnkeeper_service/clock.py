@@ -4,6 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Timer(Protocol):
+    """A call that will be made later."""
+
+    def cancel(self) -> None:
+        """Do not make it. Harmless once it was made."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, as the service sees it."""
+
+    def time(self) -> float:
+        """Wall-clock seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never goes back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; 0 or less yields once."""
+        ...
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call back once after so many seconds, on the event loop's thread. The caller keeps and cancels the timer."""
+        ...
 
 
 class SystemClock:
@@ -20,3 +50,12 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait; 0 or less yields once."""
         await asyncio.sleep(seconds)
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call back once after so many seconds, on the event loop's thread."""
+        return asyncio.get_running_loop().call_later(max(0.0, seconds), callback)
+
+
+def microseconds(seconds: float) -> int:
+    """Seconds since the epoch as the store's integer microseconds."""
+    return int(seconds * 1_000_000)

@@ -1,0 +1,277 @@
+"""A reader of a session's log: it owns its positions and fetches what it lacks, at its own pace.
+
+It yields serialised `StreamItem`s. What it yields in one batch is everything between its positions and now, so a reader
+whose last write took long gets the deltas since then as one. Durable events come first, in order; the rest of a message
+comes before the event that commits it; no delta comes before the events up to its seq.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from turnkeeper.v1 import run_service_pb2
+
+from .log import LogEntry, OpenMessage, OpenPart, ProgressKind, SessionLog
+
+MAX_DELTA_BYTES = 1 << 20
+PAGE_EVENTS = 256
+
+_DELTA = run_service_pb2.Delta
+_ITEM_EVENT = b"\x0a"
+_ITEM_DELTA = b"\x12"
+_ITEM_SNAPSHOT = b"\x1a"
+_ITEM_HEARTBEAT = b"\x22"
+
+
+class StoredEvent(Protocol):
+    """An event as a store returns it."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def kind(self) -> int: ...
+    @property
+    def payload(self) -> bytes: ...
+
+
+FetchEvents = Callable[[int, int], Awaitable[Sequence[StoredEvent]]]
+"""(after_seq, limit) to events, from the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How much of an open message a reader has: the attempt, and per part the bytes."""
+
+    attempt: int
+    offsets: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class ReadFilter:
+    """Which items a reader wants. ``run_ids`` None means all; a set grows as folds are followed."""
+
+    run_ids: set[str] | None = None
+    without_deltas: bool = False
+
+
+@dataclass(slots=True)
+class _Follow:
+    message: OpenMessage
+    attempt: int
+    offsets: list[int] = field(default_factory=list)
+
+
+def length_delimited(tag: bytes, payload: bytes) -> bytes:
+    """A length-delimited protobuf field: lets stored bytes be sent without being parsed."""
+    size = len(payload)
+    if size < 0x80:
+        return b"%b%c%b" % (tag, size, payload)
+    length = bytearray()
+    while size >= 0x80:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    return b"%b%b%b" % (tag, length, payload)
+
+
+class Reader:
+    """Follows one session from a seq on.
+
+    ``until`` ends it after that seq; ``on_entry`` sees every event and ends it by returning True.
+    """
+
+    def __init__(
+        self,
+        log: SessionLog,
+        fetch: FetchEvents,
+        after: int,
+        *,
+        positions: Mapping[str, Position] | None = None,
+        read_filter: ReadFilter | None = None,
+        until: int | None = None,
+        on_entry: Callable[[LogEntry], bool] | None = None,
+    ) -> None:
+        self._log = log
+        self._fetch = fetch
+        self.after = after
+        self._filter = read_filter or ReadFilter()
+        self._until = until
+        self._on_entry = on_entry
+        self._given = dict(positions or {})
+        self._follows: dict[str, _Follow] = {}
+        self._wake = asyncio.Event()
+        self._is_beating = False
+        self._is_over = False
+        self._is_fresh = True
+        log.attach(self._wake)
+
+    def close(self) -> None:
+        """Stop following. Idempotent."""
+        self._log.detach(self._wake)
+
+    @property
+    def lag(self) -> int:
+        """Durable events published and not fetched yet."""
+        return self._log.published_seq - self.after
+
+    def beat(self) -> None:
+        """Make the next batch hold a sign of life, at once."""
+        self._is_beating = True
+        self._wake.set()
+
+    async def next(self) -> list[bytes] | None:
+        """Everything that is new, at least one item; None at the end.
+
+        Raises what ended the log once all that was published has been fetched.
+        """
+        while True:
+            self._wake.clear()
+            items = await self._collect()
+            if items:
+                return items
+            if self._is_over:
+                return None
+            if self._log.ended is not None and self.after >= self._log.published_seq:
+                raise self._log.ended
+            if self.after >= self._log.published_seq:
+                await self._wake.wait()
+
+    async def _collect(self) -> list[bytes]:
+        items: list[bytes] = []
+        if self._is_over:
+            return items
+        entries = self._log.since(self.after)
+        if entries is None:
+            rows = await self._fetch(self.after, PAGE_EVENTS)
+            if not rows:
+                # Erased behind us: what is left is in memory or the end of the log.
+                self.after = self._log.published_seq
+            for row in rows:
+                if row.seq <= self._log.published_seq and not self._is_over:
+                    self._take(LogEntry(row.seq, row.run_id, row.kind, row.payload), items)
+            return items
+        for entry in entries:
+            self._take(entry, items)
+            if self._is_over:
+                return items
+        if self._until is not None and self.after >= self._until:
+            self._is_over = True
+            return items
+        if not self._filter.without_deltas:
+            for message in self._log.open.values():
+                self._progress(message, items)
+        self._is_fresh = False
+        if self._is_beating:
+            self._is_beating = False
+            if not items:
+                beat = run_service_pb2.Heartbeat(seq=self.after)
+                items.append(length_delimited(_ITEM_HEARTBEAT, beat.SerializeToString()))
+        return items
+
+    def _take(self, entry: LogEntry, items: list[bytes]) -> None:
+        self.after = entry.seq
+        wanted = self._filter.run_ids
+        if wanted is None or entry.run_id in wanted or not entry.run_id:
+            if entry.closes is not None:
+                if not self._filter.without_deltas:
+                    self._progress(entry.closes, items, seq=entry.seq - 1)
+                self._follows.pop(entry.closes.message_id, None)
+            items.append(length_delimited(_ITEM_EVENT, entry.payload))
+        if self._on_entry is not None and self._on_entry(entry):
+            self._is_over = True
+        if self._until is not None and entry.seq >= self._until:
+            self._is_over = True
+
+    def _progress(self, message: OpenMessage, items: list[bytes], seq: int | None = None) -> None:
+        wanted = self._filter.run_ids
+        if wanted is not None and message.run_id not in wanted:
+            return
+        follow = self._follows.get(message.message_id)
+        if follow is None:
+            follow = self._begin(message, items)
+        elif follow.attempt != message.attempt:
+            follow.attempt = message.attempt
+            follow.offsets = []
+        offsets = follow.offsets
+        for index, part in enumerate(message.parts):
+            if index == len(offsets):
+                offsets.append(0)
+            if offsets[index] < len(part.content):
+                self._deltas(message, index, part, offsets, items, self.after if seq is None else seq)
+
+    def _begin(self, message: OpenMessage, items: list[bytes]) -> _Follow:
+        follow = _Follow(message, message.attempt)
+        self._follows[message.message_id] = follow
+        given = self._given.pop(message.message_id, None)
+        if given is not None and given.attempt == message.attempt and _fits(message, given.offsets):
+            follow.offsets = list(given.offsets)
+        elif self._is_fresh and any(part.content for part in message.parts):
+            items.append(self._snapshot(message))
+            follow.offsets = [len(part.content) for part in message.parts]
+        return follow
+
+    def _deltas(
+        self, message: OpenMessage, index: int, part: OpenPart, offsets: list[int], items: list[bytes], seq: int
+    ) -> None:
+        content = part.content
+        start = offsets[index]
+        while start < len(content):
+            end = min(len(content), start + MAX_DELTA_BYTES)
+            while end < len(content) and content[end] & 0xC0 == 0x80:
+                end -= 1
+            text = content[start:end].decode()
+            delta = _DELTA()
+            delta.message_id = message.message_id
+            delta.attempt = message.attempt
+            delta.offset = start
+            if part.kind == ProgressKind.TEXT:
+                delta.text = text
+            elif part.kind == ProgressKind.REASONING:
+                delta.reasoning = text
+            else:
+                delta.tool_input = text
+                if start == 0:
+                    delta.tool_name = part.tool_name
+            delta.seq = seq
+            delta.run_id = message.run_id
+            delta.turn_id = message.turn_id
+            delta.part = index
+            items.append(length_delimited(_ITEM_DELTA, delta.SerializeToString()))
+            start = end
+        offsets[index] = start
+
+    def _snapshot(self, message: OpenMessage) -> bytes:
+        snapshot = run_service_pb2.Snapshot(
+            message_id=message.message_id,
+            attempt=message.attempt,
+            seq=self.after,
+            run_id=message.run_id,
+            turn_id=message.turn_id,
+        )
+        for index, part in enumerate(message.parts):
+            shown = snapshot.parts.add(part=index, length=len(part.content), tool_name=part.tool_name)
+            text = part.content.decode()
+            if part.kind == ProgressKind.TEXT:
+                shown.text = text
+            elif part.kind == ProgressKind.REASONING:
+                shown.reasoning = text
+            else:
+                shown.tool_input = text
+        return length_delimited(_ITEM_SNAPSHOT, snapshot.SerializeToString())
+
+
+def _fits(message: OpenMessage, offsets: Sequence[int]) -> bool:
+    """Whether offsets are positions inside the message, each at a character's start."""
+    if len(offsets) > len(message.parts):
+        return False
+    for part, offset in zip(message.parts, offsets, strict=False):
+        if not 0 <= offset <= len(part.content):
+            return False
+        if offset < len(part.content) and part.content[offset] & 0xC0 == 0x80:
+            return False
+    return True
