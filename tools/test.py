@@ -61,7 +61,8 @@ def client_runners(clients: list[str], is_long: bool) -> list[Runner]:
         folder = ROOT / "tests" / "clients" / client
         if any(folder.glob("**/test_*.py")):
             runners.append(pytest_runner(f"client-{client}", folder, is_long))
-        if client == "go" and (module := ROOT / "clients" / "go").joinpath("go.mod").exists() and not is_long:
+        module = ROOT / "clients" / client
+        if client == "go" and any(module.glob("**/*_test.go")) and not is_long:
             command = ["go", "test", "-json", "./..."]
             step = Step("client-go", "go test", command, module, show=reports.go_shown)
             runners.append(Runner("client-go", (step,), _go_counts, _go_spec))
