@@ -95,7 +95,7 @@ impl Hash for Address<'_> {
 }
 
 /// A session's full name, kept: one allocation for both parts, because every busy session has one.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct SessionKey {
     text: Arc<str>,
     tenant_len: usize,

@@ -96,7 +96,7 @@ pub enum Place {
 }
 
 /// One run, named in full. Cheap to clone.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RunRef {
     session: SessionKey,
     run_id: RunId,

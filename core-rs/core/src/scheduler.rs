@@ -21,7 +21,7 @@ use crate::sync::{HashState, Mutex, SHARDS};
 use crate::view::{Snapshot, Stats};
 
 /// Bounds of one scheduler; 0 allows none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// Runs in the line of one session.
     pub queue_per_session: usize,

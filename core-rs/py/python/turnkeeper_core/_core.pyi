@@ -4,38 +4,79 @@ Every call takes what happened, and ``now`` where time matters (seconds, any mon
 from it), changes one session, and returns what the caller has to do. No call blocks, sleeps, logs or calls back.
 """
 
-from typing import Final, Literal, final
+from typing import Final, Literal, Self, final
 
-Kind = Literal["prompt", "summary", "bootstrap"]
-Delivery = Literal["queue", "steer", "reject", "replace"]
-CancelMode = Literal["abort", "stop"]
-Place = Literal["reserved", "queued", "waiting", "running"]
+from typing_extensions import disjoint_base
+
+from turnkeeper_core._literals import CancelMode, Delivery, Kind, Place
+
+__all__ = [
+    "Accepted",
+    "Cancel",
+    "CancelResult",
+    "Conclusion",
+    "Covered",
+    "Dispatched",
+    "Hold",
+    "Limits",
+    "OpenRunMismatchError",
+    "Partition",
+    "QueueFullError",
+    "RunExistsError",
+    "RunRef",
+    "RunView",
+    "Scheduler",
+    "SchedulerError",
+    "SessionBusyError",
+    "Snapshot",
+    "Stats",
+    "UnknownRunError",
+    "__version__",
+]
 
 __version__: Final[str]
 
+@disjoint_base
 class SchedulerError(Exception):
     """Base of every refusal of the scheduler. A refused call has changed nothing."""
+    def __new__(cls, message: str = "") -> Self: ...
 
+@final
 class SessionBusyError(SchedulerError):
     """Delivery REJECT or an idle precondition found a run reserved, queued or open (U-23)."""
-    open_run_id: str | None
+    def __new__(cls, message: str = "", open_run_id: str | None = None) -> Self: ...
+    @property
+    def open_run_id(self) -> str | None: ...
 
+@final
 class OpenRunMismatchError(SchedulerError):
     """The precondition named an open run, and another one, or none, is open."""
-    open_run_id: str | None
+    def __new__(cls, message: str = "", open_run_id: str | None = None) -> Self: ...
+    @property
+    def open_run_id(self) -> str | None: ...
 
+@final
 class QueueFullError(SchedulerError):
     """A bound is reached. ``scope`` is "session" or "process"; ``limit`` its number of runs."""
-    scope: str
-    limit: int
+    def __new__(cls, message: str = "", scope: str = "session", limit: int = 0) -> Self: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def limit(self) -> int: ...
 
+@final
 class RunExistsError(SchedulerError):
     """The session already has a run of this id."""
-    run_id: str
+    def __new__(cls, message: str = "", run_id: str = "") -> Self: ...
+    @property
+    def run_id(self) -> str: ...
 
+@final
 class UnknownRunError(SchedulerError):
     """The session has no such run in the state that the call needs."""
-    run_id: str
+    def __new__(cls, message: str = "", run_id: str = "") -> Self: ...
+    @property
+    def run_id(self) -> str: ...
 
 @final
 class Limits:
@@ -117,6 +158,9 @@ class Accepted:
     def steers(self) -> str | None: ...
     @property
     def replaced(self) -> list[Covered]: ...
+    @property
+    def starts(self) -> list[RunRef]:
+        """Floor turns that begin because REPLACE took a waiting head out ahead of a BOOTSTRAP, which it spares."""
 
 @final
 class Dispatched:
@@ -181,6 +225,8 @@ class CancelResult:
 class Hold:
     """A reason why the open run is not over: what, and when it was taken."""
     @property
+    def number(self) -> int: ...
+    @property
     def label(self) -> str: ...
     @property
     def since(self) -> float: ...
@@ -192,6 +238,9 @@ class RunView:
     def run(self) -> RunRef: ...
     @property
     def place(self) -> Place: ...
+    @property
+    def since(self) -> float:
+        """When it came to that place."""
     @property
     def concluded(self) -> bool: ...
     @property

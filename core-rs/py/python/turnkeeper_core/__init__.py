@@ -1,0 +1,57 @@
+"""The scheduling core of Turnkeeper: one turn per session at a time, exact cancels, in accept order.
+
+``Scheduler`` is the compiled state machine: every call answers at once what its caller has to do.
+"""
+
+from turnkeeper_core._core import (
+    Accepted,
+    Cancel,
+    CancelResult,
+    Conclusion,
+    Covered,
+    Dispatched,
+    Hold,
+    Limits,
+    OpenRunMismatchError,
+    Partition,
+    QueueFullError,
+    RunExistsError,
+    RunRef,
+    RunView,
+    Scheduler,
+    SchedulerError,
+    SessionBusyError,
+    Snapshot,
+    Stats,
+    UnknownRunError,
+    __version__,
+)
+from turnkeeper_core._literals import CancelMode, Delivery, Kind, Place
+
+__all__ = [
+    "Accepted",
+    "Cancel",
+    "CancelMode",
+    "CancelResult",
+    "Conclusion",
+    "Covered",
+    "Delivery",
+    "Dispatched",
+    "Hold",
+    "Kind",
+    "Limits",
+    "OpenRunMismatchError",
+    "Partition",
+    "Place",
+    "QueueFullError",
+    "RunExistsError",
+    "RunRef",
+    "RunView",
+    "Scheduler",
+    "SchedulerError",
+    "SessionBusyError",
+    "Snapshot",
+    "Stats",
+    "UnknownRunError",
+    "__version__",
+]
