@@ -3,8 +3,8 @@
 The store gives durability and order and knows nothing of turns. All keys start with the tenant. Event, submission,
 outcome and settings bytes are opaque here. Times are integer microseconds since the epoch, wall clock.
 
-Commits are atomic, and durable once their future resolves. Commits handed over first are durable first: a later commit is
-never durable without the earlier ones. A commit that fails for good, or whose fence is lost, fails every commit
+Commits are atomic, and durable once their future resolves. Commits handed over first are durable first: a later commit
+is never durable without the earlier ones. A commit that fails for good, or whose fence is lost, fails every commit
 behind it too, and `Store.failure` resolves: the process stops (U-14, U-15).
 """
 
@@ -118,7 +118,7 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """A durable event. ``seq`` is its place in the session, from 1 without gaps; the caller assigns it in commit order."""
+    """A durable event. ``seq`` is its place in the session, from 1 without gaps; the caller assigns it as it commits."""
 
     seq: int
     run_id: str
@@ -208,17 +208,18 @@ class Commit:
     drop_tombstones: list[str] = field(default_factory=list)
     """run_ids whose tombstone has met its run."""
     erase_session_us: int | None = None
-    """Erase events, messages, partials, settings, title and submissions of the session and mark it DELETED at this time;
-    run rows keep id, fingerprint, sequence and outcome (U-18)."""
+    """Erase events, messages, partials, settings, title and submissions of the session and mark it DELETED at this
+    time; run rows keep id, fingerprint, sequence and outcome (U-18)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What opening the store gives: the fencing epoch of this process, strictly above all before it, and the largest
-    accept sequence ever stored."""
+    """What opening the store gives."""
 
     epoch: int
+    """The fencing epoch of this process, strictly above all before it, and below 2**21."""
     last_sequence: int
+    """The largest accept sequence ever stored, 0 if none."""
 
 
 @dataclass(frozen=True, slots=True)

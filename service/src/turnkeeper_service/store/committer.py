@@ -1,0 +1,181 @@
+"""A batch of commits becomes one transaction: fenced, retried where that can help, split up where one does not fit."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from turnkeeper_service.store import statements as sql
+from turnkeeper_service.store.base import (
+    Commit,
+    RunConflictError,
+    SessionConflictError,
+    StoreError,
+    StoreFencedError,
+)
+from turnkeeper_service.store.faults import FaultPoint, Faults
+from turnkeeper_service.store.plan import Plan
+
+T = TypeVar("T")
+
+RETRIES = 3
+RETRY_SECONDS = 0.05
+
+_TRANSIENT = frozenset(
+    (
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_CANTOPEN,
+    )
+)  # fmt: skip
+
+
+class _UnfitError(Exception):
+    """Something in the batch cannot be applied."""
+
+
+@dataclass(slots=True)
+class Written:
+    """What became of a batch."""
+
+    rows: int
+    errors: list[StoreError | None]
+    """One per commit, None where it is durable."""
+    stopped: StoreError | None = None
+    """Set where the store must stop."""
+
+
+class Committer:
+    """Applies commits on one connection, for one owner."""
+
+    def __init__(self, connection: sqlite3.Connection, epoch: int, faults: Faults | None) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._epoch = epoch
+        self._faults = faults
+        self._batch = 0
+
+    def write(self, commits: Sequence[Commit]) -> Written:
+        """Make commits durable, in order. Does not raise."""
+        self._batch += 1
+        try:
+            try:
+                return self._retried(lambda: self._together(commits))
+            except _UnfitError:
+                return self._retried(lambda: self._one_by_one(commits))
+        except StoreError as error:
+            return Written(0, [error] * len(commits), error)
+        except Exception as error:
+            stopped = StoreError(f"commit failed: {error}")
+            stopped.__cause__ = error
+            return Written(0, [stopped] * len(commits), stopped)
+
+    def work(self, job: Callable[[sqlite3.Cursor], int]) -> int:
+        """Run something in a transaction of its own. Raises StoreError where the store must stop."""
+
+        def attempt() -> int:
+            self._begin((), 0)
+            count = job(self._cursor)
+            self._commit(())
+            return count
+
+        self._batch += 1
+        return self._retried(attempt)
+
+    def _retried(self, attempt: Callable[[], T]) -> T:
+        for tries_left in range(RETRIES, -1, -1):
+            try:
+                return attempt()
+            except sqlite3.Error as error:
+                self._roll_back()
+                if tries_left == 0 or not _is_transient(error):
+                    raise StoreError(f"cannot write: {error}") from error
+                time.sleep(RETRY_SECONDS)
+            except BaseException:
+                self._roll_back()
+                raise
+        raise AssertionError
+
+    def _together(self, commits: Sequence[Commit]) -> Written:
+        plans = [Plan()]
+        try:
+            for commit in commits:
+                if plans[-1].full:
+                    plans.append(Plan())
+                plans[-1].add(commit)
+        except Exception as error:
+            raise _UnfitError from error
+        self._begin(commits, max(plan.max_sequence for plan in plans))
+        try:
+            for plan in plans:
+                plan.apply(self._cursor)
+        except Exception as error:
+            if _is_transient(error):
+                raise
+            raise _UnfitError from error
+        self._commit(commits)
+        return Written(sum(plan.rows for plan in plans), [None] * len(commits))
+
+    def _one_by_one(self, commits: Sequence[Commit]) -> Written:
+        """Slow and rare: find the commits that fail alone, and the one that stops the store."""
+        written = Written(0, [])
+        sequence = 0
+        self._begin(commits, 0)
+        for commit in commits:
+            self._cursor.execute("SAVEPOINT one")
+            try:
+                plan = Plan()
+                plan.add(commit)
+                plan.apply(self._cursor)
+            except Exception as error:
+                if _is_transient(error):
+                    raise
+                self._cursor.execute("ROLLBACK TO one")
+                if isinstance(error, RunConflictError | SessionConflictError):
+                    written.errors.append(error)
+                else:
+                    written.stopped = StoreError(f"cannot apply a commit of session {commit.session_id}: {error}")
+                    written.stopped.__cause__ = error
+                    break
+            else:
+                written.errors.append(None)
+                written.rows += plan.rows
+                sequence = max(sequence, plan.max_sequence)
+            self._cursor.execute("RELEASE one")
+        self._check_fence(sequence)
+        self._commit(commits)
+        written.errors += [written.stopped] * (len(commits) - len(written.errors))
+        return written
+
+    def _begin(self, commits: Sequence[Commit], sequence: int) -> None:
+        self._reach("before", commits)
+        self._cursor.execute("BEGIN IMMEDIATE")
+        self._check_fence(sequence)
+
+    def _check_fence(self, sequence: int) -> None:
+        self._cursor.execute(sql.FENCE, (sequence, self._epoch))
+        if self._cursor.rowcount != 1:
+            raise StoreFencedError("another process has taken over the store")
+
+    def _commit(self, commits: Sequence[Commit]) -> None:
+        self._reach("inside", commits)
+        self._cursor.execute("COMMIT")
+        try:
+            self._reach("after", commits)
+        except Exception as error:
+            raise StoreError(f"failed after the commit, whose outcome is not known: {error}") from error
+
+    def _roll_back(self) -> None:
+        # SQLite has rolled back on its own after some errors.
+        if self._connection.in_transaction:
+            self._cursor.execute("ROLLBACK")
+
+    def _reach(self, point: FaultPoint, commits: Sequence[Commit]) -> None:
+        if self._faults is not None:
+            self._faults.reach(point, self._batch, commits)
+
+
+def _is_transient(error: Exception) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _TRANSIENT

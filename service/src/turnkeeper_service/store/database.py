@@ -1,0 +1,172 @@
+"""The database file: looked at before it is touched, opened for writing, opened for reading."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from turnkeeper_service.store import migrate
+from turnkeeper_service.store.base import Boot, StoreError, StoreUnreadableError, StoreUnwritableError
+
+FILE = "turnkeeper.db"
+
+MAX_EPOCH = (1 << 21) - 1
+"""Epochs stay below 2**21, so that an epoch and a 42-bit counter fit into one positive 64-bit sequence."""
+
+_MAGIC = b"SQLite format 3\x00"
+_TABLES = ("boot", "sessions", "runs", "events", "messages", "partials", "tombstones")
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make the data directory, for its owner alone, if it is not there."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnwritableError(f"cannot make {directory}: {error.strerror}", path=str(directory)) from error
+
+
+def read_revision(path: Path) -> str | None:
+    """Look at the file without writing to it. None means that there is nothing yet.
+
+    Raises:
+        StoreUnreadableError: It is damaged, is another program's, or was written by a newer version.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreUnwritableError(f"cannot open {path}: {error.strerror}", path=str(path)) from error
+    if size == 0:
+        return None
+    if len(header) < 100 or not header.startswith(_MAGIC):
+        raise _unreadable(path, "is not an SQLite database")
+    wal = path.with_name(path.name + "-wal")
+    has_wal = wal.exists() and wal.stat().st_size > 0
+    if not has_wal and size < _stated_size(header):
+        raise _unreadable(path, "is cut short")
+    # Without a log to replay, "immutable" leaves no trace at all. With one SQLite makes itself an index beside it.
+    shm = path.with_name(path.name + "-shm")
+    had_shm, had_wal = shm.exists(), wal.exists()
+    try:
+        return _read_tables(path, immutable=not has_wal)
+    except sqlite3.DatabaseError as error:
+        raise open_error(path, error) from error
+    finally:
+        if not had_shm:
+            shm.unlink(missing_ok=True)
+        if not had_wal:
+            wal.unlink(missing_ok=True)
+
+
+def _read_tables(path: Path, *, immutable: bool) -> str | None:
+    connection = _connect_read_only(path, "&immutable=1" if immutable else "")
+    try:
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not names:
+            return None
+        versions = (
+            connection.execute("SELECT version_num FROM alembic_version").fetchall()
+            if ("alembic_version" in names)
+            else []
+        )
+        if len(versions) != 1:
+            raise _unreadable(path, "is not a Turnkeeper database")
+        revision = str(versions[0][0])
+        if not migrate.is_known(revision):
+            raise _unreadable(path, f"has revision {revision}; this version knows up to {migrate.HEAD}")
+        if revision == migrate.HEAD:
+            for table in _TABLES:
+                connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()
+        return revision
+    finally:
+        connection.close()
+
+
+def _stated_size(header: bytes) -> int:
+    """The size that the header states; 0 where an old writer left the count stale."""
+    if header[24:28] != header[92:96]:
+        return 0
+    page = int.from_bytes(header[16:18], "big")
+    return (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """Open for writing, making the file if it is not there."""
+    try:
+        # Made here rather than by SQLite, for its mode: the log beside it inherits it.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None, timeout=2.0)
+    except OSError as error:
+        raise StoreUnwritableError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
+    except sqlite3.Error as error:
+        raise open_error(path, error) from error
+    try:
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = OFF",
+            # No mmap: its pages count as the server's memory, and an I/O error there is a signal, not an error code.
+            "mmap_size = 0",
+            "cache_size = -16384",
+            "temp_store = MEMORY",
+            "wal_autocheckpoint = 4000",
+            "journal_size_limit = 67108864",
+        ):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except sqlite3.Error as error:
+        connection.close()
+        raise open_error(path, error) from error
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Open for reading beside the writer."""
+    connection = _connect_read_only(path, "")
+    connection.execute("PRAGMA cache_size = -4096").fetchall()
+    connection.execute("PRAGMA temp_store = MEMORY").fetchall()
+    return connection
+
+
+def _connect_read_only(path: Path, options: str) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro{options}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=2.0)
+
+
+def take_epoch(connection: sqlite3.Connection, path: Path) -> Boot:
+    """Become the owner: one epoch above all before."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute("UPDATE boot SET epoch = epoch + 1 WHERE id = 1")
+        row = connection.execute("SELECT epoch, last_sequence FROM boot WHERE id = 1").fetchone()
+        if row is None:
+            raise _unreadable(path, "has no boot row")
+        boot = Boot(epoch=row[0], last_sequence=row[1])
+        if boot.epoch > MAX_EPOCH:
+            raise StoreError(f"{path} has been opened {MAX_EPOCH} times, which is the bound", path=str(path))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return boot
+
+
+def open_error(path: Path, error: sqlite3.Error) -> StoreError:
+    """The error to raise where opening met ``error``: damaged, or just not writable."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    writable = {
+        sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM,
+    }  # fmt: skip
+    if code in writable:
+        return StoreUnwritableError(f"cannot write {path}: {error}", path=str(path))
+    return _unreadable(path, f"cannot be read: {error}")
+
+
+def _unreadable(path: Path, what: str) -> StoreUnreadableError:
+    return StoreUnreadableError(f"{path} {what}", path=str(path))

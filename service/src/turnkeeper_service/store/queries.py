@@ -1,0 +1,156 @@
+"""What the readers execute, as driver SQL. Each function takes a connection of its thread first."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from turnkeeper_service.store.base import (
+    EventRow,
+    PartialRow,
+    RunRow,
+    RunState,
+    SessionPage,
+    SessionRow,
+    SessionState,
+    TombstoneRow,
+)
+
+_SESSION = "tenant, session_id, state, created_us, updated_us, last_seq, title, settings, usage, delete_us"
+_RUN = (
+    "tenant, run_id, session_id, accept_sequence, kind, delivery, state, fingerprint, submission, created_us, "
+    "started_us, finished_us, cancel, outcome, steers, details"
+)
+_GET_SESSION = f"SELECT {_SESSION} FROM sessions WHERE tenant = ? AND session_id = ?"
+_LIST_SESSIONS = f"""
+SELECT {_SESSION}, ordinal FROM sessions WHERE tenant = ? AND ordinal > ? AND state < 3 ORDER BY ordinal LIMIT ?"""
+_DELETING = f"SELECT {_SESSION} FROM sessions WHERE state = 2 ORDER BY ordinal"
+_GET_RUN = f"SELECT {_RUN} FROM runs WHERE tenant = ? AND run_id = ?"
+_OPEN_RUNS = f"SELECT {_RUN} FROM runs WHERE state < 4 ORDER BY accept_sequence"
+_EVENTS = """
+SELECT seq, run_id, kind, payload FROM events WHERE tenant = ? AND session_id = ? AND seq > ? ORDER BY seq LIMIT ?"""
+_RUN_EVENTS = """
+SELECT seq, run_id, kind, payload FROM events
+WHERE tenant = ?1 AND session_id = ?2 AND run_id = ?3
+  AND seq > coalesce((SELECT first_seq FROM runs WHERE tenant = ?1 AND run_id = ?3), 0)
+ORDER BY seq"""
+_CONTEXT = """
+SELECT e.seq, e.run_id, e.kind, e.payload FROM messages m JOIN events e USING (tenant, session_id, seq)
+WHERE m.tenant = ? AND m.session_id = ? AND m.context_id = ? AND m.in_context = 1 ORDER BY m.seq"""
+_MESSAGES = """
+SELECT e.seq, e.run_id, e.kind, e.payload, m.in_context
+FROM messages m JOIN events e USING (tenant, session_id, seq)
+WHERE m.tenant = ?1 AND m.session_id = ?2 AND m.seq > ?3 AND (?4 = '' OR m.context_id = ?4)
+ORDER BY m.seq LIMIT ?5"""
+_PARTIALS = """
+SELECT run_id, message_id, attempt, part, kind, text_offset, content FROM partials WHERE tenant = ? AND run_id = ?
+ORDER BY attempt, part, text_offset"""
+_TOMBSTONE = "SELECT tenant, run_id, session_id, created_us, cancel FROM tombstones WHERE tenant = ? AND run_id = ?"
+
+
+def get_epoch(connection: sqlite3.Connection) -> int:
+    """The epoch of the owner."""
+    (epoch,) = connection.execute("SELECT epoch FROM boot WHERE id = 1").fetchone()
+    return int(epoch)
+
+
+def get_session(connection: sqlite3.Connection, tenant: str, session_id: str) -> SessionRow | None:
+    """See `Store.get_session`."""
+    row = connection.execute(_GET_SESSION, (tenant, session_id)).fetchone()
+    return None if row is None else _session(row)
+
+
+def list_sessions(connection: sqlite3.Connection, tenant: str, after: int, limit: int) -> SessionPage:
+    """See `Store.list_sessions`; one row more tells whether there is another page."""
+    rows = connection.execute(_LIST_SESSIONS, (tenant, after, limit + 1)).fetchall()
+    next_after = str(rows[limit - 1][-1]) if len(rows) > limit else ""
+    return SessionPage([_session(row[:-1]) for row in rows[:limit]], next_after)
+
+
+def deleting_sessions(connection: sqlite3.Connection) -> list[SessionRow]:
+    """See `Store.deleting_sessions`."""
+    return [_session(row) for row in connection.execute(_DELETING)]
+
+
+def get_run(connection: sqlite3.Connection, tenant: str, run_id: str) -> RunRow | None:
+    """See `Store.get_run`."""
+    row = connection.execute(_GET_RUN, (tenant, run_id)).fetchone()
+    return None if row is None else _run(row)
+
+
+def list_runs(
+    connection: sqlite3.Connection, tenant: str, session_id: str, after: int, limit: int, states: Sequence[RunState]
+) -> list[RunRow]:
+    """See `Store.list_runs`."""
+    chosen = f"AND state IN ({', '.join('?' * len(states))})" if states else ""
+    statement = f"""
+        SELECT {_RUN} FROM runs WHERE tenant = ? AND session_id = ? AND accept_sequence > ? {chosen}
+        ORDER BY accept_sequence LIMIT ?"""
+    rows = connection.execute(statement, (tenant, session_id, after, *map(int, states), limit))
+    return [_run(row) for row in rows]
+
+
+def open_runs(connection: sqlite3.Connection) -> list[RunRow]:
+    """See `Store.open_runs`."""
+    return [_run(row) for row in connection.execute(_OPEN_RUNS)]
+
+
+def read_events(
+    connection: sqlite3.Connection, tenant: str, session_id: str, after_seq: int, limit: int, max_bytes: int
+) -> list[EventRow]:
+    """See `Store.read_events`; rows behind the bound are never fetched."""
+    events: list[EventRow] = []
+    cursor = connection.execute(_EVENTS, (tenant, session_id, after_seq, limit))
+    for row in cursor:
+        events.append(EventRow(*row))
+        max_bytes -= len(row[3])
+        if max_bytes <= 0:
+            break
+    # An unfinished statement would hold its snapshot, and with it the log.
+    cursor.close()
+    return events
+
+
+def read_run_events(connection: sqlite3.Connection, tenant: str, session_id: str, run_id: str) -> list[EventRow]:
+    """See `Store.read_run_events`."""
+    return [EventRow(*row) for row in connection.execute(_RUN_EVENTS, (tenant, session_id, run_id))]
+
+
+def read_context(connection: sqlite3.Connection, tenant: str, session_id: str, context_id: str) -> list[EventRow]:
+    """See `Store.read_context`."""
+    return [EventRow(*row) for row in connection.execute(_CONTEXT, (tenant, session_id, context_id))]
+
+
+def list_messages(
+    connection: sqlite3.Connection, tenant: str, session_id: str, context_id: str, after_seq: int, limit: int
+) -> list[tuple[EventRow, bool]]:
+    """See `Store.list_messages`."""
+    rows: Iterable[tuple[int, str, int, bytes, int]]
+    rows = connection.execute(_MESSAGES, (tenant, session_id, after_seq, context_id, limit))
+    return [(EventRow(*event), bool(in_context)) for *event, in_context in rows]
+
+
+def read_partials(connection: sqlite3.Connection, tenant: str, run_id: str) -> list[PartialRow]:
+    """See `Store.read_partials`."""
+    return [PartialRow(*row) for row in connection.execute(_PARTIALS, (tenant, run_id))]
+
+
+def get_tombstone(connection: sqlite3.Connection, tenant: str, run_id: str) -> TombstoneRow | None:
+    """See `Store.get_tombstone`."""
+    row = connection.execute(_TOMBSTONE, (tenant, run_id)).fetchone()
+    return None if row is None else TombstoneRow(*row)
+
+
+def count_tombstones(connection: sqlite3.Connection, tenant: str) -> int:
+    """See `Store.count_tombstones`."""
+    (count,) = connection.execute("SELECT count(*) FROM tombstones WHERE tenant = ?", (tenant,)).fetchone()
+    return int(count)
+
+
+def _session(row: tuple[object, ...]) -> SessionRow:
+    tenant, session_id, state, *rest = row
+    return SessionRow(tenant, session_id, SessionState(state), *rest)  # type: ignore[arg-type]
+
+
+def _run(row: tuple[object, ...]) -> RunRow:
+    return RunRow(*row[:6], RunState(row[6]), *row[7:])  # type: ignore[call-arg,arg-type]

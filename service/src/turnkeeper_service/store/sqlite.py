@@ -1,0 +1,206 @@
+"""The store on SQLite: one file, one writer thread with group commit, a few reader threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from turnkeeper_service.store import database, migrate, queries
+from turnkeeper_service.store import statements as sql
+from turnkeeper_service.store.base import (
+    Boot,
+    Commit,
+    EventRow,
+    PartialRow,
+    RunRow,
+    RunState,
+    SessionPage,
+    SessionRow,
+    StoreClosedError,
+    StoreError,
+    StoreFencedError,
+    StoreStats,
+    TombstoneRow,
+)
+from turnkeeper_service.store.faults import Faults
+from turnkeeper_service.store.lock import DirectoryLock
+from turnkeeper_service.store.reader import Reader
+from turnkeeper_service.store.writer import Opened, Writer
+
+
+class SqliteStore:
+    """A `Store` in a data directory. Construct it on the event loop, open it once."""
+
+    def __init__(self, directory: str | os.PathLike[str], *, faults: Faults | None = None) -> None:
+        self._directory = Path(directory)
+        self._path = self._directory / database.FILE
+        self._lock = DirectoryLock(self._directory)
+        self._loop = asyncio.get_running_loop()
+        self._writer = Writer(self._loop, faults)
+        self._reader: Reader | None = None
+        self._boot: Boot | None = None
+        self._started = self._closing = False
+
+    @property
+    def failure(self) -> asyncio.Future[StoreError]:
+        """Resolves once, when the store has stopped taking commits."""
+        return self._writer.failure
+
+    async def open(self) -> Boot:
+        """Take the lock, look at the file, migrate, take the next epoch."""
+        if self._started:
+            raise StoreError("a store is opened once", path=str(self._path))
+        self._started = True
+        boot = await self._writer.start(self._open_database, self._close_database)
+        self._boot = boot
+        return boot
+
+    def _open_database(self) -> Opened:
+        database.prepare_directory(self._directory)
+        self._lock.acquire()
+        revision = database.read_revision(self._path)
+        connection = database.connect_writer(self._path)
+        try:
+            if revision != migrate.HEAD:
+                migrate.upgrade(connection)
+            boot = database.take_epoch(connection, self._path)
+            self._reader = Reader(self._loop, self._path)
+        except BaseException as error:
+            connection.close()
+            cause = getattr(error, "orig", error)
+            if isinstance(cause, sqlite3.Error):
+                raise database.open_error(self._path, cause) from error
+            raise
+        return connection, boot
+
+    def _close_database(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._lock.release()
+
+    def commit(self, commit: Commit) -> asyncio.Future[None]:
+        """Hand over a commit, which the caller must not change any more."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._closing or self._boot is None or self.failure.done():
+            future.set_exception(self._closed_error())
+        else:
+            self._writer.put(commit, future)
+        return future
+
+    async def check_fence(self) -> None:
+        """Raise StoreFencedError if another owner has taken over; the store has then stopped."""
+        boot = self._boot
+        if boot is None or await self._readers.look_up(queries.get_epoch) != boot.epoch:
+            error = StoreFencedError("another process has taken over the store", path=str(self._path))
+            self._writer.fail(error)
+            raise error
+
+    async def get_session(self, tenant: str, session_id: str) -> SessionRow | None:
+        """The session's row."""
+        return await self._readers.look_up(lambda c: queries.get_session(c, tenant, session_id))
+
+    async def list_sessions(self, tenant: str, *, after: str, limit: int) -> SessionPage:
+        """Sessions in creation order. Raises ValueError if ``after`` is no position that a page gave."""
+        position = int(after) if after else 0
+        return await self._readers.read(lambda c: queries.list_sessions(c, tenant, position, limit))
+
+    async def get_run(self, tenant: str, run_id: str) -> RunRow | None:
+        """A run by its id."""
+        return await self._readers.look_up(lambda c: queries.get_run(c, tenant, run_id))
+
+    async def list_runs(
+        self, tenant: str, session_id: str, *, after_sequence: int, limit: int, states: Sequence[RunState] = ()
+    ) -> Sequence[RunRow]:
+        """Runs of a session in accept order."""
+        chosen = tuple(states)
+        return await self._readers.read(
+            lambda c: queries.list_runs(c, tenant, session_id, after_sequence, limit, chosen)
+        )
+
+    async def read_events(
+        self, tenant: str, session_id: str, *, after_seq: int, limit: int, max_bytes: int = 4 << 20
+    ) -> Sequence[EventRow]:
+        """Events in order, bounded by count and bytes."""
+        return await self._readers.read(
+            lambda c: queries.read_events(c, tenant, session_id, after_seq, limit, max_bytes)
+        )
+
+    async def read_context(self, tenant: str, session_id: str, context_id: str) -> Sequence[EventRow]:
+        """Events of the messages in a context."""
+        return await self._readers.read(lambda c: queries.read_context(c, tenant, session_id, context_id))
+
+    async def list_messages(
+        self, tenant: str, session_id: str, *, context_id: str, after_seq: int, limit: int
+    ) -> Sequence[tuple[EventRow, bool]]:
+        """All messages, with whether they are in context."""
+        return await self._readers.read(
+            lambda c: queries.list_messages(c, tenant, session_id, context_id, after_seq, limit)
+        )
+
+    async def open_runs(self) -> Sequence[RunRow]:
+        """All runs not finished, in accept order."""
+        return await self._readers.read(queries.open_runs)
+
+    async def deleting_sessions(self) -> Sequence[SessionRow]:
+        """Sessions whose deletion has to go on."""
+        return await self._readers.read(queries.deleting_sessions)
+
+    async def read_run_events(self, tenant: str, session_id: str, run_id: str) -> Sequence[EventRow]:
+        """All events of one run."""
+        return await self._readers.read(lambda c: queries.read_run_events(c, tenant, session_id, run_id))
+
+    async def read_partials(self, tenant: str, run_id: str) -> Sequence[PartialRow]:
+        """Flushed pieces of a run's open message."""
+        return await self._readers.read(lambda c: queries.read_partials(c, tenant, run_id))
+
+    async def get_tombstone(self, tenant: str, run_id: str) -> TombstoneRow | None:
+        """The stored cancel that waits for a run."""
+        return await self._readers.look_up(lambda c: queries.get_tombstone(c, tenant, run_id))
+
+    async def count_tombstones(self, tenant: str) -> int:
+        """How many tombstones of a tenant wait."""
+        return await self._readers.look_up(lambda c: queries.count_tombstones(c, tenant))
+
+    async def sweep(self, *, before_us: int) -> int:
+        """Remove old tombstones and deleted sessions; counts these and the run rows."""
+        if self._closing or self._boot is None or self.failure.done():
+            raise self._closed_error()
+        return await self._writer.run(partial(_sweep, before_us))
+
+    def stats(self) -> StoreStats:
+        """Counters of this process."""
+        return self._writer.stats()
+
+    async def close(self) -> None:
+        """Write what was handed over, release the lock."""
+        if not self._started:
+            return
+        if not self._closing:
+            self._closing = True
+            self._writer.stop()
+        # Shielded: the first caller to be cancelled must not cancel it for the others.
+        await asyncio.shield(self._writer.closed)
+
+    @property
+    def _readers(self) -> Reader:
+        if self._reader is None or self._boot is None:
+            raise self._closed_error()
+        return self._reader
+
+    def _closed_error(self) -> StoreClosedError:
+        if self.failure.done():
+            return StoreClosedError(f"the store has stopped: {self.failure.result()}", path=str(self._path))
+        return StoreClosedError("the store is not open", path=str(self._path))
+
+
+def _sweep(before_us: int, cursor: sqlite3.Cursor) -> int:
+    count = 0
+    for statement in sql.SWEEP_COUNTED:
+        count += cursor.execute(statement, (before_us,)).rowcount
+    for statement in sql.SWEEP_REST:
+        cursor.execute(statement, (before_us,))
+    return count + cursor.execute(sql.SWEEP_SESSIONS, (before_us,)).rowcount

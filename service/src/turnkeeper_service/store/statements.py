@@ -1,0 +1,75 @@
+"""What the writer executes, as driver SQL.
+
+A turn makes some ten commits of some five statements. SQLAlchemy's `exec_driver_sql` costs about 15 µs above the
+driver's own `executemany` (`bench/store.py` prints it), which would be over 5 % of the 1.7 ms that a turn may cost.
+"""
+
+from __future__ import annotations
+
+# The fence and the largest accept sequence in one statement: no row changes once another owner has taken over.
+FENCE = "UPDATE boot SET last_sequence = max(last_sequence, ?) WHERE id = 1 AND epoch = ?"
+
+INSERT_SESSION = """
+INSERT INTO sessions
+  (tenant, session_id, state, created_us, updated_us, last_seq, title, settings, usage, delete_us)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+INSERT_RUN = """
+INSERT INTO runs
+  (tenant, run_id, session_id, accept_sequence, kind, delivery, state, fingerprint, submission, created_us,
+   started_us, finished_us, cancel, outcome, steers, details, first_seq)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
+  coalesce((SELECT last_seq FROM sessions WHERE tenant = ?1 AND session_id = ?3), 0))"""
+
+START_RUN = "UPDATE runs SET state = 2, started_us = ? WHERE tenant = ? AND run_id = ? AND state = 1"
+CANCEL_RUN = "UPDATE runs SET cancel = ? WHERE tenant = ? AND run_id = ? AND state < 4"
+FINISH_RUN = "UPDATE runs SET state = 4, outcome = ?, finished_us = ? WHERE tenant = ? AND run_id = ? AND state < 4"
+
+INSERT_EVENT = "INSERT INTO events (tenant, session_id, seq, run_id, kind, payload) VALUES (?, ?, ?, ?, ?, ?)"
+
+INSERT_MESSAGE = """
+INSERT INTO messages (tenant, session_id, seq, message_id, context_id, run_id, turn_id, role, in_context)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+SET_IN_CONTEXT = "UPDATE messages SET in_context = ? WHERE tenant = ? AND session_id = ? AND message_id = ?"
+
+# A piece that is flushed again replaces itself.
+INSERT_PARTIAL = """
+INSERT OR REPLACE INTO partials
+  (tenant, session_id, run_id, message_id, attempt, part, kind, text_offset, content)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+DROP_PARTIALS = "DELETE FROM partials WHERE tenant = ? AND run_id = ?"
+
+CHANGE_SESSION = """
+UPDATE sessions SET last_seq = coalesce(?, last_seq), updated_us = coalesce(?, updated_us), state = coalesce(?, state),
+  title = coalesce(?, title), settings = coalesce(?, settings), usage = coalesce(?, usage)
+WHERE tenant = ? AND session_id = ?"""
+
+PUT_TOMBSTONE = """
+INSERT OR REPLACE INTO tombstones (tenant, run_id, session_id, created_us, cancel) VALUES (?, ?, ?, ?, ?)"""
+
+DROP_TOMBSTONE = "DELETE FROM tombstones WHERE tenant = ? AND run_id = ?"
+
+# Deleted content must not stay behind in free pages; the setting costs too much to be on for flushed text.
+ERASE_BEGIN = "PRAGMA secure_delete = ON"
+ERASE_END = "PRAGMA secure_delete = OFF"
+ERASE = (
+    "DELETE FROM events WHERE tenant = ? AND session_id = ?",
+    "DELETE FROM messages WHERE tenant = ? AND session_id = ?",
+    "DELETE FROM partials WHERE tenant = ? AND session_id = ?",
+    "UPDATE runs SET submission = x'' WHERE tenant = ? AND session_id = ?",
+)
+ERASE_SESSION = """
+UPDATE sessions SET state = 3, delete_us = ?, title = '', settings = x'' WHERE tenant = ? AND session_id = ?"""
+
+_SWEPT = "(SELECT tenant, session_id FROM sessions WHERE state = 3 AND delete_us < ?)"
+SWEEP_COUNTED = (
+    "DELETE FROM tombstones WHERE created_us < ?",
+    f"DELETE FROM runs WHERE (tenant, session_id) IN {_SWEPT}",
+)
+# Nothing should be left of an erased session; if it were, the id's next session would trip over it.
+SWEEP_REST = tuple(
+    f"DELETE FROM {table} WHERE (tenant, session_id) IN {_SWEPT}" for table in ("events", "messages", "partials")
+)
+SWEEP_SESSIONS = "DELETE FROM sessions WHERE state = 3 AND delete_us < ?"

@@ -1,0 +1,169 @@
+"""The one writer: a thread that takes everything queued and makes it durable by one transaction.
+
+While one batch waits for the disk, the next one gathers; nothing ever waits for a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+
+from turnkeeper_service.store.base import Boot, Commit, StoreError, StoreStats
+from turnkeeper_service.store.committer import Committer, Written
+from turnkeeper_service.store.faults import Faults
+from turnkeeper_service.store.threads import post, reject, resolve
+
+Opened = tuple[sqlite3.Connection, Boot]
+
+MAX_BATCH = 1024
+"""Commits in one transaction; it bounds how long an acknowledgement waits for the others."""
+
+
+class Writer:
+    """The face on the event loop's thread of the thread that writes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, faults: Faults | None) -> None:
+        self.failure: asyncio.Future[StoreError] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._faults = faults
+        self._queue: SimpleQueue[_Write | _Job | None] = SimpleQueue()
+        self._waiting = self._commits = self._batches = self._rows = 0
+
+    def start(self, open_database: Callable[[], Opened], close_database: Callable[[], None]) -> asyncio.Future[Boot]:
+        """Start the thread. Both calls are made on it; closing follows a failed opening too."""
+        opened: asyncio.Future[Boot] = self._loop.create_future()
+        target = _Thread(self, self._loop, self._queue, self._faults)
+        args = (opened, open_database, close_database)
+        # A daemon: a process that dies without closing must not be held up. What it wrote is acknowledged or not.
+        threading.Thread(target=target.run, args=args, name="store-writer", daemon=True).start()
+        return opened
+
+    def put(self, commit: Commit, future: asyncio.Future[None]) -> None:
+        """Queue a commit."""
+        self._waiting += 1
+        self._queue.put(_Write(commit, future))
+
+    def run(self, job: Callable[[sqlite3.Cursor], int]) -> asyncio.Future[int]:
+        """Queue a job that gets a transaction to itself."""
+        future: asyncio.Future[int] = self._loop.create_future()
+        self._queue.put(_Job(job, future))
+        return future
+
+    def stop(self) -> None:
+        """End the thread once all that is queued is written; `closed` tells when."""
+        self._queue.put(None)
+
+    def stats(self) -> StoreStats:
+        """Counters."""
+        return StoreStats(self._commits, self._batches, self._rows, self._waiting)
+
+    def fail(self, error: StoreError) -> None:
+        """Note that the store has stopped."""
+        if not self.failure.done():
+            self.failure.set_result(error)
+
+    def settle(self, futures: Sequence[asyncio.Future[None]], written: Written) -> None:
+        """Acknowledge a batch."""
+        self._waiting -= len(futures)
+        durable = written.errors.count(None)
+        self._batches += durable > 0
+        self._commits += durable
+        self._rows += written.rows
+        if written.stopped is not None:
+            self.fail(written.stopped)
+        for future, error in zip(futures, written.errors, strict=True):
+            if error is None:
+                resolve(future, None)
+            else:
+                reject(future, error)
+
+
+class _Write:
+    __slots__ = ("commit", "future")
+
+    def __init__(self, commit: Commit, future: asyncio.Future[None]) -> None:
+        self.commit = commit
+        self.future = future
+
+
+class _Job:
+    __slots__ = ("call", "future")
+
+    def __init__(self, call: Callable[[sqlite3.Cursor], int], future: asyncio.Future[int]) -> None:
+        self.call = call
+        self.future = future
+
+
+class _Thread:
+    """What runs on the thread. It alone touches the connection."""
+
+    def __init__(
+        self,
+        face: Writer,
+        loop: asyncio.AbstractEventLoop,
+        queue: SimpleQueue[_Write | _Job | None],
+        faults: Faults | None,
+    ) -> None:
+        self._face = face
+        self._loop = loop
+        self._queue = queue
+        self._faults = faults
+        self._stopped: StoreError | None = None
+
+    def run(
+        self, opened: asyncio.Future[Boot], open_database: Callable[[], Opened], close_database: Callable[[], None]
+    ) -> None:
+        try:
+            connection, boot = open_database()
+        except Exception as error:
+            close_database()
+            post(self._loop, reject, opened, error)
+        else:
+            post(self._loop, resolve, opened, boot)
+            self._serve(Committer(connection, boot.epoch, self._faults))
+            connection.close()
+            close_database()
+        post(self._loop, resolve, self._face.closed, None)
+
+    def _serve(self, committer: Committer) -> None:
+        while True:
+            item = self._queue.get()
+            if self._faults is not None:
+                self._faults.wait()
+            writes: list[_Write] = []
+            while isinstance(item, _Write):
+                writes.append(item)
+                if len(writes) == MAX_BATCH or self._queue.empty():
+                    break
+                item = self._queue.get_nowait()
+            if writes:
+                self._write(committer, writes)
+            if isinstance(item, _Job):
+                self._work(committer, item)
+            elif item is None:
+                return
+
+    def _write(self, committer: Committer, writes: Sequence[_Write]) -> None:
+        if self._stopped is not None:
+            written = Written(0, [self._stopped] * len(writes), self._stopped)
+        else:
+            written = committer.write([write.commit for write in writes])
+            self._stopped = written.stopped
+        # One wake-up of the loop for the whole batch.
+        post(self._loop, self._face.settle, [write.future for write in writes], written)
+
+    def _work(self, committer: Committer, job: _Job) -> None:
+        try:
+            if self._stopped is not None:
+                raise self._stopped
+            count = committer.work(job.call)
+        except StoreError as error:
+            self._stopped = error
+            post(self._loop, self._face.fail, error)
+            post(self._loop, reject, job.future, error)
+        else:
+            post(self._loop, resolve, job.future, count)
