@@ -1,0 +1,282 @@
+"""The client: one connection to a server, and everything that can be asked of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self, Unpack
+
+from turnkeeper._config import Backoff, Settings
+from turnkeeper._connection import Connection
+from turnkeeper._conversation import Conversation
+from turnkeeper._errors import TurnkeeperError
+from turnkeeper._ids import new_id
+from turnkeeper._streams import RunStream, SessionStream, TenantStream
+from turnkeeper._submission import CancelModeName, Prompt, SubmitOptions, cancel_request, submission
+from turnkeeper.v1.content_pb2 import Message
+from turnkeeper.v1.run_service_pb2 import (
+    CancelReceipt,
+    ClearQueueRequest,
+    GetRunRequest,
+    ListRunsRequest,
+    OpenFrame,
+    Run,
+    RunReceipt,
+    SubmitRunRequest,
+    WatchFilter,
+    WatchSessionRequest,
+    WatchTenantRequest,
+)
+from turnkeeper.v1.session_service_pb2 import (
+    CreateSessionRequest,
+    DeleteSessionRequest,
+    GetSessionRequest,
+    ListMessagesRequest,
+    ListSessionsRequest,
+    Session,
+    SessionSettings,
+    UpdateSessionRequest,
+)
+
+StrPath = str | os.PathLike[str]
+
+
+class Client:
+    """A client of one server. Use it as `async with Client() as client`, in one event loop.
+
+    Every method raises `TurnkeeperError` where the server refuses the call or cannot be reached.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        token: str | None = None,
+        tls_ca: StrPath | None = None,
+        *,
+        tls_certificate: StrPath | None = None,
+        tls_key: StrPath | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        """Say where the server is; nothing is opened before the first call.
+
+        Args:
+            address: `host:port`; else `TURNKEEPER_ADDRESS`, else 127.0.0.1:7450.
+            token: The bearer token; else `TURNKEEPER_TOKEN`, else none.
+            tls_ca: A file of the authorities to trust; else `TURNKEEPER_TLS_CA`. Without one the connection is plain.
+            tls_certificate: A file with this client's certificate, for servers that ask for one.
+            tls_key: A file with its key.
+            backoff: How streams wait between connections.
+        """
+        settings = Settings.load(
+            address, token, tls_ca, tls_certificate=tls_certificate, tls_key=tls_key, backoff=backoff
+        )
+        self._connection = Connection(settings)
+        self._conversations: set[Conversation] = set()
+
+    @property
+    def address(self) -> str:
+        """Where the server is."""
+        return self._connection.settings.address
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all calls and conversations and close the connection. Runs go on. Again does nothing."""
+        for conversation in list(self._conversations):
+            await conversation.close()
+        await self._connection.close()
+
+    async def create_session(self, session_id: str | None = None, settings: SessionSettings | None = None) -> Session:
+        """Make a session; the same id and settings again return the session that is there."""
+        request = CreateSessionRequest(session_id=session_id or new_id(), settings=settings)
+        return (await self._connection.call(self._connection.sessions.CreateSession, request)).session
+
+    async def get_session(self, session_id: str) -> Session:
+        """Return a session."""
+        request = GetSessionRequest(session_id=session_id)
+        return (await self._connection.call(self._connection.sessions.GetSession, request)).session
+
+    async def list_sessions(self, *, page_size: int = 0) -> AsyncIterator[Session]:
+        """All sessions in creation order, fetched page by page."""
+        token = ""
+        while True:
+            request = ListSessionsRequest(page_size=page_size, page_token=token)
+            page = await self._connection.call(self._connection.sessions.ListSessions, request)
+            for session in page.sessions:
+                yield session
+            if not (token := page.next_page_token):
+                return
+
+    async def update_session(
+        self, session_id: str, settings: SessionSettings, paths: list[str] | None = None
+    ) -> Session:
+        """Change settings: those that `paths` names, else all that are set."""
+        request = UpdateSessionRequest(session_id=session_id, settings=settings)
+        if paths is not None:
+            request.update_mask.paths.extend(paths)
+        return (await self._connection.call(self._connection.sessions.UpdateSession, request)).session
+
+    async def delete_session(self, session_id: str, *, force: bool = False) -> None:
+        """Erase a session; with `force` cancel what is under way first."""
+        request = DeleteSessionRequest(session_id=session_id, force=force)
+        await self._connection.call(self._connection.sessions.DeleteSession, request)
+
+    async def list_messages(
+        self, session_id: str, *, context_id: str = "", page_size: int = 0
+    ) -> AsyncIterator[Message]:
+        """All committed messages in order, fetched page by page; of one context, or of all with `*`."""
+        token = ""
+        while True:
+            request = ListMessagesRequest(
+                session_id=session_id, context_id=context_id, page_size=page_size, page_token=token
+            )
+            page = await self._connection.call(self._connection.sessions.ListMessages, request)
+            for message in page.messages:
+                yield message
+            if not (token := page.next_page_token):
+                return
+
+    async def submit(self, session_id: str, prompt: Prompt, **options: Unpack[SubmitOptions]) -> RunReceipt:
+        """Submit a prompt; return when it is durable."""
+        request = SubmitRunRequest(submission=submission(session_id, prompt, **options))
+        try:
+            return (await self._connection.call(self._connection.runs.SubmitRun, request)).receipt
+        except TurnkeeperError as error:
+            error.run_id = request.submission.run_id
+            raise
+
+    def run(
+        self, session_id: str, prompt: Prompt, *, follow_fold: bool = True, **options: Unpack[SubmitOptions]
+    ) -> RunStream:
+        """Submit a prompt and stream its run: the receipt, then its events and deltas, up to and with its terminal."""
+        return RunStream(self._connection, submission(session_id, prompt, **options), follow_fold=follow_fold)
+
+    async def get_run(self, run_id: str) -> Run:
+        """Return a run, and what holds it while it is open."""
+        return (await self._connection.call(self._connection.runs.GetRun, GetRunRequest(run_id=run_id))).run
+
+    async def list_runs(self, session_id: str, *, open_only: bool = False, page_size: int = 0) -> AsyncIterator[Run]:
+        """The session's runs in accept order, fetched page by page."""
+        token = ""
+        while True:
+            request = ListRunsRequest(
+                session_id=session_id, is_open_only=open_only, page_size=page_size, page_token=token
+            )
+            page = await self._connection.call(self._connection.runs.ListRuns, request)
+            for run in page.runs:
+                yield run
+            if not (token := page.next_page_token):
+                return
+
+    async def cancel(
+        self,
+        session_id: str | None = None,
+        *,
+        run_id: str | None = None,
+        up_to: int | None = None,
+        all_sessions: bool = False,
+        mode: CancelModeName = "abort",
+        turn_id: str = "",
+        rollback: bool = False,
+        unwind: bool = False,
+        wait: bool = False,
+    ) -> CancelReceipt:
+        """Cancel what a scope has accepted so far, and nothing after it; return when that is durable.
+
+        Args:
+            session_id: All of this session; with `run_id`, the session that an unseen run has to be of.
+            run_id: One run; one that has not come yet is cancelled when it comes.
+            up_to: With `session_id`: only up to this accept sequence.
+            all_sessions: All sessions of the tenant.
+            mode: `abort` ends at once; `stop` lets the current tool finish and one last step follow.
+            turn_id: With `run_id`: only this turn and what is below it.
+            rollback: Take the turns' messages out of the context.
+            unwind: Complete tasks of earlier runs too.
+            wait: Return when every covered run has its terminal.
+        """
+        request = cancel_request(
+            session_id=session_id,
+            run_id=run_id,
+            up_to=up_to,
+            all_sessions=all_sessions,
+            mode=mode,
+            turn_id=turn_id,
+            rollback=rollback,
+            unwind=unwind,
+            wait=wait,
+        )
+        timeout = None if wait else 30.0
+        return (await self._connection.call(self._connection.runs.CancelRuns, request, timeout)).receipt
+
+    async def clear_queue(self, session_id: str) -> CancelReceipt:
+        """Cancel all that a session has accepted so far but the open run."""
+        request = ClearQueueRequest(session_id=session_id)
+        return (await self._connection.call(self._connection.runs.ClearQueue, request)).receipt
+
+    def watch(
+        self,
+        session_id: str,
+        after_seq: int | None = None,
+        *,
+        run_ids: list[str] | None = None,
+        deltas: bool = True,
+        child_turns: bool = True,
+        history_only: bool = False,
+    ) -> SessionStream:
+        """Stream a session's items.
+
+        Args:
+            session_id: The session.
+            after_seq: The last seq that was seen; 0 for all, None for what comes from now on.
+            run_ids: Only of these runs, and of those they were folded into.
+            deltas: Whether to see messages while they are written.
+            child_turns: Whether to see child turns.
+            history_only: End once everything up to now is there.
+        """
+        request = WatchSessionRequest(
+            session_id=session_id,
+            after_seq=after_seq,
+            filter=WatchFilter(run_ids=run_ids, without_deltas=not deltas, without_child_turns=not child_turns),
+            is_history_only=history_only,
+        )
+        return SessionStream(self._connection, request)
+
+    def watch_tenant(self, *, with_current: bool = False) -> TenantStream:
+        """Stream notices of all sessions; `with_current` begins with one per session that is busy."""
+        return TenantStream(self._connection, WatchTenantRequest(with_current=with_current))
+
+    def converse(
+        self,
+        session_id: str,
+        *,
+        after_seq: int | None = None,
+        create_with: SessionSettings | None = None,
+        deltas: bool = True,
+        child_turns: bool = True,
+        client_name: str = "",
+    ) -> Conversation:
+        """Open a session both ways: `async with client.converse(session_id) as conversation`.
+
+        Args:
+            session_id: The session.
+            after_seq: The last seq that was seen; 0 for all, None for what comes from now on.
+            create_with: Make the session with these settings where it is not there.
+            deltas: Whether to see messages while they are written.
+            child_turns: Whether to see child turns.
+            client_name: A name for this client in tool leases.
+        """
+        frame = OpenFrame(
+            session_id=session_id,
+            after_seq=after_seq,
+            filter=WatchFilter(without_deltas=not deltas, without_child_turns=not child_turns),
+            client_name=client_name,
+            create_with=create_with,
+        )
+        return Conversation(self._connection, frame, self._conversations)
