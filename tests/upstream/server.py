@@ -74,6 +74,7 @@ class Upstream:
         self.num_connections += 1
         self.total_connections += 1
         try:
+            await self._notify()
             while (request := await _read_request(reader)) is not None:
                 if not await self._answer(request, reader, writer):
                     break

@@ -22,6 +22,7 @@ FINISH = {
     "tool_use": content_pb2.FINISH_REASON_TOOL_USE,
     "max_tokens": content_pb2.FINISH_REASON_MAX_TOKENS,
     "content_filter": content_pb2.FINISH_REASON_CONTENT_FILTER,
+    "other": content_pb2.FINISH_REASON_OTHER,
     "unknown": content_pb2.FINISH_REASON_UNSPECIFIED,
 }
 COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
@@ -34,15 +35,16 @@ async def test_recordings(wire_format: str, recordings: Recordings) -> None:
         registry = ProviderRegistry([ProviderOptions("p", wire_format, upstream.base_url)], SystemClock())
         try:
             for path in recordings.paths(wire_format):
-                num_exchanges = await replay(path, recordings.expected(path), upstream, registry)
+                expected = json.loads(recordings.expected(path).read_text())
+                num_exchanges = await replay(path, expected, upstream, registry)
                 recordings.replayed(path, passed=num_exchanges, total=num_exchanges)
         finally:
             await registry.close()
 
 
-async def replay(path: Path, expectation: Path, upstream: Upstream, registry: ProviderRegistry) -> int:
+async def replay(path: Path, results: list[dict[str, Any]], upstream: Upstream, registry: ProviderRegistry) -> int:
     """Replay the streams of one file, in pieces that cut across events, and compare."""
-    expected = {item["exchange"]: item for item in json.loads(expectation.read_text())}
+    expected = {item["exchange"]: item for item in results}
     provider, model = registry.resolve("p/m")
     streams = [exchange for exchange in load_exchanges(path) if exchange.is_stream]
     assert [exchange.number for exchange in streams] == sorted(expected)

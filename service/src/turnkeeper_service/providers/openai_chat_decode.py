@@ -44,7 +44,7 @@ class ChatDecoder(StreamDecoder):
     def __init__(self) -> None:
         self._parts = PartAssembler()
         self._calls: dict[int, OpenPart] = {}
-        self._last_call = -1
+        self._last_call: OpenPart | None = None
         self._details: dict[int, list[ReasoningDetail]] = {}
         self._finish_reason = ""
         self._is_refused = False
@@ -188,30 +188,33 @@ class ChatDecoder(StreamDecoder):
     def _read_call(self, piece: ToolCall) -> None:
         function = piece.function
         name = function.name if function is not None and function.name else ""
-        index = self._index_of(piece, name)
-        part = self._calls.get(index)
+        part = self._open_call(piece, name)
         if part is None:
             part = self._parts.open(OpenPart(PartKind.TOOL_CALL, name, piece.id or ""))
-            self._calls[index] = part
+            if piece.index is not None:
+                self._calls[piece.index] = part
         elif part.number < 0:
             part.tool_call_id = part.tool_call_id or piece.id or ""
             if name != part.name:
                 part.name += name
-        self._last_call = index
+        self._last_call = part
         if function is not None and function.arguments:
             arguments = function.arguments
             if not isinstance(arguments, str):
                 arguments = msgspec.json.encode(arguments).decode()
             self._parts.append(part, arguments)
 
-    def _index_of(self, piece: ToolCall, name: str) -> int:
-        """Which call a piece belongs to: a new id with a name begins a call, whatever index it claims."""
-        index = piece.index if piece.index is not None else self._last_call
-        known = self._calls.get(index)
-        is_new = known is None or bool(piece.id and name and known.tool_call_id and piece.id != known.tool_call_id)
-        if is_new and (known is not None or piece.index is None):
-            return len(self._calls) + 1_000_000
-        return index
+    def _open_call(self, piece: ToolCall, name: str) -> OpenPart | None:
+        """The call that a piece continues, None if it begins one.
+
+        Some servers claim one index for all calls, or none: then a new id, or a name without an id, begins a call.
+        """
+        part = self._last_call if piece.index is None else self._calls.get(piece.index)
+        if part is None or not name:
+            return part
+        if piece.id:
+            return None if part.tool_call_id and part.tool_call_id != piece.id else part
+        return None if piece.index is None else part
 
     def _total(self) -> content_pb2.Usage | None:
         usage = self._usage or self._carried_usage
