@@ -18,7 +18,7 @@ STUBTEST_ALLOWLIST = ROOT / "core-rs" / "py" / "stubtest-allowlist.txt"
 def python_steps() -> list[Step]:
     """Style, types, the stub of the compiled core, and which way imports go."""
     typed = [name for name in TYPED if any((ROOT / name).glob("**/*.py"))]
-    stubtest = [str(BIN / "stubtest"), "turnkeeper_core", "--mypy-config-file", "pyproject.toml"]
+    stubtest = [str(BIN / "stubtest"), "turnkeeper_core._core", "--mypy-config-file", "pyproject.toml"]
     if STUBTEST_ALLOWLIST.exists():
         stubtest += ["--allowlist", str(STUBTEST_ALLOWLIST)]
     return [
