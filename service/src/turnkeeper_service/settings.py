@@ -330,6 +330,9 @@ class Settings(BaseSettings):
             yield ("tls", "client_ca_file"), "tls.cert_file and tls.key_file are needed too"
         if tls.require_client_cert and tls.client_ca_file is None:
             yield ("tls", "require_client_cert"), "tls.client_ca_file is needed to check them"
+        if tls.client_ca_file is not None and not tls.require_client_cert:
+            # gRPC for Python cannot ask for a certificate without demanding one; half of it would be a surprise.
+            yield ("tls", "client_ca_file"), "has no effect unless tls.require_client_cert is true"
         if self.limits.default_page_size > self.limits.max_page_size:
             yield ("limits", "default_page_size"), "is more than limits.max_page_size"
         for name, provider in self.providers.items():

@@ -1,0 +1,121 @@
+"""TLS from files: the server's certificate, and who may sign the clients'.
+
+gRPC asks for the certificates at every handshake. The files are read again when one of them has changed; connections
+that stand keep what they have. Whether client certificates are demanded is fixed at the start; gRPC asks for them only
+where it demands them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from ssl import PROTOCOL_TLS_SERVER, SSLContext, SSLError
+
+import grpc
+
+
+class TlsError(Exception):
+    """The files cannot be used. The message names the file."""
+
+
+def server_credentials(
+    *,
+    cert_file: Path,
+    key_file: Path,
+    client_ca_file: Path | None = None,
+    require_client_cert: bool = False,
+    on_bad_file: Callable[[str], object] = lambda message: None,
+) -> grpc.ServerCredentials:
+    """Credentials of a server. Raises `TlsError` where the files are bad now.
+
+    Files that are bad later change nothing: the last good ones stay in force, and ``on_bad_file`` is told, on a
+    thread of gRPC, once for each change.
+    """
+    files = _Files(cert_file, key_file, client_ca_file, on_bad_file)
+    return grpc.dynamic_ssl_server_credentials(
+        files.current, files.fetch, require_client_authentication=require_client_cert
+    )
+
+
+def peer_names(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
+    """The names in a verified client certificate: its alternative names, or else its common name.
+
+    ``auth_context`` is what ``ServicerContext.auth_context()`` gives; without a client certificate there are no names.
+    """
+    for key in ("x509_subject_alternative_name", "x509_common_name"):
+        names = tuple(name.decode("utf-8", "replace") for name in auth_context.get(key, ()))
+        if names:
+            return names
+    return ()
+
+
+class _Files:
+    """The files, and what they looked like when they were read last."""
+
+    def __init__(
+        self, cert_file: Path, key_file: Path, client_ca_file: Path | None, on_bad_file: Callable[[str], object]
+    ) -> None:
+        self._cert_file = cert_file
+        self._key_file = key_file
+        self._client_ca_file = client_ca_file
+        self._on_bad_file = on_bad_file
+        self._seen = self._look()
+        self.current = self._read()
+
+    def fetch(self) -> grpc.ServerCertificateConfiguration:
+        """What is in force, read again if a file has changed: gRPC calls this at every handshake."""
+        now = self._look()
+        if now != self._seen:
+            # Noted even if it is bad: a half-written pair is looked at again when its other half arrives.
+            self._seen = now
+            try:
+                self.current = self._read()
+            except TlsError as error:
+                self._on_bad_file(str(error))
+        return self.current
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
+        """Read and check all files."""
+        chain, key = _pem(self._cert_file, b"CERTIFICATE-----"), _pem(self._key_file, b"PRIVATE KEY-----")
+        authority = None if self._client_ca_file is None else _pem(self._client_ca_file, b"CERTIFICATE-----")
+        _check(self._cert_file, self._key_file, self._client_ca_file)
+        return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=authority)
+
+    def _look(self) -> tuple[object, ...]:
+        return tuple(_version(path) for path in (self._cert_file, self._key_file, self._client_ca_file))
+
+
+def _version(path: Path | None) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino) if found is not None else None
+
+
+def _pem(path: Path, kind: bytes) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TlsError(f"{path}: cannot read it: {error.strerror}") from None
+    if kind not in content:
+        raise TlsError(f"{path}: holds no PEM block that ends in {kind.decode().strip('-')}")
+    return content
+
+
+def _check(cert_file: Path, key_file: Path, client_ca_file: Path | None) -> None:
+    """Refuse now what gRPC would refuse at each handshake, where the operator does not see it."""
+
+    def refuse_to_ask() -> str:
+        raise TlsError(f"{key_file}: is encrypted; keys are read without a passphrase")
+
+    context = SSLContext(PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(cert_file, key_file, password=refuse_to_ask)
+    except (SSLError, OSError) as error:
+        raise TlsError(f"{cert_file} and {key_file}: not a certificate and its key: {error.strerror}") from None
+    try:
+        if client_ca_file is not None:
+            context.load_verify_locations(client_ca_file)
+    except (SSLError, OSError) as error:
+        raise TlsError(f"{client_ca_file}: not a certificate: {error.strerror}") from None
