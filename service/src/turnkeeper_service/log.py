@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
+import traceback
+from collections.abc import Iterator
 from typing import Any, Literal, TextIO
 
 import structlog

@@ -1,0 +1,147 @@
+"""What the server counts, in a registry that is handed in. No session or run id is ever a label."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+TokenType = Literal["input", "output", "reasoning", "cache_read", "cache_write"]
+GrpcType = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
+
+LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+LAG = (0, 1, 4, 16, 64, 256, 1024, 4096, 16384)
+# Models are chosen by callers: more names than this are counted together, so that nobody can fill the registry.
+MAX_MODELS = 200
+
+
+class Metrics:
+    """All metrics. Each method costs a lookup and an addition; times are in seconds."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._runs = Counter("turnkeeper_runs", "Runs that ended, by outcome.", ["outcome"], registry=registry)
+        self._run_duration = Histogram(
+            "turnkeeper_run_duration_seconds", "From accept to terminal.", buckets=DURATION, registry=registry
+        )
+        self._dispatch_wait = Histogram(
+            "turnkeeper_dispatch_wait_seconds",
+            "From accept to the start of the run.",
+            buckets=LATENCY,
+            registry=registry,
+        )
+        self._first_event = Histogram(
+            "turnkeeper_time_to_first_event_seconds",
+            "From the start of a model call to its first event.",
+            buckets=LATENCY,
+            registry=registry,
+        )
+        self._cancel = Histogram(
+            "turnkeeper_cancel_to_terminal_seconds",
+            "From a cancel to the terminal of the run that it covers.",
+            buckets=LATENCY,
+            registry=registry,
+        )
+        self._active_turns = Gauge("turnkeeper_active_turns", "Turns that run.", registry=registry)
+        self._queue_depth = Gauge("turnkeeper_queue_depth", "Runs accepted and not started.", registry=registry)
+        self._lag = Histogram(
+            "turnkeeper_subscriber_lag_events",
+            "Durable events that a reader was behind when it was written to.",
+            buckets=LAG,
+            registry=registry,
+        )
+        self._commits = Counter("turnkeeper_store_commits", "Commits that are durable.", registry=registry)
+        self._tokens = Counter(
+            "turnkeeper_tokens", "Tokens of model calls, by type and model.", ["type", "model"], registry=registry
+        )
+        method = ["grpc_type", "grpc_service", "grpc_method"]
+        self._rpc_started = Counter("grpc_server_started", "RPCs that began.", method, registry=registry)
+        self._rpc_handled = Counter(
+            "grpc_server_handled", "RPCs that ended, by code.", [*method, "grpc_code"], registry=registry
+        )
+        self._rpc_duration = Histogram(
+            "grpc_server_handling_seconds", "How long RPCs took.", method, buckets=DURATION, registry=registry
+        )
+        self._models: set[str] = set()
+
+    def run_finished(self, outcome: str, seconds: float) -> None:
+        """A run has its terminal: ``outcome`` is the status in lower case, such as ``completed``."""
+        self._runs.labels(outcome).inc()
+        self._run_duration.observe(seconds)
+
+    def run_started(self, waited_seconds: float) -> None:
+        """A run was dispatched so long after its accept."""
+        self._dispatch_wait.observe(waited_seconds)
+
+    def first_event(self, seconds: float) -> None:
+        """A model call gave its first event so long after it was made."""
+        self._first_event.observe(seconds)
+
+    def cancelled(self, seconds: float) -> None:
+        """A covered run ended so long after its cancel was accepted."""
+        self._cancel.observe(seconds)
+
+    def turn_started(self) -> None:
+        """One more turn runs."""
+        self._active_turns.inc()
+
+    def turn_ended(self) -> None:
+        """One turn less runs."""
+        self._active_turns.dec()
+
+    def watch_queue(self, depth: Callable[[], float]) -> None:
+        """Ask for the number of waiting runs whenever the metrics are read."""
+        self._queue_depth.set_function(depth)
+
+    def reader_lag(self, events: int) -> None:
+        """A reader was so many durable events behind."""
+        self._lag.observe(events)
+
+    def commits(self, count: int = 1) -> None:
+        """So many more commits are durable."""
+        self._commits.inc(count)
+
+    def tokens(self, kind: TokenType, model: str, count: int) -> None:
+        """A model call used tokens. ``model`` is ``provider/model``."""
+        if model not in self._models:
+            if len(self._models) >= MAX_MODELS:
+                model = "other"
+            self._models.add(model)
+        self._tokens.labels(kind, model).inc(count)
+
+    def rpc(self, kind: GrpcType, service: str, method: str) -> Rpc:
+        """An RPC has begun; call `Rpc.ended` once."""
+        labels = (kind, service, method)
+        self._rpc_started.labels(*labels).inc()
+        return Rpc(labels, self._rpc_handled, self._rpc_duration)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads, of type `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+
+class Rpc:
+    """One RPC under way."""
+
+    __slots__ = ("_duration", "_handled", "_labels", "_started")
+
+    def __init__(self, labels: tuple[str, str, str], handled: Counter, duration: Histogram) -> None:
+        self._labels = labels
+        self._handled = handled
+        self._duration = duration
+        self._started = time.perf_counter()
+
+    def ended(self, code: str) -> None:
+        """It ended with this code, in the spelling of the dashboards: ``OK``, ``InvalidArgument``."""
+        self._handled.labels(*self._labels, code).inc()
+        self._duration.labels(*self._labels).observe(time.perf_counter() - self._started)
+
+
+def code_name(name: str) -> str:
+    """The dashboards' spelling of a code: ``INVALID_ARGUMENT`` is ``InvalidArgument``; OK stays."""
+    return name if name == "OK" else "".join(part.capitalize() for part in name.split("_"))
