@@ -118,7 +118,7 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """A durable event. ``seq`` is its place in the session, from 1 without gaps; the caller assigns it as it commits."""
+    """A durable event. ``seq`` is its place in the session, from 1 without gaps; the caller assigns it on commit."""
 
     seq: int
     run_id: str

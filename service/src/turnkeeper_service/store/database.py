@@ -133,8 +133,9 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 
 def _connect_read_only(path: Path, options: str) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro{options}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=2.0)
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro{options}"
+    # Made on the writer's thread, used on a reader's alone.
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=2.0, check_same_thread=False)
 
 
 def take_epoch(connection: sqlite3.Connection, path: Path) -> Boot:

@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
-from turnkeeper_service.store.base import StoreClosedError, StoreError
+from turnkeeper_service.store.base import StoreError
 from turnkeeper_service.store.database import connect_reader
 from turnkeeper_service.store.threads import post, reject, resolve
 
@@ -37,7 +37,7 @@ class Reader:
         return self._ranges.ask(query)
 
     def close(self) -> None:
-        """End the threads after what was asked. Blocks; called by the writer's thread."""
+        """End the threads after what was asked. Blocks; called by the writer's thread, when nobody asks any more."""
         self._lookups.close()
         self._ranges.close()
 
@@ -45,32 +45,29 @@ class Reader:
 class _Lane:
     def __init__(self, loop: asyncio.AbstractEventLoop, path: Path, name: str, *, threads: int) -> None:
         self._loop = loop
-        self._path = path
         self._queue: SimpleQueue[Callable[[sqlite3.Connection], _Settle] | None] = SimpleQueue()
         # One thread alone may take all that waits; several share it out.
         self._batched = threads == 1
-        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(threads)]
-        self._closed = False
+        # Connected here, so that what cannot be read fails the opening and not some later read.
+        self._threads = [
+            threading.Thread(target=self._run, args=(connect_reader(path),), name=name, daemon=True)
+            for _ in range(threads)
+        ]
         for thread in self._threads:
             thread.start()
 
     def ask(self, query: Query[T]) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self._loop.create_future()
-        if self._closed:
-            future.set_exception(StoreClosedError("the store is closed"))
-        else:
-            self._queue.put(partial(_answer, future, query))
+        self._queue.put(partial(_answer, future, query))
         return future
 
     def close(self) -> None:
-        self._closed = True
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
             thread.join()
 
-    def _run(self) -> None:
-        connection = connect_reader(self._path)
+    def _run(self, connection: sqlite3.Connection) -> None:
         open_ = True
         while open_:
             item = self._queue.get()

@@ -93,8 +93,8 @@ class SqliteStore:
 
     async def check_fence(self) -> None:
         """Raise StoreFencedError if another owner has taken over; the store has then stopped."""
-        boot = self._boot
-        if boot is None or await self._readers.look_up(queries.get_epoch) != boot.epoch:
+        epoch = await self._readers.look_up(queries.get_epoch)
+        if self._boot is None or epoch != self._boot.epoch:
             error = StoreFencedError("another process has taken over the store", path=str(self._path))
             self._writer.fail(error)
             raise error
@@ -106,6 +106,8 @@ class SqliteStore:
     async def list_sessions(self, tenant: str, *, after: str, limit: int) -> SessionPage:
         """Sessions in creation order. Raises ValueError if ``after`` is no position that a page gave."""
         position = int(after) if after else 0
+        if not 0 <= position < 1 << 63:
+            raise ValueError("no position in the list of sessions")
         return await self._readers.read(lambda c: queries.list_sessions(c, tenant, position, limit))
 
     async def get_run(self, tenant: str, run_id: str) -> RunRow | None:
@@ -187,7 +189,7 @@ class SqliteStore:
 
     @property
     def _readers(self) -> Reader:
-        if self._reader is None or self._boot is None:
+        if self._reader is None or self._boot is None or self._closing:
             raise self._closed_error()
         return self._reader
 

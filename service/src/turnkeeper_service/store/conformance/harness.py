@@ -1,0 +1,40 @@
+"""What a scenario needs of the store under test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
+
+from turnkeeper_service.store.base import Store
+
+T = TypeVar("T")
+
+
+class Harness(Protocol):
+    """One empty database, and stores on it."""
+
+    def store(self) -> Store:
+        """Another store on the same database, not open yet."""
+        ...
+
+    def break_lock(self) -> None:
+        """Let the next store open although one is open: what the fence is for."""
+        ...
+
+
+def found(row: T | None) -> T:
+    """A row that must be there."""
+    assert row is not None
+    return row
+
+
+@asynccontextmanager
+async def opened(harness: Harness) -> AsyncIterator[Store]:
+    """An open store, closed afterwards."""
+    store = harness.store()
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.close()
