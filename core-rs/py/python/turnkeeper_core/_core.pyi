@@ -315,7 +315,11 @@ class Scheduler:
         steers: str | None = None,
         cancelled: Cancel | None = None,
     ) -> None:
-        """Put a stored run back as a reservation with its old sequence, past all bounds (U-16). Raises RunExistsError."""
+        """Put a stored run back as a reservation with its old sequence, past all bounds (U-16).
+
+        ``steers`` (with delivery "steer") binds it again, if that run is here and may still be steered. Raises
+        RunExistsError; ValueError if another run of the session has the sequence.
+        """
     def abandon(self, tenant: str, session_id: str, run_id: str, now: float) -> list[RunRef]:
         """Close a reservation whose accept was never committed; no terminal. Returns starts. Raises UnknownRunError."""
     def dispatch(self, tenant: str, session_id: str, run_id: str, now: float) -> Dispatched:
@@ -323,9 +327,10 @@ class Scheduler:
     def partition(self, tenant: str, session_id: str, run_id: str, *, limit: int | None = None) -> Partition:
         """Take the STEER runs bound to this running turn; at most ``limit``, None for all. Raises UnknownRunError."""
     def conclude(self, tenant: str, session_id: str, run_id: str, *, answer: bool, steer: bool = True) -> Conclusion:
-        """Fix the outcome of the running turn. ``answer`` and ``steer``: a bound STEER is returned instead (U-10, U-21).
+        """Fix the outcome of the running turn.
 
-        Raises UnknownRunError, also when it is concluded already.
+        With ``answer`` and ``steer``, bound STEER runs are returned instead (U-10, U-21), unless it is cancelled. Raises
+        UnknownRunError, also when it is concluded already.
         """
     def finish(self, tenant: str, session_id: str, run_id: str, now: float) -> list[RunRef]:
         """Release the floor and the permit of a concluded run and start what is next, in one step. Returns starts.

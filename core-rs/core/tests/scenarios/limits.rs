@@ -1,0 +1,142 @@
+//! Permits: how many turns run, who is next, and what becomes of the place of one that leaves.
+
+use std::sync::Arc;
+
+use turnkeeper_core::{Address, Cancel, Delivery, Kind, Limits, RunRequest, Scheduler};
+
+use crate::world::{World, by_delivery, by_kind, is_queued, is_started, is_waiting, names};
+
+fn permits(total: usize, per_tenant: usize) -> Scheduler {
+    let limits = Limits {
+        running_turns: total,
+        running_turns_per_tenant: per_tenant,
+        ..Limits::default()
+    };
+    Scheduler::new(limits, 0, 0).unwrap()
+}
+
+fn submit(scheduler: &Scheduler, tenant: &str, session: &str) -> bool {
+    let at = Address::new(tenant, session);
+    scheduler.accept(at, "run", RunRequest::default(), 0.0).unwrap();
+    is_started(&scheduler.dispatch(at, "run", 0.0).unwrap())
+}
+
+fn end(scheduler: &Scheduler, tenant: &str, session: &str) -> Vec<String> {
+    let at = Address::new(tenant, session);
+    scheduler.conclude(at, "run", false, false).unwrap();
+    let starts = scheduler.finish(at, "run", 0.0).unwrap();
+    starts
+        .iter()
+        .map(|run| format!("{}/{}", run.tenant(), run.session_id()))
+        .collect()
+}
+
+#[test]
+fn tenants_take_turns_and_a_tenant_is_served_in_order() {
+    let scheduler = permits(1, 1);
+    assert!(submit(&scheduler, "a", "0"));
+    for session in ["1", "2", "3"] {
+        assert!(!submit(&scheduler, "a", session));
+    }
+    assert!(!submit(&scheduler, "b", "1"));
+    assert!(!submit(&scheduler, "b", "2"));
+    assert_eq!(scheduler.stats().waiting_turns, 5);
+    let mut order = Vec::new();
+    let mut next = vec!["a/0".to_owned()];
+    while let Some(at) = next.pop() {
+        let (tenant, session) = at.split_once('/').unwrap();
+        next = end(&scheduler, tenant, session);
+        order.extend(next.iter().cloned());
+    }
+    assert_eq!(order, ["b/1", "a/1", "b/2", "a/2", "a/3"]);
+    let stats = scheduler.stats();
+    assert_eq!((stats.sessions, stats.running_turns, stats.waiting_turns), (0, 0, 0));
+}
+
+#[test]
+fn a_tenant_at_its_limit_holds_up_no_other() {
+    let scheduler = permits(3, 1);
+    assert!(submit(&scheduler, "a", "1"));
+    assert!(!submit(&scheduler, "a", "2"));
+    assert!(submit(&scheduler, "b", "1"));
+    assert_eq!(end(&scheduler, "b", "1"), [""; 0]);
+    assert_eq!(end(&scheduler, "a", "1"), ["a/2"]);
+}
+
+#[test]
+fn no_permits_start_nothing() {
+    for scheduler in [permits(0, 5), permits(5, 0)] {
+        assert!(!submit(&scheduler, "a", "1"));
+        let at = Address::new("a", "1");
+        assert_eq!(scheduler.stats().waiting_turns, 1);
+        assert_eq!(scheduler.expire(at, "run", 0.0), (true, vec![]));
+        assert_eq!(scheduler.stats().waiting_turns, 0);
+        assert!(scheduler.snapshot(at).is_none());
+    }
+}
+
+#[test]
+fn a_waiting_head_that_leaves_makes_room_for_the_next_of_its_session() {
+    let scheduler = permits(1, 1);
+    submit(&scheduler, "a", "busy");
+    let at = Address::new("a", "s");
+    submit(&scheduler, "a", "s");
+    scheduler.accept(at, "next", RunRequest::default(), 0.0).unwrap();
+    assert!(is_queued(&scheduler.dispatch(at, "next", 0.0).unwrap()));
+    let result = scheduler.cancel_run(at, "run", &Arc::new(Cancel::new("USER")), 0.0);
+    assert!(result.starts.is_empty() && result.covered.len() == 1);
+    assert_eq!(scheduler.stats().waiting_turns, 1, "next waits in its stead");
+    scheduler
+        .conclude(Address::new("a", "busy"), "run", false, false)
+        .unwrap();
+    assert_eq!(
+        names(&scheduler.finish(Address::new("a", "busy"), "run", 0.0).unwrap()),
+        ["next"]
+    );
+}
+
+#[test]
+fn a_session_does_not_keep_its_permit_from_those_who_wait() {
+    let scheduler = permits(1, 1);
+    let at = Address::new("a", "s");
+    submit(&scheduler, "a", "s");
+    scheduler.accept(at, "again", RunRequest::default(), 0.0).unwrap();
+    scheduler.dispatch(at, "again", 0.0).unwrap();
+    submit(&scheduler, "b", "s");
+    assert_eq!(end(&scheduler, "a", "s"), ["b/s"]);
+    assert_eq!(end(&scheduler, "b", "s"), ["a/s"]);
+}
+
+#[test]
+fn drain_grants_nothing() {
+    let scheduler = permits(1, 1);
+    submit(&scheduler, "a", "1");
+    submit(&scheduler, "a", "2");
+    scheduler.drain();
+    assert!(end(&scheduler, "a", "1").is_empty());
+    let stats = scheduler.stats();
+    assert_eq!((stats.running_turns, stats.waiting_turns), (0, 1));
+    assert!(scheduler.expire(Address::new("a", "2"), "run", 0.0).0);
+    assert_eq!(scheduler.stats().sessions, 0);
+}
+
+#[test]
+fn replace_of_a_waiting_head_starts_the_bootstrap_behind_it() {
+    let world = World::with(Limits {
+        running_turns: 1,
+        ..Limits::default()
+    });
+    let other = Address::new("tenant", "other");
+    world
+        .scheduler
+        .accept(other, "busy", RunRequest::default(), 0.0)
+        .unwrap();
+    world.scheduler.dispatch(other, "busy", 0.0).unwrap();
+    assert!(is_waiting(&world.submit("head")));
+    world.submit_as("boot", by_kind(Kind::Bootstrap));
+    let accepted = world.try_accept("new", by_delivery(Delivery::Replace)).unwrap();
+    assert_eq!(accepted.replaced.len(), 1);
+    assert!(accepted.starts.is_empty());
+    world.scheduler.conclude(other, "busy", false, false).unwrap();
+    assert_eq!(names(&world.scheduler.finish(other, "busy", 0.0).unwrap()), ["boot"]);
+}

@@ -1,0 +1,11 @@
+//! The behaviour tables of the specification, as far as the core alone decides them: one small session each.
+#![allow(missing_docs)]
+#![cfg(not(loom))]
+
+mod accept;
+mod cancel;
+mod limits;
+mod line;
+mod restore;
+mod steer;
+mod world;
