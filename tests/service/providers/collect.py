@@ -127,4 +127,4 @@ def _check_content(part: content_pb2.Part, kind: PartKind, text: str) -> None:
     elif kind is PartKind.TOOL_CALL:
         assert part.tool_call.tool_call_id
         if "invalid_arguments" not in part.provider_details.fields:
-            assert part.tool_call.arguments_json == (text or "{}")
+            assert part.tool_call.arguments_json == (text if text not in ("", "null") else "{}")

@@ -69,8 +69,9 @@ def compare(collected: Collected, expected: dict[str, Any]) -> list[str]:
     wanted: dict[str, Any] = {name: expected[name] for name in found}
     wanted["tool_calls"] = [(call["id"], call["name"], call["arguments"]) for call in expected["tool_calls"]]
     usage = collected.usage or content_pb2.Usage()
+    said = {field.name: value for field, value in usage.ListFields()}
     for name in COUNTS:
-        found[name] = getattr(usage, name) if usage.HasField(name) else None
+        found[name] = said.get(name)
         wanted[name] = expected["usage"][name]
     if expected["finish_normalized"] == "error":
         found["error"] = collected.error.reason if collected.error else None
