@@ -36,8 +36,10 @@ class HttpStatus:
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host, self._port).start()
-        except BaseException:
+        except BaseException as error:
             await runner.cleanup()
+            if isinstance(error, OSError):
+                raise OSError(error.errno, f"cannot listen for HTTP on {self._host}:{self._port}") from error
             raise
         self._runner = runner
         host, port = runner.addresses[0][:2]

@@ -28,12 +28,12 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from turnkeeper_service.errors import Reason, Refused
 
 Role = Literal["user", "read", "worker", "admin"]
-ROLES: frozenset[str] = frozenset({"user", "read", "worker", "admin"})
+ROLES: frozenset[str] = frozenset(get_args(Role))
 COVERED: Mapping[str, frozenset[str]] = {"user": frozenset({"read", "worker"})}
 ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -108,12 +108,20 @@ def mint_token() -> str:
 
 
 def read_token_file(path: Path) -> Known:
-    """Parse a token file. Raises `TokenFileError`."""
+    """Read a token file. Raises `TokenFileError`."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_tokens(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise TokenFileError(f"{path}: cannot read it: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UnicodeDecodeError:
+        raise TokenFileError(f"{path}: not UTF-8 text") from None
+
+
+def parse_tokens(text: str, path: str) -> Known:
+    """Parse the text of a token file that ``path`` names. Raises `TokenFileError`."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise TokenFileError(f"{path}: not TOML: {error}") from None
     for unknown in values.keys() - {"tokens", "tls_names"}:
         raise TokenFileError(f"{path}: unknown table {unknown}; it holds [[tokens]] and [[tls_names]]")
@@ -136,7 +144,7 @@ def read_token_file(path: Path) -> Known:
 
 
 def _entries(
-    path: Path, values: Mapping[str, Any], table: str, keys: set[str]
+    path: str, values: Mapping[str, Any], table: str, keys: set[str]
 ) -> Iterable[tuple[str, Mapping[str, Any]]]:
     entries = values.get(table, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

@@ -76,9 +76,7 @@ class _Files:
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         """Read and check all files."""
-        chain, key = _pem(self._cert_file, b"CERTIFICATE-----"), _pem(self._key_file, b"PRIVATE KEY-----")
-        authority = None if self._client_ca_file is None else _pem(self._client_ca_file, b"CERTIFICATE-----")
-        _check(self._cert_file, self._key_file, self._client_ca_file)
+        chain, key, authority = check_files(self._cert_file, self._key_file, self._client_ca_file)
         return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=authority)
 
     def _look(self) -> tuple[object, ...]:
@@ -103,8 +101,10 @@ def _pem(path: Path, kind: bytes) -> bytes:
     return content
 
 
-def _check(cert_file: Path, key_file: Path, client_ca_file: Path | None) -> None:
-    """Refuse now what gRPC would refuse at each handshake, where the operator does not see it."""
+def check_files(cert_file: Path, key_file: Path, client_ca_file: Path | None) -> tuple[bytes, bytes, bytes | None]:
+    """Read chain, key and authority, and refuse now what gRPC would refuse at each handshake, where nobody sees it."""
+    chain, key = _pem(cert_file, b"CERTIFICATE-----"), _pem(key_file, b"PRIVATE KEY-----")
+    authority = None if client_ca_file is None else _pem(client_ca_file, b"CERTIFICATE-----")
 
     def refuse_to_ask() -> str:
         raise TlsError(f"{key_file}: is encrypted; keys are read without a passphrase")
@@ -119,3 +119,4 @@ def _check(cert_file: Path, key_file: Path, client_ca_file: Path | None) -> None
             context.load_verify_locations(client_ca_file)
     except (SSLError, OSError) as error:
         raise TlsError(f"{client_ca_file}: not a certificate: {error.strerror}") from None
+    return chain, key, authority
