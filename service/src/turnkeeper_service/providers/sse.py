@@ -45,6 +45,17 @@ class SseSplitter:
             chunk = self._unify_line_ends(chunk)
         if not chunk or self.failure is not None:
             return []
+        # A paced stream: one chunk is one event of one line.
+        size = len(chunk) - 2
+        if (
+            chunk.startswith(b"data: ")
+            and chunk.find(b"\n") == size
+            and chunk[-1] == 10
+            and size <= self._max
+            and chunk.isascii()
+            and not (self._pending or self._at_start)
+        ):
+            return [SseEvent(chunk[6:size], "", self._id)]
         if self._pending:
             # Only the seam between what is kept and the chunk can hold a blank line that neither side shows.
             if b"\n\n" not in chunk and not (chunk[0] == 10 and self._pending[-1][-1] == 10):
@@ -112,6 +123,11 @@ class SseSplitter:
         # What nearly every event of a model looks like: one line of data.
         if block.startswith(b"data: ") and b"\n" not in block:
             events.append(SseEvent(block[6:], "", self._id))
+            return True
+        # And in formats that name their events: the name, then one line of data.
+        first, _, second = block.partition(b"\n")
+        if first.startswith(b"event: ") and second.startswith(b"data: ") and b"\n" not in second:
+            events.append(SseEvent(second[6:], first[7:].decode(), self._id))
         else:
             self._parse_lines(block, events)
         return True

@@ -6,13 +6,14 @@ credential is taken from the environment or kept between calls.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import httpx
@@ -41,19 +42,28 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class Body:
-    """The bytes of one answer."""
+    """The bytes of one answer; iterated once, in as many goes as it takes."""
 
     def __init__(self, response: httpx.Response, watchdog: Watchdog) -> None:
-        self._chunks = response.aiter_raw()
+        # The stream itself, not `aiter_raw` around it: the same bytes for one generator less per chunk.
+        self._stream = cast(httpx.AsyncByteStream, response.stream)
         self._watchdog = watchdog
-        self._is_first = True
+        self._chunks = self._iterate()
 
-    def __aiter__(self) -> Body:
-        return self
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
 
-    async def __anext__(self) -> bytes:
+    async def _iterate(self) -> AsyncGenerator[bytes, None]:
+        watchdog = self._watchdog
         try:
-            chunk = await self._watchdog.wait(anext(self._chunks))
+            watchdog.begin_wait()
+            async for chunk in self._stream:
+                watchdog.end_wait()
+                yield chunk
+                watchdog.begin_wait()
+        except asyncio.CancelledError:
+            watchdog.interrupted()
+            raise
         except (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, OSError) as error:
             raise ProviderError(
                 FailureReason.PROVIDER_STREAM_BROKEN,
@@ -61,10 +71,8 @@ class Body:
                 f"The connection was lost inside the answer ({type(error).__name__}).",
                 is_retryable=True,
             ) from error
-        if self._is_first:
-            self._is_first = False
-            self._watchdog.received()
-        return chunk
+        finally:
+            watchdog.leave()
 
     async def drain(self) -> None:
         """Read the little that follows a stream's last event, so that its connection can be used again."""
@@ -95,9 +103,7 @@ class Body:
 
     async def close(self) -> None:
         """Free the reader. The response itself is closed by whoever opened it."""
-        close = getattr(self._chunks, "aclose", None)
-        if close is not None:
-            await close()
+        await self._chunks.aclose()
 
 
 class HttpTransport:

@@ -40,6 +40,8 @@ class Watchdog:
         self._phase_at = start + _limit(timeouts.connect)
         self._total_at = start + _limit(timeouts.total)
         self._waiting: asyncio.Task[object] | None = None
+        self._cancels = 0
+        self._now = clock.monotonic
         self._expired: ProviderError | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -57,43 +59,56 @@ class Watchdog:
         """The connection stands; from here on we wait for the first byte of the body."""
         if self._phase is _Phase.CONNECT:
             self._phase = _Phase.FIRST_TOKEN
-            self._phase_at = self._clock.monotonic() + self._first_token
-
-    def received(self) -> None:
-        """The first byte of the body is here."""
-        if self._phase is not _Phase.GRACE:
-            self._phase = _Phase.IDLE
+            self._phase_at = self._now() + self._first_token
 
     def limit_rest(self, seconds: float) -> None:
         """Nothing more is needed: what is still waited for gets this long."""
         self._phase = _Phase.GRACE
-        self._phase_at = self._clock.monotonic() + seconds
+        self._phase_at = self._now() + seconds
         self._tasks[-1].cancel()
         self._tasks.append(asyncio.create_task(self._watch(), name="provider-watchdog"))
 
     async def wait(self, awaitable: Awaitable[T]) -> T:
         """Wait for something of the vendor's, interrupted by the deadlines."""
-        task = asyncio.current_task()
-        assert task is not None
-        if self._phase is _Phase.IDLE:
-            # Counted from here: a slow consumer is not the vendor's silence.
-            self._phase_at = self._clock.monotonic() + self._idle
-        cancels = task.cancelling()
-        self._waiting = task
+        self.begin_wait()
         try:
-            if self._expired is not None:
-                raise self._expired
             return await awaitable
         except asyncio.CancelledError:
-            if self._expired is not None and task.uncancel() <= cancels:
-                raise self._expired from None
+            self.interrupted()
             raise
         finally:
-            self._waiting = None
+            self.leave()
+
+    def begin_wait(self) -> None:
+        """From here until `end_wait` the calling task waits for the vendor and may be interrupted."""
+        if self._expired is not None:
+            raise self._expired
+        if self._phase is _Phase.IDLE:
+            # Counted from here: a slow consumer is not the vendor's silence.
+            self._phase_at = self._now() + self._idle
+        task = asyncio.current_task()
+        assert task is not None
+        self._cancels = task.cancelling()
+        self._waiting = task
+
+    def end_wait(self) -> None:
+        """Bytes of the body are here."""
+        self._waiting = None
+        if self._phase is _Phase.CONNECT or self._phase is _Phase.FIRST_TOKEN:
+            self._phase = _Phase.IDLE
+
+    def leave(self) -> None:
+        """The wait is over without bytes."""
+        self._waiting = None
+
+    def interrupted(self) -> None:
+        """Raise the timeout if the cancel that ended the wait is the watchdog's own and the only one."""
+        if self._expired is not None and self._waiting is not None and self._waiting.uncancel() <= self._cancels:
+            raise self._expired from None
 
     async def _watch(self) -> None:
         while True:
-            now = self._clock.monotonic()
+            now = self._now()
             waiting = self._waiting
             if now >= self._total_at or (now >= self._phase_at and waiting is not None):
                 self._expired = self._error(now)
