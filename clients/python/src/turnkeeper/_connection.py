@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
 import grpc.aio
 
 from turnkeeper._config import Settings
 from turnkeeper._errors import TurnkeeperError
-from turnkeeper.v1.run_service_pb2_grpc import RunServiceAsyncStub, RunServiceStub
-from turnkeeper.v1.session_service_pb2_grpc import SessionServiceAsyncStub, SessionServiceStub
+from turnkeeper.v1.run_service_pb2_grpc import RunServiceStub
+from turnkeeper.v1.session_service_pb2_grpc import SessionServiceStub
+
+if TYPE_CHECKING:
+    # Only the types tell the two kinds of stub apart.
+    from turnkeeper.v1.run_service_pb2_grpc import RunServiceAsyncStub
+    from turnkeeper.v1.session_service_pb2_grpc import SessionServiceAsyncStub
 
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response")
@@ -178,6 +183,7 @@ class Connection:
         """End all calls and close the channel; again does nothing."""
         self.is_closed = True
         channel, self._channel = self._channel, None
+        self._runs = self._sessions = None
         if channel is not None:
             await channel.close()
 

@@ -19,7 +19,7 @@ from turnkeeper.v1.run_service_pb2 import FrameError
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _REASON_PREFIX = "ERROR_REASON_"
 # How gRPC itself words the loss of a connection under a code that servers use for other things too.
-_LOST = ("RST_STREAM", "Stream removed", "Connection reset", "GOAWAY")
+_LOST = ("RST_STREAM", "Stream removed", "Connection reset", "GOAWAY", "Internal error from Core")
 
 
 @dataclass(frozen=True)

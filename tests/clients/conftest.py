@@ -1,0 +1,26 @@
+"""A server of the tests' own, and clients that do not wait long."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from tests.clients.fake import FakeLog, FakeServer
+from turnkeeper import Backoff, Client
+
+QUICK = Backoff(initial=0.01, maximum=0.05, patience=20.0)
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[FakeServer]:
+    server = FakeServer(FakeLog())  # type: ignore[abstract]
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture
+async def client(server: FakeServer) -> AsyncIterator[Client]:
+    async with Client(server.address, backoff=QUICK) as client:
+        yield client
