@@ -46,6 +46,8 @@ impl Session {
                 result.covered.extend(self.cover_in_line(sequence, cancel));
             }
         }
+        // A reservation that was covered earlier may stand behind a run that overtook it.
+        result.covered.sort_by_key(|covered| covered.run.sequence());
         result.starts.extend(self.advance(gate, now));
         result
     }

@@ -174,7 +174,7 @@ fn a_run_accepted_after_a_cancel_is_not_covered() {
     assert!(world.is_idle());
 }
 
-/// spec: dispatch:R-5
+/// The core's part of R-5.
 #[test]
 fn a_cancel_up_to_a_sequence_keeps_what_came_later() {
     let world = World::new();
@@ -197,7 +197,7 @@ fn a_cancel_up_to_a_sequence_keeps_what_came_later() {
     assert_eq!(world.line(), ["z"]);
 }
 
-/// spec: dispatch:R-7
+/// The core's part of R-7.
 #[test]
 fn a_cancel_empties_the_line_and_reports_each_run_once() {
     let world = World::new();
@@ -219,7 +219,7 @@ fn a_cancel_empties_the_line_and_reports_each_run_once() {
     );
 }
 
-/// spec: dispatch:G-2
+/// The core's part of G-2.
 #[test]
 fn a_run_accepted_while_a_cancelled_one_cleans_up_runs_after_it() {
     let world = World::new();

@@ -1,6 +1,6 @@
 //! First come, first served.
 
-use turnkeeper_core::{CancelMode, Conclusion, RunRequest};
+use turnkeeper_core::{Conclusion, RunRequest};
 
 use crate::world::{World, is_queued, is_started, names};
 
@@ -67,7 +67,7 @@ fn one_turn_at_a_time() {
     }
 }
 
-/// spec: dispatch:G-1
+/// The core's part of G-1.
 #[test]
 fn the_line_moves_whatever_the_outcome() {
     let world = World::new();
@@ -91,15 +91,7 @@ fn positions_count_what_is_really_ahead() {
         assert!(world.scheduler.expire(world.at(), &format!("run-{number}"), 0.0).0);
     }
     assert_eq!(world.go("late").position, 21);
-    world.scheduler.cancel_run(
-        world.at(),
-        "run-0",
-        &std::sync::Arc::new(turnkeeper_core::Cancel {
-            mode: CancelMode::Stop,
-            ..turnkeeper_core::Cancel::new("USER")
-        }),
-        0.0,
-    );
+    world.cancel_run("run-0");
     assert_eq!(
         world.hold_back("later").position,
         21,

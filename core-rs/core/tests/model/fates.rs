@@ -1,0 +1,42 @@
+//! What the core said became of each run: exactly one thing.
+
+use std::collections::BTreeMap;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Finished,
+    Cancelled,
+    Folded,
+    Expired,
+    Abandoned,
+}
+
+/// Keyed by accept sequence.
+#[derive(Default)]
+pub(crate) struct Fates {
+    started: BTreeMap<u64, (usize, usize)>,
+    ended: BTreeMap<u64, Fate>,
+    last_start: BTreeMap<(usize, usize), u64>,
+}
+
+impl Fates {
+    /// Starts of a session never go back behind one accepted later, unless it came back from an earlier process.
+    pub(crate) fn start(&mut self, at: (usize, usize), sequence: u64, restored: bool) {
+        assert!(!self.ended.contains_key(&sequence), "{sequence} started after its end");
+        assert!(self.started.insert(sequence, at).is_none(), "{sequence} started twice");
+        let last = self.last_start.entry(at).or_default();
+        assert!(restored || sequence > *last, "{sequence} started after {last}");
+        *last = sequence.max(*last);
+    }
+
+    pub(crate) fn end(&mut self, sequence: u64, fate: Fate) {
+        let had_started = self.started.contains_key(&sequence);
+        assert_eq!(had_started, fate == Fate::Finished, "{sequence} ended {fate:?}");
+        let before = self.ended.insert(sequence, fate);
+        assert_eq!(before, None, "{sequence} ended twice, now {fate:?}");
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.ended.len()
+    }
+}
