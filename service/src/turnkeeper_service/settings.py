@@ -507,8 +507,9 @@ def _explain(layers: Sequence[Layer], item: ErrorDetails) -> str:
     match item["type"]:
         case "extra_forbidden":
             # A name under [providers] or [models] is the operator's own and compares with itself.
-            known = {".".join((*k[:1], *key[1:2], *k[2:]) if k[0] in TABLES_BY_NAME else k) for k, _ in known_keys()}
-            near = difflib.get_close_matches(".".join(key), sorted(known | set(Settings.model_fields)), 1)
+            known = {".".join((k[0], *key[1:2], *k[2:]) if k[0] in TABLES_BY_NAME else k) for k, _ in known_keys()}
+            known |= set(Settings.model_fields) if len(key) == 1 else set()
+            near = difflib.get_close_matches(".".join(key), sorted(known), 1)
             return f"{place}: unknown key {dotted}" + (f"; did you mean {near[0]}?" if near else "")
         case "missing":
             return f"{place}: {dotted} is missing"
