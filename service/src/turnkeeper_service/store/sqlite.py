@@ -41,6 +41,7 @@ class SqliteStore:
         self._lock = DirectoryLock(self._directory)
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(self._loop, faults)
+        self._connection: sqlite3.Connection | None = None
         self._reader: Reader | None = None
         self._boot: Boot | None = None
         self._started = self._closing = False
@@ -63,14 +64,13 @@ class SqliteStore:
         database.prepare_directory(self._directory)
         self._lock.acquire()
         revision = database.read_revision(self._path)
-        connection = database.connect_writer(self._path)
+        self._connection = connection = database.connect_writer(self._path)
         try:
             if revision != migrate.HEAD:
                 migrate.upgrade(connection)
             boot = database.take_epoch(connection, self._path)
             self._reader = Reader(self._loop, self._path)
         except BaseException as error:
-            connection.close()
             cause = getattr(error, "orig", error)
             if isinstance(cause, sqlite3.Error):
                 raise database.open_error(self._path, cause) from error
@@ -80,6 +80,9 @@ class SqliteStore:
     def _close_database(self) -> None:
         if self._reader is not None:
             self._reader.close()
+        if self._connection is not None:
+            # After the readers: the last one to close folds the log into the database, which a reader cannot.
+            self._connection.close()
         self._lock.release()
 
     def commit(self, commit: Commit) -> asyncio.Future[None]:

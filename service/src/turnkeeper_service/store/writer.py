@@ -125,7 +125,6 @@ class _Thread:
         else:
             post(self._loop, resolve, opened, boot)
             self._serve(Committer(connection, boot.epoch, self._faults))
-            connection.close()
             close_database()
         post(self._loop, resolve, self._face.closed, None)
 
