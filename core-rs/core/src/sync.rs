@@ -1,6 +1,6 @@
 //! The one place that names locks and atomics, so that the model checker can put its own in their stead.
 //!
-//! Under `cfg(loom)` the registry also shrinks to two shards and hashes without a random seed: a model must take the same
+//! Under `cfg(loom)` the registry also shrinks to four shards and hashes without a random seed: a model must take the same
 //! path whenever it is replayed.
 
 #[cfg(not(loom))]
@@ -22,7 +22,7 @@ mod real {
 
     pub(crate) type HashState = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
-    pub(crate) const SHARDS: usize = 2;
+    pub(crate) const SHARDS: usize = 4;
 
     /// `parking_lot`'s face on loom's lock: no poisoning.
     #[derive(Debug)]
