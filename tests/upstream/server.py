@@ -8,6 +8,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from http.client import responses
 from types import TracebackType
 
 from tests.upstream.answer import EVENT_STREAM, Answer, Ending, Request
@@ -134,7 +135,8 @@ class Upstream:
 
 
 def _head(answer: Answer) -> bytes:
-    lines = [f"HTTP/1.1 {answer.status} X", "transfer-encoding: chunked"]
+    phrase = responses.get(answer.status, "Unknown")
+    lines = [f"HTTP/1.1 {answer.status} {phrase}", "transfer-encoding: chunked"]
     if answer.content_type:
         lines.append(f"content-type: {answer.content_type}")
     if answer.content_type == EVENT_STREAM:

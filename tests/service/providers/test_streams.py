@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.providers.collect import Collected, collect, request
+from tests.service.providers.conftest import MakeProvider
 from tests.service.providers.test_recordings import compare
 from tests.upstream import Answer, Upstream, streams_folder
 from turnkeeper.v1 import content_pb2
@@ -111,3 +112,12 @@ async def test_usage_counts_one_call() -> None:
     collected = await play(stream("openai-chat/no-done"))
     assert collected.finished.usage.num_calls == 1
     assert collected.finished.finish_reason == content_pb2.FINISH_REASON_MAX_TOKENS
+
+
+@pytest.mark.asyncio
+async def test_half_a_surrogate_pair_costs_one_character(upstream: Upstream, make_provider: MakeProvider) -> None:
+    texts = (r"a\ud83d", r"\ude00b", r"\ud83d\ude00")
+    chunks = ['{"choices":[{"delta":{"content":"' + text + '"}}]}' for text in texts]
+    upstream.plan(Answer.of("".join(f"data: {chunk}\n\n" for chunk in [*chunks, "[DONE]"])))
+    collected = await collect(make_provider(), request())
+    assert collected.text() == "a\ufffd\ufffdb😀"

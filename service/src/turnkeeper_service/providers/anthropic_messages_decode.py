@@ -17,6 +17,7 @@ from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFi
 from turnkeeper_service.providers.http_error import stream_error
 from turnkeeper_service.providers.sse import SseEvent
 from turnkeeper_service.providers.streaming import StreamDecoder
+from turnkeeper_service.providers.wire_json import decode_event_data
 
 BLOCK = "block"
 """Provider detail: a block as JSON, to go back unchanged: the provider's own tools, their results and the like."""
@@ -51,7 +52,7 @@ class MessagesDecoder(StreamDecoder):
         if not event.data.strip() or event.data.startswith(b"[DONE]"):
             return []
         try:
-            self._read(decode_event(event.data))
+            self._read(decode_event_data(decode_event, event.data))
         except (msgspec.MsgspecError, ValueError) as error:
             raise ProviderError(
                 FailureReason.PROVIDER_PROTOCOL, "Invalid event", f"An event of the stream cannot be read: {error}"

@@ -21,6 +21,7 @@ from turnkeeper_service.providers.openai_chat_wire import (
 )
 from turnkeeper_service.providers.sse import SseEvent
 from turnkeeper_service.providers.streaming import StreamDecoder
+from turnkeeper_service.providers.wire_json import decode_event_data
 
 REASONING_FIELD = "reasoning_field"
 """Provider detail: the field that the reasoning came in, and goes back in."""
@@ -62,7 +63,7 @@ class ChatDecoder(StreamDecoder):
         if not data.strip():
             return []
         try:
-            chunk = decode_chunk(data)
+            chunk = decode_event_data(decode_chunk, data)
         except (msgspec.MsgspecError, ValueError) as error:
             if event.event == "error":
                 self.failure = stream_error(data.decode())

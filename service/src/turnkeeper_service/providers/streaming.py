@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from turnkeeper_service.providers.base import Clock, FailureReason, ModelEvent, ModelRequest, ProviderError
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.sse import SseEvent, SseSplitter
-from turnkeeper_service.providers.transport import Body, HttpTransport
+from turnkeeper_service.providers.transport import Body, HttpTransport, parse_url
 
 _SHORTEST_SECRET = 8
 """Shorter keys are placeholders of local servers; hiding them would only garble messages."""
@@ -41,7 +41,9 @@ class HttpProvider(ABC):
     def __init__(self, options: ProviderOptions, clock: Clock) -> None:
         self.options = options
         self._transport = HttpTransport(clock, options.ca_file)
-        self._url = options.base_url.rstrip("/") + self.path
+        if not options.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"provider {options.name!r} needs a base_url that begins with http:// or https://")
+        self._url = parse_url(options.base_url.rstrip("/") + self.path)
 
     path = ""
     """The format's path behind the base URL."""
