@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -19,10 +20,11 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from tests.service.store.harness import SqliteHarness
-from turnkeeper_service.store import migrate
+from turnkeeper_service.store import migrate, queries, statements
 from turnkeeper_service.store.base import (
     Commit,
     StoreClosedError,
@@ -33,6 +35,7 @@ from turnkeeper_service.store.base import (
 )
 from turnkeeper_service.store.conformance.harness import opened
 from turnkeeper_service.store.conformance.rows import TENANT, event, new_session, run
+from turnkeeper_service.store.database import connect_writer
 from turnkeeper_service.store.schema import METADATA
 
 ROOT = Path(__file__).parents[3]
@@ -282,24 +285,71 @@ async def test_epochs_end_before_they_do_not_fit(harness: SqliteHarness) -> None
     assert harness.dump() == before
 
 
-@pytest.mark.asyncio
-async def test_the_migrations_make_the_tables_of_the_schema(harness: SqliteHarness) -> None:
+def _shape(path: Path) -> dict[str, str]:
+    """Every table and index, as SQL without its layout."""
+    connection = sqlite3.connect(path)
+    try:
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        assert connection.execute("SELECT * FROM alembic_version").fetchall() == [(migrate.HEAD,)]
+        assert connection.execute("SELECT * FROM boot").fetchall() == [(1, 0, 0)]
+    finally:
+        connection.close()
+    return {name: re.sub(r"\s+", "", sql) for name, sql in rows}
+
+
+def test_the_migrations_make_the_tables_of_the_schema(tmp_path: Path) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_current_head() == migrate.HEAD
-    async with opened(harness):
-        pass
-    migrated = create_engine(f"sqlite:///{harness.path}", poolclass=NullPool)
-    made = create_engine(f"sqlite:///{harness.directory}/made.db", poolclass=NullPool)
+    for name, make in (("migrated.db", migrate.upgrade), ("created.db", migrate.create)):
+        driver = connect_writer(tmp_path / name)
+        make(driver)
+        driver.close()
+    assert _shape(tmp_path / "migrated.db") == _shape(tmp_path / "created.db")
+    engine = create_engine(f"sqlite:///{tmp_path}/migrated.db", poolclass=NullPool)
+    made = create_engine(f"sqlite:///{tmp_path}/made.db", poolclass=NullPool)
     METADATA.create_all(made)
     indexes = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name <> 'alembic_version' ORDER BY name"
-    with migrated.connect() as connection, made.connect() as other:
-        assert connection.exec_driver_sql(indexes).all() == other.exec_driver_sql(indexes).all()
+    with engine.connect() as connection, made.connect() as other:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
-        # What the comparison passes over: keys, clustering and the conditions of indexes.
+        # What the comparison passes over: the conditions of indexes, keys and clustering.
+        assert connection.exec_driver_sql(indexes).all() == other.exec_driver_sql(indexes).all()
         for table in METADATA.tables:
-            ours, theirs = inspect(connection), inspect(other)
-            assert ours.get_pk_constraint(table) == theirs.get_pk_constraint(table)
+            assert inspect(connection).get_pk_constraint(table) == inspect(other).get_pk_constraint(table)
             flags = f"SELECT wr FROM pragma_table_list('{table}') WHERE schema = 'main'"
             assert connection.exec_driver_sql(flags).scalar() == other.exec_driver_sql(flags).scalar()
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    driver = connect_writer(tmp_path / "turnkeeper.db")
+    driver.execute("CREATE TABLE tombstones (in_the_way INTEGER)")
+    before = list(driver.iterdump())
+    with pytest.raises(OperationalError):
+        migrate.upgrade(driver)
+    assert not driver.in_transaction
+    assert list(driver.iterdump()) == before
+    driver.close()
+
+
+def test_no_statement_reads_a_whole_table(tmp_path: Path) -> None:
+    driver = connect_writer(tmp_path / "turnkeeper.db")
+    migrate.create(driver)
+    scans = set()
+    for module in (queries, statements):
+        for name, value in vars(module).items():
+            for text in value if isinstance(value, tuple) else (value,):
+                if not isinstance(text, str) or not text.lstrip().startswith(("SELECT", "UPDATE", "DELETE")):
+                    continue
+                numbered = [int(number) for number in re.findall(r"\?(\d+)", text)]
+                values = (1,) * (max(numbered) if numbered else text.count("?"))
+                plan = [row[3] for row in driver.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+                assert not any("TEMP B-TREE" in step for step in plan) or name == "_PARTIALS"
+                scans |= {(name, step) for step in plan if step.startswith("SCAN")}
+    driver.close()
+    # Whole indexes that hold only what is asked for, and a table of at most a few thousand rows.
+    assert scans == {
+        ("_OPEN_RUNS", "SCAN runs USING INDEX runs_open"),
+        ("_DELETING", "SCAN sessions USING INDEX sessions_deleting"),
+        ("SWEEP_COUNTED", "SCAN tombstones"),
+    }

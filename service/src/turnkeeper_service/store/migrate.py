@@ -1,6 +1,6 @@
 """Brings a database to the newest revision.
 
-Alembic and SQLAlchemy are imported only where there is something to migrate: an ordinary start is spared their cost.
+Alembic and SQLAlchemy are imported only where there is something to migrate: any other start is spared their cost.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 HEAD = "0001"
 """The newest revision; a test holds it against the migrations."""
 
+_SCHEMA = Path(__file__).parent / "schema.sql"
 _SCRIPTS = Path(__file__).parent / "migrations"
 # Alembic keeps the running environment in module globals.
 _ONE_AT_A_TIME = threading.Lock()
@@ -28,6 +29,11 @@ def is_known(revision: str) -> bool:
     from alembic.script import ScriptDirectory
 
     return any(script.revision == revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
+def create(driver: sqlite3.Connection) -> None:
+    """Make the tables of the newest revision in an empty database."""
+    driver.executescript(f"BEGIN IMMEDIATE;\n{_SCHEMA.read_text(encoding='utf-8')}COMMIT;")
 
 
 def upgrade(driver: sqlite3.Connection) -> None:

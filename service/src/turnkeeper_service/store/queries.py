@@ -34,8 +34,10 @@ SELECT seq, run_id, kind, payload FROM events
 WHERE tenant = ?1 AND session_id = ?2 AND run_id = ?3
   AND seq > coalesce((SELECT first_seq FROM runs WHERE tenant = ?1 AND run_id = ?3), 0)
 ORDER BY seq"""
+# Told to, since without statistics SQLite takes the whole session's messages instead.
 _CONTEXT = """
-SELECT e.seq, e.run_id, e.kind, e.payload FROM messages m JOIN events e USING (tenant, session_id, seq)
+SELECT e.seq, e.run_id, e.kind, e.payload
+FROM messages m INDEXED BY messages_in_context JOIN events e USING (tenant, session_id, seq)
 WHERE m.tenant = ? AND m.session_id = ? AND m.context_id = ? AND m.in_context = 1 ORDER BY m.seq"""
 _MESSAGES = """
 SELECT e.seq, e.run_id, e.kind, e.payload, m.in_context

@@ -66,7 +66,9 @@ class SqliteStore:
         revision = database.read_revision(self._path)
         self._connection = connection = database.connect_writer(self._path)
         try:
-            if revision != migrate.HEAD:
+            if revision is None:
+                migrate.create(connection)
+            elif revision != migrate.HEAD:
                 migrate.upgrade(connection)
             boot = database.take_epoch(connection, self._path)
             self._reader = Reader(self._loop, self._path)
