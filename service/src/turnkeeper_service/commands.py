@@ -31,7 +31,7 @@ SetFlag = Annotated[
 ]
 DataDirFlag = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="The data directory.")]
 
-config_app = typer.Typer(invoke_without_command=True, help="Show the settings that are in force, secrets masked.")
+config_app = typer.Typer(invoke_without_command=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -26,7 +26,7 @@ CONTENT_KEYS = frozenset(
     }
 )  # fmt: skip
 SECRET_KEY = re.compile(
-    r"(^|[_-])(authorization|cookie|password|passphrase|secret|credentials?|token|api_?key|private_?key|bearer)$", re.I
+    r"(^|[_-])(authorization|bearer|cookie|password|passphrase|secret|credentials?|token|(api|private)[_-]?key)$", re.I
 )
 # Tokens of ours, bearer headers and keys in the usual form of the vendors, wherever they stand.
 SECRET_TEXT = re.compile(
@@ -49,7 +49,7 @@ def configure(
     last: list[Processor] = (
         [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
         if is_text
-        else [structlog.processors.JSONRenderer(default=repr, ensure_ascii=False)]
+        else [structlog.processors.JSONRenderer(default=repr)]
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
