@@ -1,8 +1,10 @@
 """The scheduling core of Turnkeeper: one turn per session at a time, exact cancels, in accept order.
 
-``Scheduler`` is the compiled state machine: every call answers at once what its caller has to do.
+``Scheduler`` is the compiled state machine: every call answers at once what its caller has to do. ``AsyncScheduler``
+does that for an asyncio program, where a turn is an ``async with`` block.
 """
 
+from turnkeeper_core._aio import AsyncScheduler, RunCancelled, RunFolded, Turn
 from turnkeeper_core._core import (
     Accepted,
     Cancel,
@@ -30,6 +32,7 @@ from turnkeeper_core._literals import CancelMode, Delivery, Kind, Place
 
 __all__ = [
     "Accepted",
+    "AsyncScheduler",
     "Cancel",
     "CancelMode",
     "CancelResult",
@@ -44,7 +47,9 @@ __all__ = [
     "Partition",
     "Place",
     "QueueFullError",
+    "RunCancelled",
     "RunExistsError",
+    "RunFolded",
     "RunRef",
     "RunView",
     "Scheduler",
@@ -52,6 +57,7 @@ __all__ = [
     "SessionBusyError",
     "Snapshot",
     "Stats",
+    "Turn",
     "UnknownRunError",
     "__version__",
 ]

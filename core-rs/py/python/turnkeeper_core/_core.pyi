@@ -329,8 +329,8 @@ class Scheduler:
     def conclude(self, tenant: str, session_id: str, run_id: str, *, answer: bool, steer: bool = True) -> Conclusion:
         """Fix the outcome of the running turn.
 
-        With ``answer`` and ``steer``, bound STEER runs are returned instead (U-10, U-21), unless it is cancelled. Raises
-        UnknownRunError, also when it is concluded already.
+        With ``answer`` and ``steer``, bound STEER runs are returned instead (U-10, U-21), unless it is cancelled.
+        Raises UnknownRunError, also when it is concluded already.
         """
     def finish(self, tenant: str, session_id: str, run_id: str, now: float) -> list[RunRef]:
         """Release the floor and the permit of a concluded run and start what is next, in one step. Returns starts.
