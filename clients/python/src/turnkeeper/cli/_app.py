@@ -1,0 +1,280 @@
+"""The commands. Each talks to a server by the client and prints what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import grpc
+import typer
+
+from turnkeeper import Client, Delta, Event, SessionSettings, TurnkeeperError
+from turnkeeper._ids import new_id
+from turnkeeper._submission import CancelModeName
+from turnkeeper.cli import _show
+from turnkeeper.cli._chat import HELP, Chat
+from turnkeeper.cli._lines import Lines
+from turnkeeper.cli._plugins import PluginGroup
+
+USAGE = 2
+
+app = typer.Typer(
+    cls=PluginGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help=(
+        "Talk to a Turnkeeper server.\n\n"
+        "The server is found by --address or TURNKEEPER_ADDRESS, the token by TURNKEEPER_TOKEN.\n\n"
+        "Exit codes: 0 done, 1 failure, 2 wrong usage."
+    ),
+)
+
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="HOST:PORT", help="The server; else TURNKEEPER_ADDRESS.")
+]
+TlsCa = Annotated[
+    Path | None, typer.Option("--tls-ca", metavar="FILE", help="Authorities to trust; else TURNKEEPER_TLS_CA.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+Command = TypeVar("Command", bound=Callable[..., None])
+SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="The session.")]
+
+
+def _command(function: Command) -> Command:
+    """Add a command. Its help is its docstring, whose examples keep their lines."""
+    text = inspect.cleandoc(function.__doc__ or "").replace("\nExamples:\n", "\n\b\nExamples:\n")
+    app.command(function.__name__, help=text)(function)
+    return function
+
+
+@_command
+def chat(
+    session: Annotated[
+        str | None, typer.Option("--session", help="The session; made where it is not there. A new one if not given.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", metavar="PROVIDER/MODEL", help="The model of a new session.")] = "",
+    system_prompt: Annotated[str, typer.Option("--system-prompt", help="The system prompt of a new session.")] = "",
+    address: Address = None,
+    tls_ca: TlsCa = None,
+    as_json: Json = False,
+) -> None:
+    """Converse in the terminal.
+
+    Every line is a prompt, and stands in line while another is answered. /steer TEXT joins the run that is open,
+    /cancel cancels it, /queue clears the line, /quit leaves. Ctrl-C cancels the run that is open, a second one leaves.
+    From a pipe it ends when all runs have, and exits 1 if one of them failed.
+
+    Examples:
+        turnkeeper chat --model scripted/echo
+        turnkeeper chat --session travel
+        echo "Where are we going?" | turnkeeper chat --session travel
+    """
+    screen = _show.Screen(is_json=as_json)
+    is_interactive = sys.stdin.isatty() and screen.is_terminal
+
+    async def converse(client: Client) -> int:
+        settings = SessionSettings(model=model, system_prompt=system_prompt)
+        with Lines(sys.stdin.fileno()) as lines:
+            async with client.converse(session or new_id(), create_with=settings) as conversation:
+                if is_interactive:
+                    screen.remark(f"session {conversation.session_id} · {HELP}")
+                return await Chat(conversation, screen, lines, is_interactive=is_interactive).run()
+
+    _run(address, tls_ca, converse)
+
+
+@_command
+def watch(
+    session: SessionArgument,
+    after: Annotated[int | None, typer.Option("--after", metavar="N", min=0, help="After this seq; 0 for all.")] = None,
+    history: Annotated[bool, typer.Option("--history", help="End once everything up to now is printed.")] = False,
+    deltas: Annotated[bool, typer.Option("--deltas/--no-deltas", help="Print messages while they are written.")] = True,
+    address: Address = None,
+    tls_ca: TlsCa = None,
+    as_json: Json = False,
+) -> None:
+    """Print what happens in a session.
+
+    From now on, or from a seq; over lost connections. Ctrl-C ends it.
+
+    Examples:
+        turnkeeper watch travel
+        turnkeeper watch travel --after 0 --history --json
+    """
+    screen = _show.Screen(is_json=as_json)
+
+    async def follow(client: Client) -> int:
+        async with client.watch(session, after, deltas=deltas, history_only=history) as stream:
+            async for item in stream:
+                if isinstance(item, Event):
+                    screen.json("event", item) if as_json else screen.line(_show.event_line(item))
+                elif as_json:
+                    screen.json("delta" if isinstance(item, Delta) else "snapshot", item)
+                elif isinstance(item, Delta):
+                    screen.text(item.text)
+        screen.end_line()
+        return 0
+
+    _run(address, tls_ca, follow)
+
+
+@_command
+def runs(
+    session: SessionArgument,
+    open_only: Annotated[bool, typer.Option("--open", help="Only runs that have not ended.")] = False,
+    address: Address = None,
+    tls_ca: TlsCa = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs of a session, and what holds them.
+
+    Examples:
+        turnkeeper runs travel
+        turnkeeper runs travel --open --json
+    """
+    screen = _show.Screen(is_json=as_json)
+
+    async def show(client: Client) -> int:
+        rows = []
+        async for run in client.list_runs(session, open_only=open_only):
+            if as_json:
+                screen.json("run", run)
+            about = _show.outcome(run.outcome) if run.HasField("outcome") else ", ".join(h.label for h in run.holds)
+            rows.append((run.run_id, _show.state(run.state), _show.when(run.create_time), about))
+        if not as_json:
+            screen.table(("RUN", "STATE", "ACCEPTED", "OUTCOME OR HOLDS"), rows)
+        return 0
+
+    _run(address, tls_ca, show)
+
+
+@_command
+def sessions(address: Address = None, tls_ca: TlsCa = None, as_json: Json = False) -> None:
+    """List the sessions.
+
+    Examples:
+        turnkeeper sessions
+        turnkeeper sessions --json
+    """
+    screen = _show.Screen(is_json=as_json)
+
+    async def show(client: Client) -> int:
+        rows = []
+        async for found in client.list_sessions():
+            if as_json:
+                screen.json("session", found)
+            busy = f"busy, {found.queued_runs} in line" if found.is_busy else "idle"
+            title = _show.short(found.settings.title, 40)
+            rows.append((found.session_id, busy, found.settings.model, _show.when(found.update_time), title))
+        if not as_json:
+            screen.table(("SESSION", "STATE", "MODEL", "CHANGED", "TITLE"), rows)
+        return 0
+
+    _run(address, tls_ca, show)
+
+
+@_command
+def messages(
+    session: SessionArgument,
+    context: Annotated[str, typer.Option("--context", help="The context; `*` for all, else the main one.")] = "",
+    address: Address = None,
+    tls_ca: TlsCa = None,
+    as_json: Json = False,
+) -> None:
+    """Print the messages of a session.
+
+    Examples:
+        turnkeeper messages travel
+        turnkeeper messages travel --json
+    """
+    screen = _show.Screen(is_json=as_json)
+
+    async def show(client: Client) -> int:
+        async for message in client.list_messages(session, context_id=context):
+            if as_json:
+                screen.json("message", message)
+                continue
+            aside = "" if message.in_context else " (not in context)"
+            screen.line(f"{_show.role(message.role)}  {_show.when(message.create_time)}{aside}")
+            for line in _show.message_text(message).splitlines():
+                screen.line(f"  {line}")
+        return 0
+
+    _run(address, tls_ca, show)
+
+
+@_command
+def cancel(
+    run: Annotated[str | None, typer.Option("--run", help="Cancel this run.")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="Cancel all of this session.")] = None,
+    all_sessions: Annotated[bool, typer.Option("--all", help="Cancel all of all sessions.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Let the current tool finish and one last step follow.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Take the turns' messages out of the context.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when every run that it covers has ended.")] = False,
+    address: Address = None,
+    tls_ca: TlsCa = None,
+    as_json: Json = False,
+) -> None:
+    """Cancel a run, a session, or everything.
+
+    It covers what was accepted so far, and nothing after it.
+
+    Examples:
+        turnkeeper cancel --session travel --wait
+        turnkeeper cancel --run 0197c0de-0000-7000-8000-000000000000 --stop
+    """
+    if (run is not None) + (session is not None) + all_sessions != 1:
+        raise typer.Exit(_show.fail("give one of --run, --session and --all", USAGE))
+    screen = _show.Screen(is_json=as_json)
+    mode: CancelModeName = "stop" if stop else "abort"
+
+    async def do(client: Client) -> int:
+        receipt = await client.cancel(
+            session, run_id=run, all_sessions=all_sessions, mode=mode, rollback=rollback, wait=wait
+        )
+        if as_json:
+            screen.json("receipt", receipt)
+            return 0
+        for found in receipt.runs:
+            about = f"  {_show.outcome(found.outcome)}" if found.HasField("outcome") else ""
+            screen.line(f"{found.run_id}  {_show.disposition(found.disposition)}{about}")
+        if not receipt.runs:
+            screen.remark("[nothing to cancel]")
+        return 0
+
+    _run(address, tls_ca, do)
+
+
+def _run(address: str | None, tls_ca: Path | None, command: Callable[[Client], Awaitable[int]]) -> NoReturn:
+    """Run a command with a client; a refusal is one line and exit code 1."""
+
+    async def run() -> int:
+        async with Client(address, tls_ca=tls_ca) as client:
+            where = client.address
+            try:
+                return await command(client)
+            except TurnkeeperError as error:
+                if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
+                    return _show.fail(f"no server at {where} ({_show.short(error.message)})")
+                return _show.fail(str(error))
+
+    # gRPC's core writes lines of its own about lost connections; this command says what matters.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        code = asyncio.run(run())
+    except KeyboardInterrupt:
+        code = 0
+    except BrokenPipeError:
+        # Whoever read the output has gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (OSError, ValueError) as error:
+        code = _show.fail(str(error))
+    raise typer.Exit(code)
