@@ -1,17 +1,7 @@
 """Who calls: tokens and TLS client names, mapped to a tenant and to what it may do.
 
-The token file is TOML. It holds hashes, never tokens:
-
-    [[tokens]]
-    sha256 = "64 hexadecimal digits"
-    tenant = "acme"
-    name = "billing"
-    roles = ["user"]
-
-    [[tls_names]]
-    name = "billing.internal"
-    tenant = "acme"
-    roles = ["read"]
+The token file is TOML, with tables ``[[tokens]]`` {sha256, tenant, name, roles} and ``[[tls_names]]`` {name, tenant,
+roles}; docs/configuration.md shows one. It holds hashes, never tokens.
 
 Roles: ``user`` may do everything with its own tenant's sessions, runs and agents; ``read`` may get, list and watch
 there; ``worker`` may serve tools there; ``admin`` may call AdminService, which reaches all tenants. No role implies
