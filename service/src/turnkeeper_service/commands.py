@@ -84,7 +84,7 @@ def serve(
     Examples:
         turnkeeper serve
 
-        turnkeeper serve --port 0 --data-dir /tmp/tk --set limits.max_running_turns=8
+        turnkeeper serve --port 0 --data-dir ./data --set limits.max_running_turns=8
 
         TURNKEEPER_CONFIG=/etc/turnkeeper.toml turnkeeper serve
     """
