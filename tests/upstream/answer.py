@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ class Answer:
     pace: float = 0.0
     """Seconds between chunks; 0 writes them as fast as they are taken."""
     ending: Ending = Ending.END
+    before_end: asyncio.Event | None = None
+    """Behind the last chunk, wait for this before the ending."""
     is_mute: bool = False
     """Not even a status line: the ending follows at once."""
 

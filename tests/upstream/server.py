@@ -101,6 +101,9 @@ class Upstream:
             if not answer.is_mute:
                 writer.write(_head(answer))
                 await self._write_body(answer, reader, writer)
+            if answer.before_end is not None:
+                await writer.drain()
+                await answer.before_end.wait()
             if answer.ending is Ending.END:
                 writer.write(b"0\r\n\r\n")
                 await writer.drain()

@@ -40,6 +40,20 @@ async def test_a_connection_is_used_again(upstream: Upstream, make_provider: Mak
 
 
 @pytest.mark.asyncio
+async def test_a_connection_is_used_again_where_the_end_of_http_lags(
+    upstream: Upstream, make_provider: MakeProvider
+) -> None:
+    provider, finished = make_provider(), asyncio.Event()
+    upstream.plan(Answer(token_stream(2), before_end=finished))
+    async with provider.stream(request()) as events:
+        async for event in events:
+            if isinstance(event, ModelFinished):
+                finished.set()
+    await collect(provider, request("tokens-2"))
+    assert upstream.total_connections == 1
+
+
+@pytest.mark.asyncio
 async def test_calls_share_nothing_but_the_pool(upstream: Upstream, make_provider: MakeProvider) -> None:
     provider = make_provider(headers={"X-Extra": "1"}, api_key="secret-of-ours")
     upstream.plan(Answer.of(b"".join(token_stream(1)), headers={"set-cookie": "a=b"}))
