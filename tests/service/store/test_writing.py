@@ -271,6 +271,16 @@ async def test_an_unforeseen_error_stops_the_store(harness: SqliteHarness) -> No
     await store.close()
 
 
+@pytest.mark.asyncio
+async def test_a_sweep_that_fails_stops_the_store(harness: SqliteHarness) -> None:
+    store = harness.store()
+    await store.open()
+    with pytest.raises(StoreError):
+        await store.sweep(before_us=1 << 80)
+    assert store.failure.done()
+    await store.close()
+
+
 def test_a_loop_that_is_gone_is_tolerated(harness: SqliteHarness) -> None:
     faults = Faults()
 

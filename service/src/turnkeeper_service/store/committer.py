@@ -82,7 +82,12 @@ class Committer:
             return count
 
         self._batch += 1
-        return self._retried(attempt)
+        try:
+            return self._retried(attempt)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(f"cannot write: {error}") from error
 
     def _retried(self, attempt: Callable[[], T]) -> T:
         for tries_left in range(RETRIES, -1, -1):

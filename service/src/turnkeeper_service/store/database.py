@@ -35,7 +35,7 @@ def read_revision(path: Path) -> str | None:
     """
     try:
         with path.open("rb") as file:
-            header = file.read(100)
+            header = file.read(len(_MAGIC))
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         return None
@@ -43,12 +43,10 @@ def read_revision(path: Path) -> str | None:
         raise StoreUnwritableError(f"cannot open {path}: {error.strerror}", path=str(path)) from error
     if size == 0:
         return None
-    if len(header) < 100 or not header.startswith(_MAGIC):
+    if not header.startswith(_MAGIC):
         raise _unreadable(path, "is not an SQLite database")
     wal = path.with_name(path.name + "-wal")
     has_wal = wal.exists() and wal.stat().st_size > 0
-    if not has_wal and size < _stated_size(header):
-        raise _unreadable(path, "is cut short")
     # Without a log to replay, "immutable" leaves no trace at all. With one SQLite makes itself an index beside it.
     shm = path.with_name(path.name + "-shm")
     had_shm, had_wal = shm.exists(), wal.exists()
@@ -85,14 +83,6 @@ def _read_tables(path: Path, *, immutable: bool) -> str | None:
         return revision
     finally:
         connection.close()
-
-
-def _stated_size(header: bytes) -> int:
-    """The size that the header states; 0 where an old writer left the count stale."""
-    if header[24:28] != header[92:96]:
-        return 0
-    page = int.from_bytes(header[16:18], "big")
-    return (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:

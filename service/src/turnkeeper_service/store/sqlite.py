@@ -90,7 +90,7 @@ class SqliteStore:
     def commit(self, commit: Commit) -> asyncio.Future[None]:
         """Hand over a commit, which the caller must not change any more."""
         future: asyncio.Future[None] = self._loop.create_future()
-        if self._closing or self._boot is None or self.failure.done():
+        if self._closing or self._boot is None or self._writer.error is not None:
             future.set_exception(self._closed_error())
         else:
             self._writer.put(commit, future)
@@ -174,7 +174,7 @@ class SqliteStore:
 
     async def sweep(self, *, before_us: int) -> int:
         """Remove old tombstones and deleted sessions; counts these and the run rows."""
-        if self._closing or self._boot is None or self.failure.done():
+        if self._closing or self._boot is None or self._writer.error is not None:
             raise self._closed_error()
         return await self._writer.run(partial(_sweep, before_us))
 
@@ -199,8 +199,8 @@ class SqliteStore:
         return self._reader
 
     def _closed_error(self) -> StoreClosedError:
-        if self.failure.done():
-            return StoreClosedError(f"the store has stopped: {self.failure.result()}", path=str(self._path))
+        if self._writer.error is not None:
+            return StoreClosedError(f"the store has stopped: {self._writer.error}", path=str(self._path))
         return StoreClosedError("the store is not open", path=str(self._path))
 
 

@@ -26,12 +26,23 @@ class Writer:
     """The face on the event loop's thread of the thread that writes."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, faults: Faults | None) -> None:
-        self.failure: asyncio.Future[StoreError] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
+        self.error: StoreError | None = None
+        self._failure: asyncio.Future[StoreError] = loop.create_future()
         self._loop = loop
         self._faults = faults
         self._queue: SimpleQueue[_Write | _Job | None] = SimpleQueue()
         self._waiting = self._commits = self._batches = self._rows = 0
+
+    @property
+    def failure(self) -> asyncio.Future[StoreError]:
+        """Resolves when the store has stopped."""
+        if self._failure.cancelled():
+            # Cancelling a task that awaits it cancels the future too. That must not look like a failure.
+            self._failure = self._loop.create_future()
+            if self.error is not None:
+                self._failure.set_result(self.error)
+        return self._failure
 
     def start(self, open_database: Callable[[], Opened], close_database: Callable[[], None]) -> asyncio.Future[Boot]:
         """Start the thread. Both calls are made on it; closing follows a failed opening too."""
@@ -63,8 +74,9 @@ class Writer:
 
     def fail(self, error: StoreError) -> None:
         """Note that the store has stopped."""
-        if not self.failure.done():
-            self.failure.set_result(error)
+        if self.error is None:
+            self.error = error
+            resolve(self._failure, error)
 
     def settle(self, futures: Sequence[asyncio.Future[None]], written: Written) -> None:
         """Acknowledge a batch."""
@@ -124,9 +136,12 @@ class _Thread:
             post(self._loop, reject, opened, error)
         else:
             post(self._loop, resolve, opened, boot)
-            self._serve(Committer(connection, boot.epoch, self._faults))
-            close_database()
-        post(self._loop, resolve, self._face.closed, None)
+            try:
+                self._serve(Committer(connection, boot.epoch, self._faults))
+            finally:
+                close_database()
+        finally:
+            post(self._loop, resolve, self._face.closed, None)
 
     def _serve(self, committer: Committer) -> None:
         while True:

@@ -101,6 +101,21 @@ async def checking_the_fence_finds_a_new_owner(harness: Harness) -> None:
     await old.close()
 
 
+async def a_watcher_that_is_cancelled_is_no_failure(harness: Harness) -> None:
+    """Cancelling a task that awaits the failure leaves the store as it was; the next watcher sees a real one."""
+    old = harness.store()
+    await old.open()
+    old.failure.cancel()
+    await old.commit(new_session())
+    assert not old.failure.done()
+    harness.break_lock()
+    async with opened(harness):
+        assert await _error(old.commit(new_session("s2"))) is StoreFencedError
+        old.failure.cancel()
+        assert type(await asyncio.wait_for(old.failure, 10)) is StoreFencedError
+    await old.close()
+
+
 async def closing_writes_what_was_handed_over(harness: Harness) -> None:
     """Closing twice, at once or later, is the same as closing once; a closed store takes and gives nothing."""
     store = harness.store()
@@ -183,6 +198,7 @@ SCENARIOS = (
     one_store_is_open_at_a_time,
     an_owner_that_is_deposed_writes_nothing_more,
     checking_the_fence_finds_a_new_owner,
+    a_watcher_that_is_cancelled_is_no_failure,
     closing_writes_what_was_handed_over,
     erasing_leaves_only_what_answers_for_the_runs,
     sweeping_frees_ids,
