@@ -28,7 +28,7 @@ class Refused(Exception):
 
     def __init__(
         self,
-        reason: error_pb2.ErrorReason,
+        reason: error_pb2.ErrorReason.ValueType,
         message: str,
         *,
         metadata: Mapping[str, str] | None = None,
@@ -58,9 +58,7 @@ def session_not_found(session_id: str) -> Refused:
 
 def run_not_found(run_id: str) -> Refused:
     """There is no such run, or it is another tenant's: both look alike."""
-    return Refused(
-        Reason.ERROR_REASON_RUN_NOT_FOUND, f"no run {run_id!r}", resource=("turnkeeper.dev/Run", run_id)
-    )
+    return Refused(Reason.ERROR_REASON_RUN_NOT_FOUND, f"no run {run_id!r}", resource=("turnkeeper.dev/Run", run_id))
 
 
 def draining() -> Refused:
@@ -75,7 +73,7 @@ def store_unavailable() -> Refused:
     )
 
 
-def invalid(field: str, description: str, *, reason: error_pb2.ErrorReason | None = None) -> Refused:
+def invalid(field: str, description: str, *, reason: error_pb2.ErrorReason.ValueType | None = None) -> Refused:
     """One field is not as it has to be."""
     return Refused(
         reason if reason is not None else Reason.ERROR_REASON_INVALID_FIELD,

@@ -20,6 +20,10 @@ class TaskOwner:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def names(self) -> list[str]:
+        """The names of the tasks that are held."""
+        return [task.get_name() for task in self._tasks]
+
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start a task; it is held until it ends."""
         task = asyncio.get_running_loop().create_task(coroutine, name=name)

@@ -1,15 +1,15 @@
 """The live side of one session's log: what is durable and published, and the messages that are still growing.
 
-Durable events come from the store's commits, in order; the last of them are kept for readers that keep up, older ones are
-read from the store again. An open message is kept once, however many read it: a reader owns positions, not copies. So
-deltas merge for whoever is slow, memory does not grow with readers, and nobody waits for anybody (U-26).
+Durable events come from the store's commits, in order; the last of them are kept for readers that keep up, older ones
+are read from the store again. An open message is kept once, however many read it: a reader owns positions, not copies.
+So deltas merge for whoever is slow, memory does not grow with readers, and nobody waits for anybody (U-26).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -39,7 +39,18 @@ class OpenPart:
 class OpenMessage:
     """A message that a model is writing."""
 
-    __slots__ = ("attempt", "closed", "context_id", "is_dirty", "message_id", "num_bytes", "parts", "run_id", "turn_id")
+    __slots__ = (
+        "attempt",
+        "closed",
+        "context_id",
+        "flush_at",
+        "is_dirty",
+        "message_id",
+        "num_bytes",
+        "parts",
+        "run_id",
+        "turn_id",
+    )
 
     def __init__(self, message_id: str, run_id: str, turn_id: str, context_id: str, attempt: int) -> None:
         self.message_id = message_id
@@ -50,7 +61,15 @@ class OpenMessage:
         self.parts: list[OpenPart] = []
         self.num_bytes = 0
         self.is_dirty = False
+        """Whether a flush of its partial text is due."""
+        self.flush_at = 0
+        """From this many bytes on, the flush is due at once."""
         self.closed = False
+
+    @property
+    def has_flushed(self) -> bool:
+        """Whether the store has partial text of it."""
+        return any(part.flushed for part in self.parts)
 
     def restart(self, attempt: int) -> None:
         """Begin again from nothing; the discard of the attempt before has to be durable already."""
@@ -73,8 +92,9 @@ class LogEntry:
 class SessionLog:
     """What readers of one session follow. Only the event loop's thread touches it."""
 
-    def __init__(self, last_seq: int) -> None:
+    def __init__(self, last_seq: int, on_growth: Callable[[OpenMessage], None] | None = None) -> None:
         self.published_seq = last_seq
+        self._on_growth = on_growth
         self.open: dict[str, OpenMessage] = {}
         self.ended: BaseException | None = None
         """Why readers stop once they have all that is published; None while the log lives."""
@@ -132,7 +152,8 @@ class SessionLog:
         content = text.encode()
         part.content += content
         message.num_bytes += len(content)
-        message.is_dirty = True
+        if self._on_growth is not None and (not message.is_dirty or message.num_bytes >= message.flush_at):
+            self._on_growth(message)
         for waiter in self._waiters:
             waiter.set()
 

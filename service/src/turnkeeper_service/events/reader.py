@@ -18,6 +18,7 @@ from .log import LogEntry, OpenMessage, OpenPart, ProgressKind, SessionLog
 
 MAX_DELTA_BYTES = 1 << 20
 PAGE_EVENTS = 256
+MAX_INJECTED = 256
 
 _DELTA = run_service_pb2.Delta
 _ITEM_EVENT = b"\x0a"
@@ -30,13 +31,24 @@ class StoredEvent(Protocol):
     """An event as a store returns it."""
 
     @property
-    def seq(self) -> int: ...
+    def seq(self) -> int:
+        """Its place in the session."""
+        ...
+
     @property
-    def run_id(self) -> str: ...
+    def run_id(self) -> str:
+        """The run it belongs to, "" for none."""
+        ...
+
     @property
-    def kind(self) -> int: ...
+    def kind(self) -> int:
+        """Field number of its payload."""
+        ...
+
     @property
-    def payload(self) -> bytes: ...
+    def payload(self) -> bytes:
+        """The serialised event."""
+        ...
 
 
 FetchEvents = Callable[[int, int], Awaitable[Sequence[StoredEvent]]]
@@ -56,6 +68,7 @@ class ReadFilter:
     """Which items a reader wants. ``run_ids`` None means all; a set grows as folds are followed."""
 
     run_ids: set[str] | None = None
+    without_session_events: bool = False
     without_deltas: bool = False
 
 
@@ -70,13 +83,13 @@ def length_delimited(tag: bytes, payload: bytes) -> bytes:
     """A length-delimited protobuf field: lets stored bytes be sent without being parsed."""
     size = len(payload)
     if size < 0x80:
-        return b"%b%c%b" % (tag, size, payload)
+        return tag + bytes((size,)) + payload
     length = bytearray()
     while size >= 0x80:
         length.append(size & 0x7F | 0x80)
         size >>= 7
     length.append(size)
-    return b"%b%b%b" % (tag, length, payload)
+    return b"".join((tag, length, payload))
 
 
 class Reader:
@@ -92,19 +105,21 @@ class Reader:
         after: int,
         *,
         positions: Mapping[str, Position] | None = None,
-        read_filter: ReadFilter | None = None,
+        filter_: ReadFilter | None = None,
         until: int | None = None,
         on_entry: Callable[[LogEntry], bool] | None = None,
     ) -> None:
         self._log = log
         self._fetch = fetch
         self.after = after
-        self._filter = read_filter or ReadFilter()
+        self._filter = filter_ or ReadFilter()
         self._until = until
         self._on_entry = on_entry
         self._given = dict(positions or {})
         self._follows: dict[str, _Follow] = {}
         self._wake = asyncio.Event()
+        self._injected: list[bytes] = []
+        self._taken = asyncio.Event()
         self._is_beating = False
         self._is_over = False
         self._is_fresh = True
@@ -124,6 +139,19 @@ class Reader:
         self._is_beating = True
         self._wake.set()
 
+    async def inject(self, item: bytes) -> None:
+        """Put an item of the caller's into the next batch; waits while too many of them have not been fetched."""
+        while len(self._injected) >= MAX_INJECTED:
+            self._taken.clear()
+            await self._taken.wait()
+        self._injected.append(item)
+        self._wake.set()
+
+    def finish(self) -> None:
+        """End after what is published now."""
+        self._until = self._log.published_seq
+        self._wake.set()
+
     async def next(self) -> list[bytes] | None:
         """Everything that is new, at least one item; None at the end.
 
@@ -131,9 +159,15 @@ class Reader:
         """
         while True:
             self._wake.clear()
+            injected, self._injected = self._injected, []
             items = await self._collect()
+            if injected:
+                self._taken.set()
+                return injected + items
             if items:
                 return items
+            if self._injected:
+                continue
             if self._is_over:
                 return None
             if self._log.ended is not None and self.after >= self._log.published_seq:
@@ -176,7 +210,10 @@ class Reader:
     def _take(self, entry: LogEntry, items: list[bytes]) -> None:
         self.after = entry.seq
         wanted = self._filter.run_ids
-        if wanted is None or entry.run_id in wanted or not entry.run_id:
+        is_wanted = (
+            not self._filter.without_session_events if not entry.run_id else wanted is None or entry.run_id in wanted
+        )
+        if is_wanted:
             if entry.closes is not None:
                 if not self._filter.without_deltas:
                     self._progress(entry.closes, items, seq=entry.seq - 1)

@@ -30,6 +30,10 @@ class NoticeReader:
             self._buffer.append(notice)
         self._wake.set()
 
+    def beat(self) -> None:
+        """Show a sign of life."""
+        self.offer(Notice(heartbeat=run_service_pb2.Heartbeat()))
+
     def end(self, reason: BaseException) -> None:
         """Stop after what is buffered."""
         self._ended = reason

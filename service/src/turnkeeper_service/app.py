@@ -1,0 +1,224 @@
+"""The server: builds the graph of its parts, starts it in order, and takes it down in order."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import PackageNotFoundError, version
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from turnkeeper_service.clock import Clock, SystemClock
+from turnkeeper_service.errors import draining, store_unavailable
+from turnkeeper_service.http_status import HttpStatus
+from turnkeeper_service.metrics import Metrics
+from turnkeeper_service.principal import Authenticator
+from turnkeeper_service.providers.gates import Gates
+from turnkeeper_service.providers.registry import ProviderRegistry
+from turnkeeper_service.runs.line import Checkpoints
+from turnkeeper_service.runs.runs import Runs
+from turnkeeper_service.settings import Settings
+from turnkeeper_service.store.base import Store, StoreError
+from turnkeeper_service.store.sqlite import SqliteStore
+from turnkeeper_service.tasks import TaskOwner
+from turnkeeper_service.tls import server_credentials
+from turnkeeper_service.wire.call import Gatekeeper
+from turnkeeper_service.wire.server import WireServer
+from turnkeeper_service.wire.streams import Streams
+from turnkeeper_service.wire.validate import Bounds, Validator
+from turnkeeper_service.wiring import core_limits, provider_options, run_options, server_options
+
+log = structlog.get_logger(__name__)
+
+STOP_GRACE = 1.0
+"""Seconds that streams have to hear why they end."""
+DAY_US = 86_400 * 1_000_000
+
+
+class Server:
+    """One Turnkeeper server in this process.
+
+    ``clock``, ``gates``, ``checkpoints`` and ``store`` are for tests; production takes their defaults.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        gates: Gates | None = None,
+        checkpoints: Checkpoints | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock: Clock = clock or SystemClock()
+        self._checkpoints = checkpoints
+        self._gates = gates
+        self._store: Store = store or SqliteStore(settings.server.data_dir)
+        self._owner = TaskOwner(self._fault)
+        self._metrics = Metrics(CollectorRegistry())
+        self._providers: ProviderRegistry | None = None
+        self._runs: Runs | None = None
+        self._wire: WireServer | None = None
+        self._http: HttpStatus | None = None
+        self._streams: Streams | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._draining: asyncio.Task[None] | None = None
+        self._is_serving = False
+        self._closing: asyncio.Task[None] | None = None
+        self.grpc_address = ""
+        self.http_address = ""
+        self.started_at = self._clock.time()
+        self.drained = asyncio.Event()
+        """Set when a drain has ended: the server may be closed."""
+        self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        """Resolves on a fail-stop (U-14): the process has to exit."""
+        try:
+            self.version = version("turnkeeper-service")
+        except PackageNotFoundError:
+            self.version = "unknown"
+
+    @property
+    def runs(self) -> Runs:
+        """Sessions and runs, for programs that embed the server."""
+        assert self._runs is not None
+        return self._runs
+
+    async def start(self) -> None:
+        """Open the store, recover, serve. Raises StoreError, OSError, TlsError, TokenFileError, SettingsError."""
+        settings, clock = self._settings, self._clock
+        authenticator = Authenticator(
+            settings.auth.token_file if settings.auth.mode == "token" else None,
+            monotonic=clock.monotonic,
+            on_bad_file=lambda message: log.error("token file is not usable", detail=message),
+        )
+        self._providers = ProviderRegistry(
+            [provider_options(name, settings.provider(name)) for name in settings.providers], clock, self._gates
+        )
+        try:
+            boot = await self._store.open()
+            limits = settings.limits
+            runs = self._runs = Runs(
+                self._store,
+                boot,
+                self._providers,
+                clock,
+                core_limits(limits),
+                run_options(settings),
+                self._owner,
+                checkpoints=self._checkpoints,
+                observer=self._metrics,
+            )
+            self._streams = Streams(clock, settings.server.heartbeat_interval_seconds, self._store.check_fence)
+            validator = Validator(Bounds(limits.max_prompt_bytes, limits.max_system_prompt_bytes), runs.has_model)
+            self._wire = WireServer(
+                server_options(settings),
+                Gatekeeper(authenticator, self._metrics),
+                runs,
+                validator,
+                self._streams,
+                self,
+                clock,
+            )
+            await self._store.sweep(before_us=int(clock.time() * 1e6) - DAY_US)
+            recovered = await runs.recover()
+            self._http = HttpStatus(settings.server.http_address, self._metrics, lambda: self._is_serving)
+            host, port = await self._http.start()
+            self.http_address = f"{host}:{port}"
+            tls = settings.tls
+            credentials = (
+                server_credentials(
+                    cert_file=tls.cert_file,
+                    key_file=tls.key_file,
+                    client_ca_file=tls.client_ca_file,
+                    require_client_cert=tls.require_client_cert,
+                )
+                if tls.cert_file is not None and tls.key_file is not None
+                else None
+            )
+            self.grpc_address = await self._wire.start(settings.server.grpc_address, credentials)
+        except BaseException:
+            await self.close()
+            raise
+        self._is_serving = True
+        self._tasks = [
+            asyncio.create_task(self._streams.run(), name="heartbeats"),
+            asyncio.create_task(self._watch_store(), name="store watch"),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._task_ended)
+        log.info("serving", grpc=self.grpc_address, http=self.http_address, epoch=boot.epoch, recovered=recovered)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fault(task.get_name(), error)
+
+    def _fault(self, name: str, error: BaseException) -> None:
+        """A task that nobody awaits has failed. What it left undone is found by the recovery of the next start."""
+        if not isinstance(error, StoreError):
+            log.error("a task failed by a fault", task=name, exc_info=error)
+        self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._is_serving = False
+        if not self.failure.done():
+            log.error("the server stops", error=type(error).__name__, detail=str(error))
+            self.failure.set_result(error)
+            if self._runs is not None:
+                self._runs.fail(store_unavailable())
+
+    async def _watch_store(self) -> None:
+        error = await asyncio.shield(self._store.failure)
+        self._fail(error)
+        if self._wire is not None:
+            await self._wire.set_serving(False)
+
+    def commits(self) -> tuple[int, int]:
+        """Commits made, and those not durable yet."""
+        stats = self._store.stats()
+        return stats.commits, stats.queue_depth
+
+    def begin_drain(self, timeout: float | None) -> None:
+        """Begin to go away; `drained` is set when it may be closed."""
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain(timeout), name="drain")
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Go away in order (U-17): returns when running turns have ended or the deadline has passed."""
+        self.begin_drain(timeout)
+        assert self._draining is not None
+        await asyncio.shield(self._draining)
+
+    async def _drain(self, timeout: float | None) -> None:
+        self._is_serving = False
+        if self._wire is not None:
+            await self._wire.set_serving(False)
+        if self._runs is not None:
+            limit = self._settings.server.drain_timeout_seconds if timeout is None else timeout
+            await self._runs.drain(limit)
+        self.drained.set()
+
+    async def close(self) -> None:
+        """Take everything down; what still runs is left to recovery. Idempotent and safe to await from many tasks."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._is_serving = False
+        tasks = [*self._tasks, *([self._draining] if self._draining is not None else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._runs is not None:
+            await self._runs.close(store_unavailable() if self.failure.done() else draining())
+        if self._wire is not None:
+            await self._wire.stop(STOP_GRACE)
+        if self._http is not None:
+            await self._http.close()
+        if self._providers is not None:
+            await self._providers.close()
+        await self._store.close()
+        if not self.failure.done():
+            self.failure.cancel()

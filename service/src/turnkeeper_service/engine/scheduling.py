@@ -1,0 +1,56 @@
+"""What a turn asks of the scheduler, without knowing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from turnkeeper.v1 import content_pb2, event_pb2
+
+from .journal import Draft
+
+
+class FoldedRun(Protocol):
+    """A STEER run that a fold point has taken out of the line; its fold has to be written at once."""
+
+    run_id: str
+    prompt: Sequence[content_pb2.Part]
+
+    def fold(self, draft: Draft, fold: event_pb2.Fold) -> None:
+        """Write its terminal into the draft that puts its message into the context (U-22)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FoldPoint:
+    """What a turn finds at a fold point: runs to fold, and whether it was asked to stop (U-11, U-20)."""
+
+    fold: Sequence[FoldedRun]
+    is_stopping: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Concluding:
+    """The answer to a proposed conclusion (U-10).
+
+    ``is_concluded`` false: ``fold`` has to be folded and the turn goes on. ``is_cancelled``: an abort came first and
+    decides the outcome; the text stays. ``is_stopped``: a stop came first.
+    """
+
+    is_concluded: bool
+    is_cancelled: bool
+    is_stopped: bool
+    fold: Sequence[FoldedRun]
+
+
+class Scheduling(Protocol):
+    """The line of a turn's run. Each call is one step of the core; what it returns is written before the next await."""
+
+    def fold_point(self) -> FoldPoint:
+        """Before a step of a floor turn that answers the user."""
+        ...
+
+    def conclude_answer(self, *, steer: bool) -> Concluding:
+        """Propose that the turn's answer ends the run; ``steer`` false: no further step may follow (U-21)."""
+        ...

@@ -1,0 +1,191 @@
+"""Accepting a prompt (U-9): look it up, check, stamp, commit, dispatch, acknowledge."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+
+from turnkeeper.v1 import event_pb2, run_service_pb2
+from turnkeeper_service.clock import microseconds
+from turnkeeper_service.engine.journal import Draft
+from turnkeeper_service.errors import Reason, Refused, draining, store_unavailable
+from turnkeeper_service.ids import uuid7
+from turnkeeper_service.store.base import RunConflictError, RunRow, StoreError
+
+from .cancel import Canceller, cancel_of
+from .line import Line
+from .run import Run
+from .scheduler import Accepted, Delivery
+from .session import Session
+from .table import SessionTable
+
+_DELIVERIES: dict[int, Delivery] = {
+    event_pb2.DELIVERY_QUEUE: "queue",
+    event_pb2.DELIVERY_STEER: "steer",
+    event_pb2.DELIVERY_REJECT: "reject",
+    event_pb2.DELIVERY_REPLACE: "replace",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """A submit that stands: the run in memory, or its row where it is over already."""
+
+    run: Run | None
+    row: RunRow | None
+    is_replay: bool
+
+
+class Acceptor:
+    """Accepts prompts."""
+
+    def __init__(self, line: Line, table: SessionTable, canceller: Canceller) -> None:
+        self._line = line
+        self._table = table
+        self._canceller = canceller
+
+    async def accept(self, tenant: str, principal: str, submission: run_service_pb2.Submission) -> Acceptance:
+        """Accept a submission whose shape was checked; durable when it returns.
+
+        Cancelling the caller never cancels an accept that was handed to the store. Raises Refused.
+        """
+        is_named = bool(submission.run_id)
+        if not is_named:
+            submission.run_id = uuid7()
+        fingerprint = hashlib.sha256(submission.SerializeToString(deterministic=True)).digest()
+        known = await self._known(tenant, submission.run_id, fingerprint) if is_named else None
+        if known is not None:
+            return known
+        if self._line.is_draining:
+            raise draining()
+        async with self._table.pin(tenant, submission.session_id) as session:
+            tombstone = await self._canceller.tombstone(tenant, submission) if is_named else None
+            # From here to the submit nothing waits. Whoever came first with this id is in memory.
+            twin = self._line.runs.get((tenant, submission.run_id))
+            if twin is not None:
+                return await self._replay(twin, fingerprint)
+            if self._line.is_draining:
+                raise draining()
+            if not session.is_active:
+                raise Refused(Reason.ERROR_REASON_SESSION_DELETING, f"session {session.session_id!r} is being deleted")
+            run = self._stamp(session, principal, submission, fingerprint, tombstone)
+        try:
+            await asyncio.shield(run.accepted)
+        except RunConflictError:
+            # Another life of this id reached the store between our look-up and our commit.
+            found = await self._known(tenant, submission.run_id, fingerprint)
+            if found is not None:
+                return found
+            raise store_unavailable() from None
+        except StoreError:
+            raise store_unavailable() from None
+        return Acceptance(run, None, is_replay=False)
+
+    async def _known(self, tenant: str, run_id: str, fingerprint: bytes) -> Acceptance | None:
+        run = self._line.runs.get((tenant, run_id))
+        if run is not None:
+            return await self._replay(run, fingerprint)
+        row = await self._line.store.get_run(tenant, run_id)
+        run = self._line.runs.get((tenant, run_id))
+        if run is not None:
+            return await self._replay(run, fingerprint)
+        if row is None:
+            return None
+        _same(run_id, row.fingerprint, fingerprint)
+        return Acceptance(None, row, is_replay=True)
+
+    async def _replay(self, run: Run, fingerprint: bytes) -> Acceptance:
+        """Join a run that is here: concurrent duplicates await the same commit."""
+        _same(run.run_id, run.fingerprint, fingerprint)
+        try:
+            await asyncio.shield(run.accepted)
+        except StoreError:
+            raise store_unavailable() from None
+        return Acceptance(run, None, is_replay=True)
+
+    def _stamp(
+        self,
+        session: Session,
+        principal: str,
+        submission: run_service_pb2.Submission,
+        fingerprint: bytes,
+        tombstone: event_pb2.RunCancelRequested | None,
+    ) -> Run:
+        line = self._line
+        delivery = submission.delivery or session.settings.default_delivery or event_pb2.DELIVERY_QUEUE
+        preconditions = submission.preconditions
+        accepted = line.core.accept(
+            session.key,
+            submission.run_id,
+            delivery=_DELIVERIES[delivery],
+            require_idle=preconditions.require_idle,
+            expected_open_run_id=preconditions.expected_open_run_id or None,
+            cancelled=cancel_of(tombstone) if tombstone is not None else None,
+        )
+        draft = session.draft()
+        run = Run(
+            session,
+            submission,
+            kind=event_pb2.RUN_KIND_PROMPT,
+            delivery=delivery,
+            fingerprint=fingerprint,
+            principal=principal,
+            created_us=microseconds(draft.now),
+        )
+        run.sequence, run.position, run.steers = accepted.sequence, accepted.position, accepted.steers
+        run.replaced = [covered.run.run_id for covered in accepted.replaced]
+        run.accepted_seq = session.last_seq + 1
+        line.add(run)
+        self._write(run, accepted, draft)
+        if tombstone is not None:
+            run.cancel = tombstone
+            self._canceller.write_cancel(run, tombstone, draft)
+            draft.commit.drop_tombstones.append(run.run_id)
+            draft.on_durable.append(lambda: self._canceller.met(session.tenant, run.run_id))
+        act = self._canceller.cover_in(draft, accepted.replaced)
+        draft.on_durable.append(act)
+        future = session.submit(draft)
+        if run.cancel is not None:
+            run.cancel_durable = future
+        future.add_done_callback(lambda done: self._committed(run, done))
+        return run
+
+    @staticmethod
+    def _write(run: Run, accepted: Accepted, draft: Draft) -> None:
+        draft.commit.insert_runs.append(run.row())
+        event = event_pb2.Event(run_id=run.run_id)
+        payload = event.run_accepted
+        payload.accept_sequence = accepted.sequence
+        payload.kind = run.kind
+        payload.delivery = run.delivery
+        payload.steers_run_id = accepted.steers or ""
+        payload.prompt.extend(run.submission.prompt)
+        payload.replaced_run_ids.extend(run.replaced)
+        draft.event(event)
+        if accepted.position and not accepted.steers:
+            queued = event_pb2.Event(run_id=run.run_id)
+            queued.run_queued.position = accepted.position
+            draft.event(queued)
+
+    def _committed(self, run: Run, done: asyncio.Future[None]) -> None:
+        """The accept is durable, or it never will be."""
+        error = asyncio.CancelledError() if done.cancelled() else done.exception()
+        if error is None:
+            run.accepted.set_result(None)
+            self._line.dispatch(run)
+            return
+        self._line.remove(run)
+        run.accepted.set_exception(error)
+        run.finished.cancel()
+        self._line.begin(self._line.core.abandon(run.session.key, run.run_id))
+
+
+def _same(run_id: str, stored: bytes, asked: bytes) -> None:
+    if stored != asked:
+        raise Refused(
+            Reason.ERROR_REASON_RUN_ID_REUSED,
+            f"run_id {run_id!r} was used with another payload",
+            metadata={"run_id": run_id, "fingerprint": stored.hex()},
+            resource=("turnkeeper.dev/Run", run_id),
+        )

@@ -1,0 +1,270 @@
+"""Drives a run whose floor turn begins: run the turn, fix its outcome, commit it, hand the floor on (U-10).
+
+On every way out, success, error, cancel, deadline or fault, the same three things happen in the same order: conclude,
+commit, finish. Only a cut drain and a lost store leave a run without its terminal, for recovery to find.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from turnkeeper.v1 import content_pb2, event_pb2
+from turnkeeper_service.engine.journal import Draft
+from turnkeeper_service.engine.plan import TurnCancelledError, TurnEnd, TurnPlan
+from turnkeeper_service.engine.scheduling import Concluding, FoldedRun, FoldPoint
+from turnkeeper_service.engine.turn import FloorTurn
+from turnkeeper_service.ids import short_id
+from turnkeeper_service.providers.base import ProviderError
+from turnkeeper_service.providers.registry import ProviderRegistry
+from turnkeeper_service.store.base import StoreError
+
+from .line import Line
+from .missing import provider_of
+from .run import Run
+from .scheduler import RunRef
+
+log = structlog.get_logger(__name__)
+
+COMPLETED = event_pb2.OUTCOME_STATUS_COMPLETED
+FAILED = event_pb2.OUTCOME_STATUS_FAILED
+MAX_LOSSES = 2
+"""A step is run again at most so often after its process was lost (U-16)."""
+
+
+@dataclass(slots=True)
+class _End:
+    """How a floor turn ended, before a cancel that came first has its say."""
+
+    status: event_pb2.OutcomeStatus.ValueType
+    reason: event_pb2.OutcomeReason.ValueType
+    errors: list[event_pb2.RunError] = field(default_factory=list)
+    is_concluded: bool = False
+    is_cancelled: bool = False
+    failure: ProviderError | None = None
+
+
+class _Folding:
+    """A STEER run that a fold point gave to a turn."""
+
+    def __init__(self, line: Line, run: Run) -> None:
+        self._line = line
+        self._run = run
+        self.run_id = run.run_id
+        self.prompt = run.prompt
+
+    def fold(self, draft: Draft, fold: event_pb2.Fold) -> None:
+        """Write its terminal (U-22)."""
+        outcome = event_pb2.Outcome(status=event_pb2.OUTCOME_STATUS_FOLDED, fold=fold)
+        outcome.message_id = fold.message_id
+        self._line.close(self._run, draft, outcome)
+
+
+class RunScheduling:
+    """The engine's view of the core, for one run."""
+
+    def __init__(self, line: Line, run: Run) -> None:
+        self._line = line
+        self._run = run
+
+    def _folding(self, refs: Sequence[RunRef]) -> list[FoldedRun]:
+        return [_Folding(self._line, self._line.runs[(ref.tenant, ref.run_id)]) for ref in refs]
+
+    def fold_point(self) -> FoldPoint:
+        """Before a step. Raises TurnCancelledError where an abort covers the run."""
+        found = self._line.core.partition(self._run.session.key, self._run.run_id)
+        if found.cancel is not None and found.cancel.mode == "abort":
+            raise TurnCancelledError
+        return FoldPoint(self._folding(found.fold), found.cancel is not None)
+
+    def conclude_answer(self, *, steer: bool) -> Concluding:
+        """Propose that the answer ends the run."""
+        # A server that goes away starts no further step: a steer folds after the restart (U-17).
+        steer = steer and not self._line.is_draining
+        found = self._line.core.conclude(self._run.session.key, self._run.run_id, answer=True, steer=steer)
+        return Concluding(
+            is_concluded=found.status != "steered",
+            is_cancelled=found.status == "cancelled",
+            is_stopped=found.cancel is not None and found.cancel.mode == "stop",
+            fold=self._folding(found.fold),
+        )
+
+
+class FloorDriver:
+    """Drives floor turns."""
+
+    def __init__(self, line: Line, providers: ProviderRegistry) -> None:
+        self._line = line
+        self._providers = providers
+
+    async def drive(self, run: Run) -> None:
+        """Drive a run from the start of its floor turn to its terminal."""
+        line = self._line
+        turn = FloorTurn(self.plan(run), run.session, RunScheduling(line, run), line.clock)
+        run.turn = turn
+        if run.started_us is None:
+            run.started_us = int(line.clock.time() * 1e6)
+        early = self._refusal(run)
+        if early is not None:
+            await self._conclude(run, turn, early)
+            return
+        self._arm_deadline(run)
+        work = asyncio.get_running_loop().create_task(turn.run(), name=f"turn {turn.plan.turn_id}")
+        run.work = work
+        try:
+            either: set[asyncio.Future[Any]] = {work, run.detached}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # The server goes away: no terminal, recovery goes on from here (U-17).
+            work.cancel()
+            await asyncio.wait({work}, timeout=line.options.cancel_grace)
+            if work.done() and not work.cancelled():
+                work.exception()
+            raise
+        run.stop_timer("grace")
+        run.stop_timer("deadline")
+        if not work.done():
+            log.warning("work ignores its cancel and is detached", run_id=run.run_id)
+            line.owner.adopt(work)
+        if line.is_cut:
+            return
+        end = self._end(run, turn, work)
+        if end is not None:
+            await self._conclude(run, turn, end)
+
+    def plan(self, run: Run) -> TurnPlan:
+        """What the run's floor turn is to do, by the session's settings as they are now."""
+        options = self._line.options
+        settings, submission = run.session.settings, run.submission
+        model = submission.model or settings.model or options.default_model
+        provider, provider_model = provider_of(self._providers, model)
+        parameters = content_pb2.ModelParameters()
+        parameters.CopyFrom(settings.parameters)
+        parameters.MergeFrom(submission.parameters)
+        if submission.HasField("max_steps"):
+            max_steps = submission.max_steps
+        else:
+            max_steps = settings.max_steps if settings.HasField("max_steps") else options.max_steps
+        return TurnPlan(
+            run_id=run.run_id,
+            turn_id=run.resume_turn_id or short_id("turn"),
+            prompt=run.prompt,
+            model=model,
+            provider=provider,
+            provider_model=provider_model,
+            parameters=parameters,
+            system_prompt=settings.system_prompt or options.default_system_prompt,
+            prompt_prefix=settings.prompt_prefix,
+            tool_choice=submission.tool_choice,
+            output_schema_json=submission.output_schema_json,
+            max_steps=max_steps,
+            max_steered_steps=options.max_steered_steps,
+            max_answer_bytes=options.max_answer_bytes,
+            session_hash=hashlib.sha256("\0".join(run.session.key).encode()).hexdigest()[:32],
+            resume=run.resume,
+        )
+
+    def _refusal(self, run: Run) -> _End | None:
+        """Why the run ends without a model call, None if it does not."""
+        wanted = run.submission.preconditions.for_agent_id
+        if wanted and wanted != run.session.settings.agent_id:
+            return self._failed(
+                event_pb2.OUTCOME_REASON_FLOOR_CHANGED, "Floor changed", f"{wanted!r} has not the floor"
+            )
+        if run.resume is not None and run.resume.num_losses > MAX_LOSSES:
+            detail = f"the process was lost {run.resume.num_losses} times during this step"
+            return self._failed(event_pb2.OUTCOME_REASON_PROCESS_LOST, "Process lost", detail)
+        return None
+
+    def _arm_deadline(self, run: Run) -> None:
+        if run.submission.HasField("run_timeout"):
+            timeout = run.submission.run_timeout.seconds + run.submission.run_timeout.nanos / 1e9
+        elif run.session.settings.HasField("run_timeout"):
+            timeout = run.session.settings.run_timeout.seconds + run.session.settings.run_timeout.nanos / 1e9
+        elif self._line.options.run_timeout is not None:
+            timeout = self._line.options.run_timeout
+        else:
+            return
+        passed = self._line.clock.time() - (run.started_us or 0) / 1e6
+
+        def passed_deadline() -> None:
+            run.is_deadline_passed = True
+            self._line.abort(run)
+
+        run.set_timer("deadline", self._line.clock.call_later(timeout - passed, passed_deadline))
+
+    @staticmethod
+    def _failed(reason: event_pb2.OutcomeReason.ValueType, title: str, detail: str, http_status: int = 0) -> _End:
+        error = event_pb2.RunError(reason=reason, title=title, detail=detail, http_status=http_status)
+        return _End(FAILED, reason, [error])
+
+    def _end(self, run: Run, turn: FloorTurn, work: asyncio.Task[TurnEnd]) -> _End | None:
+        """How the turn ended; None where the store is lost and nothing can be written."""
+        is_cut = not work.done() or work.cancelled()
+        error = None if is_cut else work.exception()
+        if error is None and not is_cut:
+            end = work.result()
+            return _End(
+                end.status,
+                end.reason,
+                list(end.errors),
+                is_concluded=end.status == COMPLETED,
+                is_cancelled=end.is_cancelled,
+            )
+        if is_cut or isinstance(error, TurnCancelledError):
+            if run.is_deadline_passed:
+                return self._failed(event_pb2.OUTCOME_REASON_RUN_DEADLINE, "Run deadline", "the run took too long")
+            return self._failed(event_pb2.OUTCOME_REASON_INTERNAL, "Turn cut", "the turn was cut without a cancel")
+        if isinstance(error, StoreError):
+            return None
+        if isinstance(error, ProviderError):
+            reason = event_pb2.OutcomeReason.Value(f"OUTCOME_REASON_{error.reason}")
+            end_ = self._failed(reason, error.title, error.detail, error.status or 0)
+            end_.failure = error
+            end_.errors[0].turn_id = turn.plan.turn_id
+            return end_
+        log.error("a turn failed by a fault", run_id=run.run_id, exc_info=error)
+        return self._failed(event_pb2.OUTCOME_REASON_INTERNAL, "Internal error", type(error).__name__)
+
+    async def _conclude(self, run: Run, turn: FloorTurn, end: _End) -> None:
+        """Fix the outcome in the core and commit history, usage and terminal together."""
+        line = self._line
+        if not end.is_concluded:
+            concluded = line.core.conclude(run.session.key, run.run_id, answer=False)
+            end.is_cancelled = concluded.status == "cancelled"
+        if end.is_cancelled:
+            outcome = line.cancelled_outcome(run)
+        else:
+            outcome = event_pb2.Outcome(status=end.status, reason=end.reason, errors=end.errors)
+        draft = run.session.draft()
+        self._write_turn(run, turn, end, draft)
+        outcome.text, outcome.message_id = turn.text, turn.message_id
+        outcome.finish_reason = turn.finish_reason
+        outcome.num_steps = turn.num_steps
+        outcome.usage.CopyFrom(turn.usage)
+        if outcome.status == COMPLETED and turn.plan.output_schema_json:
+            outcome.output_json = turn.text
+        if run.cancel is not None and run.cancel.is_rollback and end.is_cancelled and turn.message_ids:
+            draft.context_change(run.run_id, turn.message_ids, False)
+        line.close(run, draft, outcome, turn_id=turn.plan.turn_id)
+        # The floor is free and the next run begins before anybody sees this terminal (U-10).
+        draft.on_durable.append(lambda: line.begin(line.core.finish(run.session.key, run.run_id)))
+        await run.session.submit(draft)
+
+    def _write_turn(self, run: Run, turn: FloorTurn, end: _End, draft: Draft) -> None:
+        if end.status == COMPLETED or end.reason == event_pb2.OUTCOME_REASON_TOOL:
+            turn.write_end(draft)
+            return
+        status = content_pb2.MESSAGE_STATUS_CANCELLED if end.is_cancelled else content_pb2.MESSAGE_STATUS_FAILED
+        error = None
+        if not end.is_cancelled and end.errors:
+            error = content_pb2.ErrorText(title=end.errors[0].title, detail=end.errors[0].detail)
+        if turn.has_started:
+            turn.cut(draft, status, error, end.failure)
+        else:
+            Line.unstarted_rows(run, draft, status, in_context=not end.is_cancelled, error=error)

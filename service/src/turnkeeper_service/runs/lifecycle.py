@@ -1,0 +1,184 @@
+"""Sessions from their creation to their deletion (U-18)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from turnkeeper.v1 import event_pb2, session_service_pb2
+from turnkeeper_service.clock import microseconds
+from turnkeeper_service.errors import Reason, Refused, draining, invalid, store_unavailable
+from turnkeeper_service.ids import uuid7
+from turnkeeper_service.store.base import SessionConflictError, SessionRow, SessionState, StoreError
+
+from .cancel import Canceller
+from .line import Line
+from .session import Session
+from .table import SessionTable
+
+Settings = session_service_pb2.SessionSettings
+
+
+class SessionLifecycle:
+    """Creates, changes and deletes sessions."""
+
+    def __init__(
+        self, line: Line, table: SessionTable, canceller: Canceller, make: Callable[[SessionRow], Session]
+    ) -> None:
+        self._line = line
+        self._table = table
+        self._canceller = canceller
+        self._make = make
+        self._deletions: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    async def create(self, tenant: str, session_id: str, settings: Settings) -> tuple[Session, bool]:
+        """Create a session, or find the one an earlier call with the same settings made: (session, is_replay)."""
+        is_named = bool(session_id)
+        if self._line.is_draining:
+            raise draining()
+        session_id = session_id or uuid7()
+        now = self._line.clock.time()
+        row = SessionRow(
+            tenant=tenant,
+            session_id=session_id,
+            state=SessionState.ACTIVE,
+            created_us=microseconds(now),
+            updated_us=microseconds(now),
+            last_seq=0,
+            title=settings.title,
+            settings=settings.SerializeToString(deterministic=True),
+            usage=b"",
+        )
+        if is_named and self._table.get((tenant, session_id)) is not None:
+            return await self._existing(tenant, session_id, settings), True
+        session = self._make(row)
+        session.pin()
+        draft = session.draft()
+        draft.commit.insert_session = row
+        event = event_pb2.Event()
+        event.session_created.title = settings.title
+        draft.event(event)
+        draft.on_durable.append(lambda: self._table.put(session))
+        try:
+            await asyncio.shield(session.submit(draft))
+        except SessionConflictError:
+            return await self._existing(tenant, session_id, settings), True
+        except StoreError:
+            raise store_unavailable() from None
+        finally:
+            session.unpin()
+        return session, False
+
+    async def _existing(self, tenant: str, session_id: str, settings: Settings) -> Session:
+        taken = Refused(
+            Reason.ERROR_REASON_SESSION_EXISTS,
+            f"the session id {session_id!r} is taken",
+            resource=("turnkeeper.dev/Session", session_id),
+        )
+        try:
+            async with self._table.pin(tenant, session_id) as session:
+                if session.is_active and session.settings == settings:
+                    return session
+        except Refused:
+            raise taken from None
+        raise taken
+
+    async def update(self, tenant: str, session_id: str, settings: Settings, paths: Sequence[str]) -> Session:
+        """Take over the named fields; they take effect at the next run. Raises Refused."""
+        async with self._table.pin(tenant, session_id) as session:
+            if not session.is_active:
+                raise Refused(Reason.ERROR_REASON_SESSION_DELETING, f"session {session_id!r} is being deleted")
+            changed = Settings()
+            changed.CopyFrom(session.settings)
+            for path in paths:
+                _take_over(changed, settings, path)
+            draft = session.draft()
+            draft.commit.session_settings = changed.SerializeToString(deterministic=True)
+            if changed.title != session.settings.title:
+                draft.commit.session_title = changed.title
+            event = event_pb2.Event()
+            event.session_updated.paths.extend(paths)
+            event.session_updated.title = changed.title
+            draft.event(event)
+            session.settings = changed
+            try:
+                await asyncio.shield(session.submit(draft))
+            except StoreError:
+                raise store_unavailable() from None
+            return session
+
+    async def delete(self, tenant: str, session_id: str, actor: str, *, force: bool) -> None:
+        """Delete a session; with ``force`` what is under way is cancelled first. Raises Refused."""
+        async with self._table.pin(tenant, session_id) as session:
+            if session.is_active and session.runs and not force:
+                raise Refused(
+                    Reason.ERROR_REASON_SESSION_BUSY,
+                    f"session {session_id!r} is busy",
+                    metadata={"session_id": session_id, "open_runs": str(len(session.runs))},
+                )
+            task = self._deletions.get(session.key)
+            if task is None:
+                task = self.start(session, actor)
+            try:
+                await asyncio.shield(task)
+            except StoreError:
+                raise store_unavailable() from None
+
+    def start(self, session: Session, actor: str) -> asyncio.Task[None]:
+        """Begin a deletion, or go on with it after a restart; it no longer depends on its caller."""
+        is_new = session.state == SessionState.ACTIVE
+        session.state = SessionState.DELETING
+        draft = session.draft()
+        if is_new:
+            draft.commit.session_state = SessionState.DELETING
+            event = event_pb2.Event()
+            event.session_deleting.actor = actor
+            draft.event(event)
+        marked = session.submit(draft)
+        task = self._line.owner.spawn(f"delete {session.session_id}", self._delete(session, actor, marked))
+        self._deletions[session.key] = task
+        task.add_done_callback(lambda _: self._deletions.pop(session.key, None))
+        return task
+
+    async def _delete(self, session: Session, actor: str, marked: asyncio.Future[None]) -> None:
+        session.pin()
+        try:
+            await marked
+            request = event_pb2.RunCancelRequested(
+                reason=event_pb2.OUTCOME_REASON_SESSION_DELETED, actor=actor, mode=event_pb2.CANCEL_MODE_ABORT
+            )
+            while session.runs:
+                waiting = [run.finished for run in session.runs.values()]
+                await self._canceller.cancel_session(session.tenant, session.session_id, request, wait=False)
+                await asyncio.wait(waiting)
+            draft = session.draft()
+            event = event_pb2.Event()
+            event.session_deleted.actor = actor
+            draft.event(event)
+            draft.commit.erase_session_us = microseconds(draft.now)
+            draft.on_durable.append(lambda: self._table.drop(session))
+            await session.submit(draft)
+            session.state = SessionState.DELETED
+            session.log.end(SessionEndedError())
+        finally:
+            session.unpin()
+
+
+class SessionEndedError(Exception):
+    """The session is deleted: its streams end, OK."""
+
+
+def _take_over(target: Settings, source: Settings, path: str) -> None:
+    field = Settings.DESCRIPTOR.fields_by_name.get(path)
+    if field is None:
+        raise invalid("update_mask", f"there is no field {path!r}")
+    target.ClearField(path)  # type: ignore[arg-type]
+    if field.is_repeated or field.message_type is not None:
+        part = Settings()
+        part.CopyFrom(source)
+        for other in Settings.DESCRIPTOR.fields:
+            if other.name != path:
+                part.ClearField(other.name)  # type: ignore[arg-type]
+        target.MergeFrom(part)
+    elif not field.has_presence or source.HasField(path):  # type: ignore[arg-type]
+        setattr(target, path, getattr(source, path))

@@ -1,0 +1,260 @@
+"""The line of runs: what is accepted and not over, and how each run gets to its one terminal.
+
+All methods are called on the event loop's thread and none of them waits, so each is one step: what the core decided is
+in a submitted draft before anything else can happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from turnkeeper.v1 import content_pb2, event_pb2
+from turnkeeper_service.clock import Clock
+from turnkeeper_service.engine.journal import Draft
+from turnkeeper_service.engine.usage import add_run
+from turnkeeper_service.ids import short_id
+from turnkeeper_service.store.base import RunState, Store
+from turnkeeper_service.tasks import TaskOwner
+
+from .run import Run
+from .scheduler import CoreScheduler, RunRef
+
+CANCELLED = event_pb2.OUTCOME_STATUS_CANCELLED
+
+
+class Checkpoints(Protocol):
+    """Places where a test may hold a run. ``reach`` returns None where nothing holds there."""
+
+    def reach(self, place: str, run_id: str) -> Coroutine[Any, Any, None] | None:
+        """The wait of this run at this place: ``dispatch`` or ``turn``."""
+        ...
+
+
+class Observer(Protocol):
+    """Who counts what happens to runs."""
+
+    def run_finished(self, outcome: str, seconds: float) -> None:
+        """A run ended, so long after its accept."""
+        ...
+
+    def run_started(self, waited_seconds: float) -> None:
+        """A run's floor turn begins, so long after its accept."""
+        ...
+
+    def cancelled(self, seconds: float) -> None:
+        """A cancelled run has its terminal, so long after its cancel was durable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Numbers that runs live by; seconds where a time is meant."""
+
+    default_model: str = "scripted/echo"
+    default_system_prompt: str = ""
+    max_steps: int = 50
+    max_steered_steps: int = 10
+    max_answer_bytes: int = 8 << 20
+    cancel_grace: float = 2.0
+    stop_grace: float = 30.0
+    run_timeout: float | None = None
+    max_tombstones: int = 10_000
+    partial_flush_interval: float = 0.5
+    partial_flush_bytes: int = 16 << 10
+
+
+class Line:
+    """Runs in memory, and the steps between the core and the store that all who handle runs share."""
+
+    def __init__(
+        self,
+        core: CoreScheduler,
+        store: Store,
+        clock: Clock,
+        options: RunOptions,
+        owner: TaskOwner,
+        *,
+        checkpoints: Checkpoints | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.core = core
+        self.store = store
+        self.clock = clock
+        self.options = options
+        self.owner = owner
+        self.runs: dict[tuple[str, str], Run] = {}
+        self.is_draining = False
+        self.is_cut = False
+        """The drain's deadline has passed: what is cut now gets no terminal and is left to recovery (U-17)."""
+        self.finished_by_status: dict[str, int] = {}
+        self._checkpoints = checkpoints
+        self._observer = observer
+        self._drive: Callable[[Run], Coroutine[Any, Any, None]] | None = None
+        self._cancelled_at: dict[str, float] = {}
+
+    @property
+    def num_detached(self) -> int:
+        """Work that ignores its cancel and has not ended yet (U-12)."""
+        return sum(1 for name in self.owner.names() if name.startswith("turn "))
+
+    def active(self, tenant: str) -> list[Run]:
+        """Runs whose floor turn runs or waits for its permit, of one tenant or, with "", of all."""
+        heads = (session_runs for session_runs in self.runs.values() if tenant in ("", session_runs.session.tenant))
+        return [run for run in heads if run.state == RunState.STARTED or self._is_waiting(run)]
+
+    def _is_waiting(self, run: Run) -> bool:
+        snapshot = self.core.snapshot(run.session.key)
+        return snapshot is not None and snapshot.open is not None and snapshot.open.run.run_id == run.run_id
+
+    def driven_by(self, drive: Callable[[Run], Coroutine[Any, Any, None]]) -> None:
+        """Say who drives a run whose floor turn begins."""
+        self._drive = drive
+
+    def add(self, run: Run) -> None:
+        """Take a run that the core has stamped."""
+        self.runs[run.key] = run
+        run.session.runs[run.run_id] = run
+
+    def remove(self, run: Run) -> None:
+        """Let a run go: it is over, or its accept was never committed."""
+        run.stop_timers()
+        self.runs.pop(run.key, None)
+        run.session.remove_run(run.run_id)
+
+    def dispatch(self, run: Run) -> None:
+        """Let the core decide about a run whose accept is durable."""
+        held = self._checkpoints.reach("dispatch", run.run_id) if self._checkpoints is not None else None
+        if held is not None:
+            self.owner.spawn(f"dispatch {run.run_id}", self._dispatch_later(held, run))
+        else:
+            self._dispatch(run)
+
+    async def _dispatch_later(self, held: Coroutine[Any, Any, None], run: Run) -> None:
+        await held
+        self._dispatch(run)
+
+    def _dispatch(self, run: Run) -> None:
+        decided = self.core.dispatch(run.session.key, run.run_id)
+        run.is_dispatched = True
+        run.steers = decided.steers
+        if decided.status == "cancelled":
+            self.close_cancelled(run)
+        elif decided.status != "started" and run.submission.HasField("start_timeout"):
+            timeout = run.submission.start_timeout
+            passed = self.clock.time() - run.created_us / 1e6
+            remaining = timeout.seconds + timeout.nanos / 1e9 - passed
+            run.set_timer("start", self.clock.call_later(remaining, lambda: self.expire(run)))
+        self.begin(decided.starts)
+
+    def begin(self, starts: Iterable[RunRef]) -> None:
+        """Begin the floor turns that the core says begin."""
+        for ref in starts:
+            run = self.runs[(ref.tenant, ref.run_id)]
+            run.stop_timer("start")
+            run.state = RunState.STARTED
+            assert self._drive is not None
+            held = self._checkpoints.reach("turn", run.run_id) if self._checkpoints is not None else None
+            drive = self._drive(run) if held is None else self._drive_later(held, run)
+            if self._observer is not None:
+                self._observer.run_started(self.clock.time() - run.created_us / 1e6)
+            self.owner.spawn(f"run {run.run_id}", drive)
+
+    async def _drive_later(self, held: Coroutine[Any, Any, None], run: Run) -> None:
+        await held
+        assert self._drive is not None
+        await self._drive(run)
+
+    def expire(self, run: Run) -> None:
+        """End a run whose start deadline has passed in the line."""
+        if self.is_cut:
+            return
+        taken, starts = self.core.expire(run.session.key, run.run_id)
+        if taken:
+            outcome = event_pb2.Outcome(status=event_pb2.OUTCOME_STATUS_EXPIRED)
+            draft = run.session.draft()
+            draft.message(run.user_message(short_id("msg"), "", in_context=False), run_id=run.run_id)
+            self.close(run, draft, outcome)
+            run.session.submit(draft)
+        self.begin(starts)
+
+    def close_cancelled(self, run: Run) -> None:
+        """End a run that is covered by a cancel and never started: both rows, neither in context (U-28)."""
+        draft = run.session.draft()
+        self.unstarted_rows(run, draft, content_pb2.MESSAGE_STATUS_CANCELLED, in_context=False)
+        self.close(run, draft, self.cancelled_outcome(run))
+        run.session.submit(draft)
+
+    @staticmethod
+    def unstarted_rows(
+        run: Run,
+        draft: Draft,
+        status: content_pb2.MessageStatus.ValueType,
+        *,
+        in_context: bool,
+        error: content_pb2.ErrorText | None = None,
+    ) -> None:
+        """Write the user's and the assistant's message of a run that made no request."""
+        draft.message(run.user_message(short_id("msg"), "", in_context=in_context), run_id=run.run_id)
+        answer = content_pb2.Message(
+            message_id=short_id("msg"),
+            role=content_pb2.ROLE_ASSISTANT,
+            status=status,
+            run_id=run.run_id,
+            context_id="main",
+            in_context=in_context,
+            error=error,
+        )
+        draft.message(answer, run_id=run.run_id)
+
+    @staticmethod
+    def cancelled_outcome(run: Run) -> event_pb2.Outcome:
+        """The outcome that a run's cancel leads to."""
+        outcome = event_pb2.Outcome(status=CANCELLED)
+        if run.cancel is not None:
+            outcome.reason = run.cancel.reason
+            outcome.actor = run.cancel.actor
+            outcome.superseded_by_run_id = run.cancel.superseded_by_run_id
+        return outcome
+
+    def close(self, run: Run, draft: Draft, outcome: event_pb2.Outcome, *, turn_id: str = "") -> None:
+        """Write a run's terminal into a draft; when it is durable the run is over."""
+        outcome.usage.SetInParent()
+        if outcome.usage.own.num_calls:
+            add_run(run.session.usage, outcome.usage)
+            draft.commit.session_usage = run.session.usage.SerializeToString()
+        draft.finish_run(run.run_id, outcome, turn_id)
+        draft.on_durable.append(lambda: self.over(run, outcome))
+
+    def over(self, run: Run, outcome: event_pb2.Outcome) -> None:
+        """A run's terminal is durable."""
+        run.state = RunState.FINISHED
+        self.remove(run)
+        if not run.finished.done():
+            run.finished.set_result(outcome)
+        status = event_pb2.OutcomeStatus.Name(outcome.status).removeprefix("OUTCOME_STATUS_").lower()
+        self.finished_by_status[status] = self.finished_by_status.get(status, 0) + 1
+        if self._observer is not None:
+            now = self.clock.time()
+            self._observer.run_finished(status, now - run.created_us / 1e6)
+            since = self._cancelled_at.pop(run.run_id, None)
+            if since is not None:
+                self._observer.cancelled(now - since)
+
+    def note_cancel(self, run: Run) -> None:
+        """Remember when a run's cancel became durable."""
+        if self._observer is not None:
+            self._cancelled_at.setdefault(run.run_id, self.clock.time())
+
+    def abort(self, run: Run) -> None:
+        """Cut the running turn; its driver writes the terminal."""
+        work = run.work
+        if work is not None and not work.done():
+            work.cancel()
+            run.set_timer("grace", self.clock.call_later(self.options.cancel_grace, lambda: self._detach(run)))
+
+    @staticmethod
+    def _detach(run: Run) -> None:
+        if not run.detached.done():
+            run.detached.set_result(None)

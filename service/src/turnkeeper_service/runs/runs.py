@@ -1,0 +1,320 @@
+"""The face of everything about sessions and runs: what the wire calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2
+from turnkeeper_service.clock import Clock
+from turnkeeper_service.errors import run_not_found
+from turnkeeper_service.events.log import LogEntry
+from turnkeeper_service.events.reader import Position, Reader, ReadFilter
+from turnkeeper_service.events.tenant import NoticeFeed
+from turnkeeper_service.providers.registry import ProviderRegistry
+from turnkeeper_service.store.base import Boot, RunRow, RunState, SessionRow, Store
+from turnkeeper_service.tasks import TaskOwner
+
+from .accept import Acceptance, Acceptor
+from .cancel import Canceller
+from .floor import FloorDriver
+from .lifecycle import SessionLifecycle
+from .line import Checkpoints, Line, Observer, RunOptions
+from .notices import notices_of
+from .partials import PartialFlusher
+from .recover import Recovery
+from .run import Run
+from .scheduler import CoreScheduler, Limits, Snapshot, Stats
+from .session import Session
+from .table import SessionTable
+from .views import holds_of, receipt_of_row, receipt_of_run, run_of_row, run_view, session_view
+
+__all__ = ["RunOptions", "Runs"]
+
+
+class Runs:
+    """Sessions and runs of all tenants."""
+
+    def __init__(
+        self,
+        store: Store,
+        boot: Boot,
+        providers: ProviderRegistry,
+        clock: Clock,
+        limits: Limits,
+        options: RunOptions,
+        owner: TaskOwner,
+        *,
+        checkpoints: Checkpoints | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._providers = providers
+        self._owner = owner
+        self.epoch = boot.epoch
+        self.feed = NoticeFeed()
+        core = CoreScheduler(limits, clock, epoch=boot.epoch, last_sequence=boot.last_sequence)
+        self._core = core
+        self._flusher = PartialFlusher(store, clock, options.partial_flush_interval, options.partial_flush_bytes)
+        self.line = Line(core, store, clock, options, owner, checkpoints=checkpoints, observer=observer)
+        self.table = SessionTable(store, self._make_session)
+        self._canceller = Canceller(self.line, self.table)
+        self._acceptor = Acceptor(self.line, self.table, self._canceller)
+        self._driver = FloorDriver(self.line, providers)
+        self.line.driven_by(self._driver.drive)
+        self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)
+        self._recovery = Recovery(self.line, self.table, store, self._canceller, self._driver, self._lifecycle)
+
+    def _make_session(self, row: SessionRow) -> Session:
+        return Session(
+            row,
+            self._store,
+            self._clock,
+            on_growth=self._flusher.follow(row.tenant, row.session_id),
+            on_published=self._published,
+            on_idle=lambda session: self.table.idle(session),
+        )
+
+    def _published(self, session: Session, events: Sequence[event_pb2.Event]) -> None:
+        if self.feed.is_watched(session.tenant):
+            for notice in notices_of(session, events):
+                self.feed.publish(session.tenant, notice)
+
+    # ---- sessions
+
+    async def create_session(
+        self, tenant: str, session_id: str, settings: session_service_pb2.SessionSettings
+    ) -> tuple[session_service_pb2.Session, bool]:
+        """Create a session; also whether an earlier call had made it. Raises Refused."""
+        session, is_replay = await self._lifecycle.create(tenant, session_id, settings)
+        return self._session_view(session), is_replay
+
+    async def get_session(self, tenant: str, session_id: str) -> session_service_pb2.Session:
+        """A session. Raises Refused SESSION_NOT_FOUND."""
+        async with self.table.pin(tenant, session_id) as session:
+            return self._session_view(session)
+
+    async def list_sessions(self, tenant: str, after: str, limit: int) -> tuple[list[session_service_pb2.Session], str]:
+        """A page of sessions and where the next one starts."""
+        page = await self._store.list_sessions(tenant, after=after, limit=limit)
+        views = []
+        for row in page.sessions:
+            live = self.table.get((tenant, row.session_id))
+            views.append(self._session_view(live if live is not None else self._make_session(row)))
+        return views, page.next_after
+
+    async def update_session(
+        self, tenant: str, session_id: str, settings: session_service_pb2.SessionSettings, paths: Sequence[str]
+    ) -> session_service_pb2.Session:
+        """Change settings. Raises Refused."""
+        return self._session_view(await self._lifecycle.update(tenant, session_id, settings, paths))
+
+    async def delete_session(self, tenant: str, session_id: str, actor: str, *, force: bool) -> None:
+        """Delete a session. Raises Refused."""
+        await self._lifecycle.delete(tenant, session_id, actor, force=force)
+
+    async def list_messages(
+        self, tenant: str, session_id: str, context_id: str, after_seq: int, limit: int
+    ) -> list[content_pb2.Message]:
+        """Messages after a seq, in order. Raises Refused SESSION_NOT_FOUND."""
+        async with self.table.pin(tenant, session_id):
+            rows = await self._store.list_messages(
+                tenant, session_id, context_id=context_id, after_seq=after_seq, limit=limit
+            )
+        messages = []
+        for row, in_context in rows:
+            message = event_pb2.Event.FromString(row.payload).message_committed.message
+            message.in_context = in_context
+            messages.append(message)
+        return messages
+
+    def _session_view(self, session: Session) -> session_service_pb2.Session:
+        return session_view(session, self._core.snapshot(session.key))
+
+    def has_model(self, model: str) -> bool:
+        """Whether a provider answers for ``provider/model``."""
+        try:
+            self._providers.resolve(model)
+        except LookupError:
+            return False
+        return True
+
+    # ---- runs
+
+    async def submit(
+        self, tenant: str, principal: str, submission: run_service_pb2.Submission
+    ) -> tuple[run_service_pb2.RunReceipt, Run | None]:
+        """Accept a prompt whose shape was checked; the receipt, and the run where it is not over. Raises Refused."""
+        accepted: Acceptance = await self._acceptor.accept(tenant, principal, submission)
+        if accepted.run is not None:
+            snapshot = self._core.snapshot(accepted.run.session.key)
+            return receipt_of_run(accepted.run, snapshot, is_replay=accepted.is_replay), accepted.run
+        assert accepted.row is not None
+        return receipt_of_row(accepted.row), None
+
+    async def get_run(self, tenant: str, run_id: str) -> run_service_pb2.Run:
+        """A run, with what holds it. Raises Refused RUN_NOT_FOUND."""
+        run = self.line.runs.get((tenant, run_id))
+        if run is not None and run.accepted.done():
+            return self._run_view(run)
+        row = await self._store.get_run(tenant, run_id)
+        run = self.line.runs.get((tenant, run_id))
+        if run is not None and run.accepted.done():
+            return self._run_view(run)
+        if row is None:
+            raise run_not_found(run_id)
+        return run_of_row(row)
+
+    def _run_view(self, run: Run) -> run_service_pb2.Run:
+        snapshot = self._core.snapshot(run.session.key)
+        view = run_view(run, snapshot)
+        view.holds.extend(holds_of(run, snapshot, self._clock))
+        return view
+
+    async def list_runs(
+        self, tenant: str, session_id: str, after_sequence: int, limit: int, *, open_only: bool
+    ) -> list[run_service_pb2.Run]:
+        """Runs of a session in accept order. Raises Refused SESSION_NOT_FOUND."""
+        states = (RunState.QUEUED, RunState.STARTED, RunState.AWAITING) if open_only else ()
+        async with self.table.pin(tenant, session_id):
+            rows: Sequence[RunRow] = await self._store.list_runs(
+                tenant, session_id, after_sequence=after_sequence, limit=limit, states=states
+            )
+        views = []
+        for row in rows:
+            run = self.line.runs.get((tenant, row.run_id))
+            views.append(self._run_view(run) if run is not None else run_of_row(row))
+        return views
+
+    async def cancel(
+        self, tenant: str, actor: str, request: run_service_pb2.CancelRunsRequest
+    ) -> run_service_pb2.CancelReceipt:
+        """Cancel a scope; returns when it is durable, with ``wait`` when its runs are over. Raises Refused."""
+        wanted = event_pb2.RunCancelRequested(
+            reason=event_pb2.OUTCOME_REASON_USER,
+            actor=actor,
+            mode=request.mode or event_pb2.CANCEL_MODE_ABORT,
+            turn_id=request.turn_id,
+            is_rollback=request.rollback,
+            is_unwind=request.unwind,
+        )
+        scope = request.scope
+        match scope.WhichOneof("scope"):
+            case "run_id":
+                return await self._canceller.cancel_run(
+                    tenant, scope.run_id, wanted, session_id=request.session_id, wait=request.wait
+                )
+            case "up_to":
+                return await self._canceller.cancel_session(
+                    tenant, scope.up_to.session_id, wanted, up_to=scope.up_to.accept_sequence, wait=request.wait
+                )
+            case "tenant":
+                return await self._canceller.cancel_tenant(tenant, wanted, wait=request.wait)
+            case _:
+                return await self._canceller.cancel_session(tenant, scope.session_id, wanted, wait=request.wait)
+
+    async def clear_queue(self, tenant: str, actor: str, session_id: str) -> run_service_pb2.CancelReceipt:
+        """Cancel all accepted so far but the open run. Raises Refused SESSION_NOT_FOUND."""
+        wanted = event_pb2.RunCancelRequested(
+            reason=event_pb2.OUTCOME_REASON_QUEUE_CLEARED, actor=actor, mode=event_pb2.CANCEL_MODE_ABORT
+        )
+        return await self._canceller.cancel_session(tenant, session_id, wanted, spare_open=True)
+
+    async def cancel_all(self, tenant: str, actor: str, mode: event_pb2.CancelMode.ValueType) -> int:
+        """Cancel all runs of a tenant, or of all where it is ""; returns how many are covered."""
+        wanted = event_pb2.RunCancelRequested(
+            reason=event_pb2.OUTCOME_REASON_ADMIN, actor=actor, mode=mode or event_pb2.CANCEL_MODE_ABORT
+        )
+        tenants = [tenant] if tenant else sorted({key[0] for key in self.line.runs})
+        covered = 0
+        for one in tenants:
+            receipt = await self._canceller.cancel_tenant(one, wanted)
+            covered += sum(run.disposition == run_service_pb2.CANCEL_DISPOSITION_COVERED for run in receipt.runs)
+        return covered
+
+    def submitter_lost(self, run: Run) -> None:
+        """The stream that submitted a run is gone: its disconnect policy begins (model.md section 7)."""
+        policy = run.submission.on_disconnect
+        if policy.HasField("cancel_after") and not run.finished.done():
+            after = policy.cancel_after.seconds + policy.cancel_after.nanos / 1e9
+            run.set_timer("disconnect", self._clock.call_later(after, lambda: self._recovery.cancel_lost(run)))
+
+    def watched_by(self, session: Session, principal: str) -> None:
+        """A principal watches a session: its runs' disconnect policies stop."""
+        for run in session.runs.values():
+            if run.principal == principal:
+                run.stop_timer("disconnect")
+
+    # ---- reading
+
+    def reader(
+        self,
+        session: Session,
+        after: int,
+        *,
+        positions: Mapping[str, Position] | None = None,
+        filter_: ReadFilter | None = None,
+        until: int | None = None,
+        on_entry: Callable[[LogEntry], bool] | None = None,
+    ) -> Reader:
+        """A reader of a pinned session's log."""
+        return Reader(
+            session.log,
+            session.fetch,
+            after,
+            positions=positions,
+            filter_=filter_,
+            until=until,
+            on_entry=on_entry,
+        )
+
+    # ---- the process
+
+    def stats(self) -> Stats:
+        """Counts of the core."""
+        return self._core.stats()
+
+    def snapshot(self, session: Session) -> Snapshot | None:
+        """A session's scheduling state as it is."""
+        return self._core.snapshot(session.key)
+
+    async def recover(self) -> int:
+        """Restore what the last process left open; returns the number of runs."""
+        return await self._recovery.recover()
+
+    async def drain(self, timeout: float) -> None:
+        """Take no more runs, let running turns end, cut them after ``timeout`` seconds (U-17)."""
+        self.line.is_draining = True
+        self._core.drain()
+        running = [run.finished for run in self.line.runs.values() if run.state == RunState.STARTED]
+        if running:
+            deadline = self._owner.spawn("drain deadline", self._clock.sleep(timeout))
+            done = asyncio.ensure_future(asyncio.wait(running))
+            await asyncio.wait({deadline, done}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (deadline, done):
+                task.cancel()
+            await asyncio.wait({deadline, done})
+
+    def fail(self, reason: BaseException) -> None:
+        """The store is lost: everybody who waits or reads hears it; nothing is written any more (U-14)."""
+        self.line.is_draining = self.line.is_cut = True
+        self._core.drain()
+        self.feed.end(reason)
+        for session in self.table:
+            session.log.end(reason)
+
+    async def close(self, reason: BaseException) -> None:
+        """Cut what still runs, without a terminal, and end all readers. Idempotent."""
+        self.line.is_draining = self.line.is_cut = True
+        for run in list(self.line.runs.values()):
+            run.stop_timers()
+        self._flusher.close()
+        await self._owner.close(timeout=self.line.options.cancel_grace + 1)
+        for run in list(self.line.runs.values()):
+            for future in (run.finished, run.accepted):
+                if not future.done():
+                    future.cancel()
+        self.feed.end(reason)
+        for session in self.table:
+            session.log.end(reason)

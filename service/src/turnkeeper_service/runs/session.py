@@ -1,0 +1,166 @@
+"""A session in memory: what its commits need, and the line of its commits.
+
+There is one object per session that has work or readers; an idle one is let go. Everything that it writes goes through
+`Session.submit`, which gives events their seq, so that the order of submits is the order of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
+from turnkeeper_service.clock import Clock, microseconds
+from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft
+from turnkeeper_service.events.log import LogEntry, OpenMessage, SessionLog
+from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState, Store
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+class Session:
+    """One session with work or readers. Implements the engine's Journal."""
+
+    def __init__(
+        self,
+        row: SessionRow,
+        store: Store,
+        clock: Clock,
+        *,
+        on_growth: Callable[[OpenMessage], None] | None = None,
+        on_published: Callable[[Session, Sequence[event_pb2.Event]], None] | None = None,
+        on_idle: Callable[[Session], None] | None = None,
+    ) -> None:
+        self.tenant = row.tenant
+        self.session_id = row.session_id
+        self.key = (row.tenant, row.session_id)
+        self.state = row.state
+        self.created_us = row.created_us
+        self.updated_us = row.updated_us
+        self.settings = session_service_pb2.SessionSettings.FromString(row.settings)
+        self.usage = content_pb2.RunUsage.FromString(row.usage)
+        self.log = SessionLog(row.last_seq, on_growth)
+        self.runs: dict[str, Run] = {}
+        """Runs accepted and not over, by id."""
+        self._pins = 0
+        self._on_idle = on_idle
+        self._next_seq = row.last_seq + 1
+        self._store = store
+        self._clock = clock
+        self._on_published = on_published
+        self._history: list[content_pb2.Message] | None = None
+        self._history_loading = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"Session({self.tenant!r}, {self.session_id!r}, runs={len(self.runs)}, pins={self._pins})"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing needs the object: no run, no commit under way, no reader, no call."""
+        return not self._pins and not self.runs
+
+    def pin(self) -> None:
+        """Keep the object until it is unpinned as often."""
+        self._pins += 1
+
+    def unpin(self) -> None:
+        """Give up one reason to keep the object."""
+        self._pins -= 1
+        self._idle()
+
+    def remove_run(self, run_id: str) -> None:
+        """Forget a run that is over."""
+        self.runs.pop(run_id, None)
+        self._idle()
+
+    def _idle(self) -> None:
+        if self.is_idle:
+            self._history = None
+            if self._on_idle is not None:
+                self._on_idle(self)
+
+    @property
+    def last_seq(self) -> int:
+        """The seq of the last event handed over; it may not be durable yet."""
+        return self._next_seq - 1
+
+    def draft(self) -> Draft:
+        """A new, empty draft."""
+        return Draft(self.tenant, self.session_id, self._clock.time())
+
+    def submit(self, draft: Draft) -> asyncio.Future[None]:
+        """Hand a draft over, in order; never blocks.
+
+        When it is durable its ``on_durable`` is called, then its events are published, then the future resolves.
+        """
+        entries = self._number(draft)
+        self.pin()
+        future = self._store.commit(draft.commit)
+        future.add_done_callback(lambda done: self._settled(done, draft, entries))
+        return future
+
+    def _number(self, draft: Draft) -> list[LogEntry]:
+        """Give the draft's events their seq and bytes, and its messages their place in the history."""
+        commit: Commit = draft.commit
+        seconds = int(draft.now)
+        nanos = int((draft.now - seconds) * 1_000_000) * 1000
+        entries = []
+        for event, closes in draft.events:
+            event.session_id = self.session_id
+            event.seq = seq = self._next_seq
+            self._next_seq += 1
+            event.time.seconds, event.time.nanos = seconds, nanos
+            payload = event.WhichOneof("payload")
+            kind = event.DESCRIPTOR.fields_by_name[payload].number if payload else 0
+            if payload == "message_committed":
+                message = event.message_committed.message
+                message.seq = seq
+                message.create_time.seconds, message.create_time.nanos = seconds, nanos
+                commit.messages.append(draft.index(message))
+                if self._history is not None and message.in_context and message.context_id == MAIN_CONTEXT:
+                    self._history.append(message)
+            elif payload == "message_context_changed":
+                # Rare: read the history again where it is needed next.
+                self._history = None
+            content = event.SerializeToString()
+            entries.append(LogEntry(seq, event.run_id, kind, content, closes))
+            commit.events.append(EventRow(seq, event.run_id, kind, content))
+        commit.updated_us = self.updated_us = microseconds(draft.now)
+        return entries
+
+    def _settled(self, done: asyncio.Future[None], draft: Draft, entries: list[LogEntry]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            for call in draft.on_durable:
+                call()
+            self.log.publish(entries)
+            if self._on_published is not None:
+                self._on_published(self, [event for event, _ in draft.events])
+        self.unpin()
+
+    async def history(self) -> Sequence[content_pb2.Message]:
+        """The messages in the main context, in order: the live list. Read once, then kept while there is work."""
+        async with self._history_loading:
+            while self._history is None:
+                before = self._next_seq
+                rows = await self._store.read_context(self.tenant, self.session_id, MAIN_CONTEXT)
+                if self._next_seq != before or self.log.published_seq + 1 != before:
+                    # Something was handed over meanwhile, or is on its way: read again once it is durable.
+                    await self._store.commit(Commit(self.tenant, self.session_id))
+                    if self._next_seq != before:
+                        continue
+                    rows = await self._store.read_context(self.tenant, self.session_id, MAIN_CONTEXT)
+                    if self._next_seq != before:
+                        continue
+                self._history = [event_pb2.Event.FromString(row.payload).message_committed.message for row in rows]
+        return self._history
+
+    async def fetch(self, after_seq: int, limit: int) -> Sequence[EventRow]:
+        """Events of the log from the store, for readers."""
+        return await self._store.read_events(self.tenant, self.session_id, after_seq=after_seq, limit=limit)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it takes runs."""
+        return self.state == SessionState.ACTIVE

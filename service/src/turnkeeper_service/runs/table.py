@@ -1,0 +1,97 @@
+"""The sessions in memory. One object per session; idle ones are let go, a bounded number of them late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+from turnkeeper_service.errors import session_not_found
+from turnkeeper_service.store.base import SessionRow, SessionState, Store
+
+from .session import Session
+
+Key = tuple[str, str]
+WARM_SESSIONS = 1024
+"""Idle sessions kept for their next call; beyond it the one idle longest is let go."""
+
+
+class SessionTable:
+    """Finds sessions, reading each from the store at most once at a time."""
+
+    def __init__(self, store: Store, make: Callable[[SessionRow], Session], warm: int = WARM_SESSIONS) -> None:
+        self._store = store
+        self._make = make
+        self._warm = warm
+        self._sessions: dict[Key, Session] = {}
+        self._idle: OrderedDict[Key, Session] = OrderedDict()
+        self._loading: dict[Key, asyncio.Future[Session | None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._sessions.values()))
+
+    def get(self, key: Key) -> Session | None:
+        """The session if it is in memory."""
+        return self._sessions.get(key)
+
+    def put(self, session: Session) -> None:
+        """Add a session that was just created or read."""
+        self._sessions[session.key] = session
+        if session.is_idle:
+            self.idle(session)
+
+    def drop(self, session: Session) -> None:
+        """Remove a session that is deleted."""
+        self._sessions.pop(session.key, None)
+        self._idle.pop(session.key, None)
+
+    @asynccontextmanager
+    async def pin(self, tenant: str, session_id: str) -> AsyncIterator[Session]:
+        """The session, kept in memory inside the context. Raises Refused SESSION_NOT_FOUND."""
+        session = await self._find((tenant, session_id))
+        session.pin()
+        try:
+            yield session
+        finally:
+            session.unpin()
+
+    async def _find(self, key: Key) -> Session:
+        session = self._sessions.get(key)
+        if session is None:
+            loading = self._loading.get(key)
+            if loading is None:
+                loading = asyncio.ensure_future(self._load(key))
+                self._loading[key] = loading
+                loading.add_done_callback(lambda _: self._loading.pop(key, None))
+            session = await asyncio.shield(loading)
+            if session is None:
+                raise session_not_found(key[1])
+            # Let go between its load and now; nothing was written in between.
+            session = self._sessions.setdefault(key, session)
+        self._idle.pop(key, None)
+        return session
+
+    async def _load(self, key: Key) -> Session | None:
+        row = await self._store.get_session(*key)
+        if row is None or row.state == SessionState.DELETED:
+            return None
+        session = self._sessions.get(key)
+        if session is None:
+            session = self._make(row)
+            self.put(session)
+        return session
+
+    def idle(self, session: Session) -> None:
+        """Take note that nothing needs a session for now."""
+        if self._sessions.get(session.key) is not session:
+            return
+        self._idle[session.key] = session
+        self._idle.move_to_end(session.key)
+        while len(self._idle) > self._warm:
+            key, oldest = self._idle.popitem(last=False)
+            if oldest.is_idle:
+                del self._sessions[key]

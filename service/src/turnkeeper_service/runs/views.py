@@ -1,0 +1,160 @@
+"""Sessions and runs as callers see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from turnkeeper.v1 import event_pb2, run_service_pb2, session_service_pb2
+from turnkeeper_service.clock import Clock
+from turnkeeper_service.store.base import RunRow, RunState, SessionState
+
+from .run import Run
+from .scheduler import Snapshot
+from .session import Session
+
+FINISHED = run_service_pb2.RUN_STATE_FINISHED
+
+
+def session_view(session: Session, snapshot: Snapshot | None) -> session_service_pb2.Session:
+    """A session."""
+    view = session_service_pb2.Session(
+        session_id=session.session_id,
+        settings=session.settings,
+        state=session_service_pb2.SESSION_STATE_ACTIVE
+        if session.state == SessionState.ACTIVE
+        else session_service_pb2.SESSION_STATE_DELETING,
+        last_seq=session.log.published_seq,
+        usage=session.usage,
+        is_busy=bool(session.runs),
+    )
+    view.create_time.FromMicroseconds(session.created_us)
+    view.update_time.FromMicroseconds(session.updated_us)
+    if snapshot is not None:
+        if snapshot.open is not None:
+            view.open_run_id = snapshot.open.run.run_id
+        view.queued_runs = len(snapshot.line)
+    return view
+
+
+def _state(run: Run, snapshot: Snapshot | None) -> run_service_pb2.RunState.ValueType:
+    if run.state == RunState.FINISHED:
+        return FINISHED
+    if run.state == RunState.STARTED:
+        return run_service_pb2.RUN_STATE_RUNNING
+    if snapshot is not None and snapshot.open is not None and snapshot.open.run.run_id == run.run_id:
+        return run_service_pb2.RUN_STATE_WAITING
+    return run_service_pb2.RUN_STATE_QUEUED
+
+
+def _position(run: Run, snapshot: Snapshot | None) -> int:
+    """Runs ahead of a queued run."""
+    if snapshot is None or run.state != RunState.QUEUED:
+        return 0
+    if snapshot.open is not None and snapshot.open.run.run_id == run.run_id:
+        return 0
+    ahead = sum(1 for one in snapshot.line if one.run.sequence < run.sequence and one.cancel is None)
+    return ahead + (snapshot.open is not None)
+
+
+def receipt_of_run(run: Run, snapshot: Snapshot | None, *, is_replay: bool) -> run_service_pb2.RunReceipt:
+    """The receipt of a run that is in memory, with its state now."""
+    receipt = run_service_pb2.RunReceipt(
+        run_id=run.run_id,
+        session_id=run.session.session_id,
+        accept_sequence=run.sequence,
+        state=_state(run, snapshot),
+        position=_position(run, snapshot) if is_replay else run.position,
+        steers_run_id=run.steers or "",
+        replaced_run_ids=run.replaced,
+        is_replay=is_replay,
+        accepted_seq=run.accepted_seq,
+    )
+    if run.finished.done() and not run.finished.cancelled() and run.finished.exception() is None:
+        receipt.outcome.CopyFrom(run.finished.result())
+    return receipt
+
+
+def receipt_of_row(row: RunRow) -> run_service_pb2.RunReceipt:
+    """The receipt of a run that is over."""
+    receipt = run_service_pb2.RunReceipt(
+        run_id=row.run_id,
+        session_id=row.session_id,
+        accept_sequence=row.accept_sequence,
+        state=FINISHED if row.state == RunState.FINISHED else run_service_pb2.RUN_STATE_QUEUED,
+        steers_run_id=row.steers or "",
+        is_replay=True,
+        accepted_seq=int(row.details.decode().partition("\n")[0] or 0),
+    )
+    if row.outcome is not None:
+        receipt.outcome.ParseFromString(row.outcome)
+    return receipt
+
+
+def run_of_row(row: RunRow) -> run_service_pb2.Run:
+    """A run that is over."""
+    view = run_service_pb2.Run(
+        run_id=row.run_id,
+        session_id=row.session_id,
+        kind=cast("event_pb2.RunKind.ValueType", row.kind),
+        delivery=cast("event_pb2.Delivery.ValueType", row.delivery),
+        accept_sequence=row.accept_sequence,
+        state=FINISHED if row.state == RunState.FINISHED else run_service_pb2.RUN_STATE_QUEUED,
+        steers_run_id=row.steers or "",
+    )
+    view.create_time.FromMicroseconds(row.created_us)
+    if row.started_us is not None:
+        view.start_time.FromMicroseconds(row.started_us)
+    if row.finished_us is not None:
+        view.finish_time.FromMicroseconds(row.finished_us)
+    if row.outcome is not None:
+        view.outcome.ParseFromString(row.outcome)
+    if row.cancel is not None:
+        view.cancel.ParseFromString(row.cancel)
+    return view
+
+
+def run_view(run: Run, snapshot: Snapshot | None) -> run_service_pb2.Run:
+    """A run that is in memory, without its holds."""
+    view = run_service_pb2.Run(
+        run_id=run.run_id,
+        session_id=run.session.session_id,
+        kind=run.kind,
+        delivery=run.delivery,
+        accept_sequence=run.sequence,
+        state=_state(run, snapshot),
+        position=_position(run, snapshot),
+        steers_run_id=run.steers or "",
+        cancel=run.cancel,
+    )
+    view.create_time.FromMicroseconds(run.created_us)
+    if run.started_us is not None:
+        view.start_time.FromMicroseconds(run.started_us)
+    return view
+
+
+def holds_of(run: Run, snapshot: Snapshot | None, clock: Clock) -> Iterator[run_service_pb2.Hold]:
+    """Why a run is not over: every reason, with its age (promise 11)."""
+    since_accept = clock.time() - run.created_us / 1e6
+    state = _state(run, snapshot)
+    if state == run_service_pb2.RUN_STATE_RUNNING:
+        yield _hold("turn", clock.time() - (run.started_us or run.created_us) / 1e6, "")
+        if run.turn is not None:
+            yield _hold(run.turn.label, clock.monotonic() - run.turn.since, run.turn.plan.model)
+    elif state == run_service_pb2.RUN_STATE_WAITING:
+        yield _hold("permit", since_accept, "")
+    elif not run.is_dispatched:
+        yield _hold("reservation", since_accept, "")
+    else:
+        ahead = snapshot.open.run.run_id if snapshot is not None and snapshot.open is not None else ""
+        if not ahead and snapshot is not None and snapshot.line:
+            ahead = snapshot.line[0].run.run_id
+        yield _hold("queue", since_accept, ahead)
+    if run.cancel is not None:
+        yield _hold("cancelling", 0.0, run.cancel.actor)
+
+
+def _hold(label: str, age: float, detail: str) -> run_service_pb2.Hold:
+    hold = run_service_pb2.Hold(label=label, detail=detail)
+    hold.age.FromNanoseconds(max(0, int(age * 1e9)))
+    return hold

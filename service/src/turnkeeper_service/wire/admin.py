@@ -1,0 +1,119 @@
+"""AdminService: what operators see and do, over all tenants."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from turnkeeper.v1 import admin_service_pb2 as pb
+from turnkeeper.v1 import run_service_pb2
+from turnkeeper_service.clock import Clock
+from turnkeeper_service.principal import Role
+from turnkeeper_service.runs.runs import Runs
+
+from .call import Call
+from .pages import number, page_size, to_token
+from .streams import Streams
+from .validate import require_id
+
+ROLES: Mapping[str, Role] = {"Drain": "admin", "GetStats": "admin", "ListActiveTurns": "admin", "CancelAll": "admin"}
+
+
+class Process(Protocol):
+    """The process as operators see it."""
+
+    version: str
+    started_at: float
+
+    def begin_drain(self, timeout: float | None) -> None:
+        """Begin to go away; returns at once."""
+        ...
+
+    def commits(self) -> tuple[int, int]:
+        """(made, not durable yet)."""
+        ...
+
+
+class AdminServicer:
+    """The whole server."""
+
+    def __init__(self, runs: Runs, streams: Streams, process: Process, clock: Clock) -> None:
+        self._runs = runs
+        self._streams = streams
+        self._process = process
+        self._clock = clock
+
+    def methods(self) -> Mapping[str, Callable[..., Any]]:
+        """The methods that are implemented."""
+        return {
+            "Drain": self.drain,
+            "GetStats": self.stats,
+            "ListActiveTurns": self.active_turns,
+            "CancelAll": self.cancel_all,
+        }
+
+    async def drain(self, request: pb.DrainRequest, call: Call) -> pb.DrainResponse:
+        """Drain."""
+        timeout = request.timeout.seconds + request.timeout.nanos / 1e9 if request.HasField("timeout") else None
+        running = self._runs.stats().running_turns
+        self._process.begin_drain(timeout)
+        return pb.DrainResponse(num_running_turns=running)
+
+    async def stats(self, request: pb.GetStatsRequest, call: Call) -> pb.GetStatsResponse:
+        """GetStats."""
+        core = self._runs.stats()
+        made, pending = self._process.commits()
+        response = pb.GetStatsResponse(
+            version=self._process.version,
+            epoch=self._runs.epoch,
+            num_busy_sessions=core.sessions,
+            num_open_runs=core.open_runs,
+            num_running_turns=core.running_turns,
+            num_waiting_turns=core.waiting_turns,
+            num_streams=len(self._streams),
+            num_commits=made,
+            num_pending_commits=pending,
+            num_runs_finished=self._runs.line.finished_by_status,
+            rss_bytes=_rss_bytes(),
+            num_detached=self._runs.line.num_detached,
+            is_draining=self._runs.line.is_draining,
+        )
+        response.start_time.FromNanoseconds(int(self._process.started_at * 1e9))
+        return response
+
+    async def active_turns(self, request: pb.ListActiveTurnsRequest, call: Call) -> pb.ListActiveTurnsResponse:
+        """ListActiveTurns."""
+        query = ("turns", request.tenant)
+        after = number(request.page_token, *query)
+        limit = page_size(request.page_size)
+        response = pb.ListActiveTurnsResponse()
+        active = sorted(self._runs.line.active(request.tenant), key=lambda run: run.sequence)
+        page = [run for run in active if run.sequence > after][: limit + 1]
+        for run in page[:limit]:
+            view = await self._runs.get_run(run.session.tenant, run.run_id)
+            if view.state == run_service_pb2.RUN_STATE_FINISHED:
+                continue
+            turn = response.turns.add(tenant=run.session.tenant, session_id=view.session_id, run_id=view.run_id)
+            if run.turn is not None:
+                turn.turn_id = run.turn.plan.turn_id
+            if view.holds:
+                turn.age.CopyFrom(view.holds[0].age)
+                turn.label = view.holds[-1].label
+        if len(page) > limit:
+            response.next_page_token = to_token(str(page[limit - 1].sequence), *query)
+        return response
+
+    async def cancel_all(self, request: pb.CancelAllRequest, call: Call) -> pb.CancelAllResponse:
+        """CancelAll."""
+        if request.tenant:
+            require_id("tenant", request.tenant)
+        return pb.CancelAllResponse(num_covered=await self._runs.cancel_all(request.tenant, call.actor, request.mode))
+
+
+def _rss_bytes() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

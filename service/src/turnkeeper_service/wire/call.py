@@ -1,0 +1,171 @@
+"""One call: who makes it, until when, and how its answers leave.
+
+Handlers are made from the service descriptors. Responses may be messages or bytes that are one already: events go from
+the store to the stream without being parsed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from turnkeeper_service.errors import Reason, Refused, store_unavailable
+from turnkeeper_service.metrics import GrpcType
+from turnkeeper_service.principal import Authenticator, Principal, Role
+from turnkeeper_service.store.base import StoreError
+from turnkeeper_service.tls import peer_names
+
+from .status import code_of, reason_name, trailing_metadata
+
+log = structlog.get_logger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Malformed:
+    """A request whose bytes are not its message."""
+
+
+class RpcEnd(Protocol):
+    """Who is told how a call ended."""
+
+    def ended(self, code: str) -> None:
+        """It ended with this code."""
+        ...
+
+
+class RpcObserver(Protocol):
+    """Who counts calls."""
+
+    def rpc(self, kind: GrpcType, service: str, method: str) -> RpcEnd:
+        """A call begins."""
+        ...
+
+
+class Call:
+    """One call in progress."""
+
+    def __init__(self, context: Context, principal: Principal) -> None:
+        self._context = context
+        self.principal = principal
+        self.tenant = principal.tenant
+        self.actor = principal.name
+
+    async def write(self, response: Message | bytes) -> None:
+        """Send one response of a stream; waits while the reader is behind."""
+        await self._context.write(response)
+
+
+Unary = Callable[[Any, Call], Awaitable[Message]]
+ServerStream = Callable[[Any, Call], Awaitable[None]]
+Bidirectional = Callable[[AsyncIterator[Any], Call], Awaitable[None]]
+
+
+def not_implemented(method: str) -> Refused:
+    """The method exists in the contract and not yet in this server."""
+    return Refused(Reason.ERROR_REASON_NOT_IMPLEMENTED, f"{method} is not implemented yet", metadata={"method": method})
+
+
+def malformed() -> Refused:
+    """The bytes of a request are not its message."""
+    return Refused(Reason.ERROR_REASON_INVALID_FIELD, "the request is not a message of its type")
+
+
+class Gatekeeper:
+    """Makes handlers that authenticate, check rights and deadline, and turn refusals into statuses."""
+
+    def __init__(self, authenticator: Authenticator, observer: RpcObserver | None = None) -> None:
+        self._authenticator = authenticator
+        self._observer = observer
+
+    def handlers(
+        self, service: ServiceDescriptor, methods: Mapping[str, Callable[..., Any]], roles: Mapping[str, Role]
+    ) -> grpc.GenericRpcHandler:
+        """All handlers of a service. A method that is not in ``methods`` answers UNIMPLEMENTED."""
+        made = {
+            method.name: self._handler(service, method, methods.get(method.name), roles[method.name])
+            for method in service.methods
+        }
+        return grpc.method_handlers_generic_handler(service.full_name, made)
+
+    def _handler(
+        self, service: ServiceDescriptor, method: MethodDescriptor, run: Callable[..., Any] | None, role: Role
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        name = f"{service.name}.{method.name}"
+        kind: GrpcType = "unary"
+        if method.server_streaming:
+            kind = "bidi_stream" if method.client_streaming else "server_stream"
+
+        async def serve(request: Any, context: Context) -> Any:
+            seen = self._observer.rpc(kind, service.full_name, method.name) if self._observer else None
+            code = grpc.StatusCode.OK
+            try:
+                call = self._enter(context, role)
+                if run is None:
+                    raise not_implemented(name)
+                if isinstance(request, Malformed):
+                    raise malformed()
+                return await run(request, call)
+            except Refused as refused:
+                code = code_of(refused.reason)
+                log.info("call refused", method=name, reason=reason_name(refused.reason))
+                await context.abort(code, refused.message, trailing_metadata(refused))
+            except asyncio.CancelledError:
+                code = grpc.StatusCode.CANCELLED
+                raise
+            except grpc.aio.AbortError:
+                raise
+            except StoreError:
+                lost = store_unavailable()
+                code = code_of(lost.reason)
+                await context.abort(code, lost.message, trailing_metadata(lost))
+            except Exception:
+                code = grpc.StatusCode.INTERNAL
+                log.exception("call failed by a fault", method=name)
+                await context.abort(code, "internal error")
+            finally:
+                if seen is not None:
+                    seen.ended(code.name)
+
+        make = {
+            "unary": grpc.unary_unary_rpc_method_handler,
+            "server_stream": grpc.unary_stream_rpc_method_handler,
+            "bidi_stream": grpc.stream_stream_rpc_method_handler,
+        }[kind]
+        handler: grpc.RpcMethodHandler[Any, Any] = make(
+            serve, request_deserializer=_deserializer(method), response_serializer=_serialize
+        )
+        return handler
+
+    def _enter(self, context: Context, role: Role) -> Call:
+        metadata = context.invocation_metadata() or ()
+        principal = self._authenticator.authenticate(metadata, peer_names(context.auth_context() or {}))
+        principal.require(role)
+        remaining = context.time_remaining()
+        if remaining is not None and remaining <= 0:
+            raise Refused(Reason.ERROR_REASON_DEADLINE_PASSED, "the call's deadline has passed")
+        return Call(context, principal)
+
+
+def _deserializer(method: MethodDescriptor) -> Callable[[bytes], Message | Malformed]:
+    message_class = GetMessageClass(method.input_type)
+
+    def deserialize(content: bytes) -> Message | Malformed:
+        try:
+            return message_class.FromString(content)
+        except DecodeError:
+            return Malformed()
+
+    return deserialize
+
+
+def _serialize(response: Message | bytes) -> bytes:
+    return response if isinstance(response, bytes) else response.SerializeToString()

@@ -1,0 +1,192 @@
+"""Converse: one session both ways, for as long as the client likes.
+
+Two tasks of one group: one takes frames, one writes what is new. A bad frame is answered and the stream goes on; frames
+are carried out in the order they came, so accept order is frame order; only a cancel that waits is set aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from turnkeeper.v1 import run_service_pb2 as pb
+from turnkeeper_service.errors import Reason, Refused, invalid
+from turnkeeper_service.events.log import LogEntry
+from turnkeeper_service.events.reader import Reader
+from turnkeeper_service.runs.run import Run
+from turnkeeper_service.runs.runs import Runs
+from turnkeeper_service.runs.session import Session
+from turnkeeper_service.store.base import StoreError
+
+from .call import Call, Malformed, malformed, not_implemented
+from .requests import RUN_FINISHED, check_cancel, read_filter
+from .status import frame_error
+from .streams import Streams, positions_of, start_of, until_cancelled
+from .validate import Validator, require_id
+
+Frames = AsyncIterator["pb.ConverseRequest | Malformed"]
+MAX_FRAME_ID = 128
+
+
+class Conversation:
+    """One Converse stream."""
+
+    def __init__(self, runs: Runs, validator: Validator, streams: Streams, call: Call) -> None:
+        self._runs = runs
+        self._validator = validator
+        self._streams = streams
+        self._call = call
+        self._submitted: dict[str, Run] = {}
+        self._is_half_closed = False
+        self._waits: set[asyncio.Task[None]] = set()
+
+    async def serve(self, frames: Frames) -> None:
+        """Serve the stream to its end. Raises Refused where it cannot even be opened."""
+        first = await anext(aiter(frames), None)
+        if not isinstance(first, pb.ConverseRequest) or first.WhichOneof("frame") != "open":
+            raise Refused(Reason.ERROR_REASON_FIRST_FRAME_NOT_OPEN, "the first frame has to open the stream")
+        opening = first.open
+        session_id = require_id("open.session_id", opening.session_id)
+        filter_ = read_filter(opening.filter)
+        await self._create(session_id, opening)
+        is_over = False
+        async with self._runs.table.pin(self._call.tenant, session_id) as session:
+            self._runs.watched_by(session, self._call.actor)
+            after = start_of(session, opening.after_seq if opening.HasField("after_seq") else None)
+            reader = self._runs.reader(
+                session, after, positions=positions_of(list(opening.positions)), filter_=filter_, on_entry=self._seen
+            )
+            view = await self._runs.get_session(self._call.tenant, session_id)
+            receipt = pb.Receipt(frame_id=first.frame_id, open=pb.OpenReceipt(session=view, seq=after))
+            await reader.inject(pb.StreamItem(receipt=receipt).SerializeToString())
+            taking = asyncio.get_running_loop().create_task(self._take(frames, session, reader), name="converse frames")
+            try:
+                await self._streams.pump(reader, self._call)
+                is_over = True
+            finally:
+                await until_cancelled(taking)
+                for wait in list(self._waits):
+                    await until_cancelled(wait)
+                if not is_over:
+                    for run in self._submitted.values():
+                        self._runs.submitter_lost(run)
+
+    async def _create(self, session_id: str, opening: pb.OpenFrame) -> None:
+        """Make the session where the client wants it made and it is not there."""
+        if not opening.HasField("create_with"):
+            return
+        self._validator.settings(opening.create_with, "open.create_with.")
+        try:
+            await self._runs.create_session(self._call.tenant, session_id, opening.create_with)
+        except Refused as refused:
+            if refused.reason != Reason.ERROR_REASON_SESSION_EXISTS:
+                raise
+
+    def _seen(self, entry: LogEntry) -> bool:
+        """Every event of the stream: the last terminal of a half-closed stream ends it."""
+        if entry.kind == RUN_FINISHED:
+            self._submitted.pop(entry.run_id, None)
+            return self._is_half_closed and not self._submitted and not self._waits
+        return False
+
+    async def _take(self, frames: Frames, session: Session, reader: Reader) -> None:
+        async for frame in frames:
+            if isinstance(frame, Malformed):
+                await self._refuse(reader, "", malformed())
+                continue
+            try:
+                await self._carry_out(frame, session, reader)
+            except Refused as refused:
+                await self._refuse(reader, frame.frame_id[:MAX_FRAME_ID], refused)
+            except StoreError:
+                # The log ends for the same reason, and the stream with it.
+                return
+        self._is_half_closed = True
+        self._end_if_done(reader)
+
+    def _end_if_done(self, reader: Reader) -> None:
+        if self._is_half_closed and not self._submitted and not self._waits:
+            reader.finish()
+
+    @staticmethod
+    async def _refuse(reader: Reader, frame_id: str, refused: Refused) -> None:
+        await reader.inject(pb.StreamItem(error=frame_error(frame_id, refused)).SerializeToString())
+
+    async def _carry_out(self, frame: pb.ConverseRequest, session: Session, reader: Reader) -> None:
+        if len(frame.frame_id) > MAX_FRAME_ID:
+            raise invalid("frame_id", f"is longer than {MAX_FRAME_ID} characters")
+        receipt = pb.Receipt(frame_id=frame.frame_id)
+        match frame.WhichOneof("frame"):
+            case "submit":
+                receipt.run.CopyFrom(await self._submit(frame.submit, session))
+            case "cancel":
+                self._check_scope(frame.cancel, session)
+                if frame.cancel.wait:
+                    self._wait(frame, reader)
+                    return
+                receipt.cancel.CopyFrom(await self._runs.cancel(self._call.tenant, self._call.actor, frame.cancel))
+            case "clear_queue":
+                cleared = await self._runs.clear_queue(self._call.tenant, self._call.actor, session.session_id)
+                receipt.cancel.CopyFrom(cleared)
+            case "open":
+                if frame.open.session_id != session.session_id:
+                    raise _mismatch("open.session_id", session)
+                raise invalid("open", "the stream is open already")
+            case "offer_tools" | "tool_result" | "answer_approval" as kind:
+                raise not_implemented(f"the frame {kind}")
+            case _:
+                raise Refused(Reason.ERROR_REASON_UNKNOWN_FRAME, "the frame holds nothing that this server knows")
+        await reader.inject(pb.StreamItem(receipt=receipt).SerializeToString())
+
+    async def _submit(self, submission: pb.Submission, session: Session) -> pb.RunReceipt:
+        if submission.session_id not in ("", session.session_id):
+            raise _mismatch("submit.session_id", session)
+        submission.session_id = session.session_id
+        self._validator.submission(submission)
+        receipt, run = await self._runs.submit(self._call.tenant, self._call.actor, submission)
+        if run is not None and not run.finished.done():
+            self._submitted[run.run_id] = run
+        return receipt
+
+    @staticmethod
+    def _check_scope(cancel: pb.CancelRunsRequest, session: Session) -> None:
+        """A stream is one session: so are its cancels."""
+        if cancel.scope.WhichOneof("scope") is None:
+            cancel.scope.session_id = session.session_id
+        check_cancel(cancel)
+        scope = cancel.scope
+        match scope.WhichOneof("scope"):
+            case "session_id" if scope.session_id != session.session_id:
+                raise _mismatch("cancel.scope.session_id", session)
+            case "up_to" if scope.up_to.session_id != session.session_id:
+                raise _mismatch("cancel.scope.up_to.session_id", session)
+            case "tenant":
+                raise invalid("cancel.scope.tenant", "is not a scope of one session")
+            case "run_id":
+                if cancel.session_id not in ("", session.session_id):
+                    raise _mismatch("cancel.session_id", session)
+                cancel.session_id = session.session_id
+
+    def _wait(self, frame: pb.ConverseRequest, reader: Reader) -> None:
+        """Carry out a cancel that waits, beside the frames that follow."""
+        task = asyncio.get_running_loop().create_task(self._cancel(frame, reader), name="converse cancel")
+        self._waits.add(task)
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._waits.discard(task)
+            self._end_if_done(reader)
+
+        task.add_done_callback(ended)
+
+    async def _cancel(self, frame: pb.ConverseRequest, reader: Reader) -> None:
+        try:
+            done = await self._runs.cancel(self._call.tenant, self._call.actor, frame.cancel)
+        except Refused as refused:
+            await self._refuse(reader, frame.frame_id, refused)
+            return
+        receipt = pb.Receipt(frame_id=frame.frame_id, cancel=done)
+        await reader.inject(pb.StreamItem(receipt=receipt).SerializeToString())
+
+
+def _mismatch(path: str, session: Session) -> Refused:
+    return invalid(path, f"this stream is session {session.session_id!r}", reason=Reason.ERROR_REASON_SESSION_MISMATCH)

@@ -1,0 +1,52 @@
+"""Pages (AIP-158): opaque tokens that are good for the query that gave them and for no other."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+
+from turnkeeper_service.errors import Reason, Refused, invalid
+
+DEFAULT_PAGE = 50
+MAX_PAGE = 500
+MAX_PAGE_BYTES = 8 << 20
+"""A page ends early rather than being longer than a message may be."""
+
+
+def page_size(asked: int, default: int = DEFAULT_PAGE, most: int = MAX_PAGE) -> int:
+    """How many items a page has. Raises Refused for a negative size."""
+    if asked < 0:
+        raise invalid("page_size", "is negative")
+    return min(asked or default, most)
+
+
+def _digest(query: tuple[str, ...]) -> bytes:
+    return hashlib.sha256("\0".join(query).encode()).digest()[:9]
+
+
+def to_token(position: str, *query: str) -> str:
+    """The token of a position in a query's results; "" for the end."""
+    return base64.urlsafe_b64encode(_digest(query) + position.encode()).decode() if position else ""
+
+
+def from_token(token: str, *query: str) -> str:
+    """The position that a token of this query stands for; "" for the start. Raises Refused INVALID_PAGE_TOKEN."""
+    if not token:
+        return ""
+    try:
+        content = base64.b64decode(token.encode(), altchars=b"-_", validate=True)
+        position = content[9:].decode()
+    except (binascii.Error, UnicodeError):
+        content, position = b"", ""
+    if content[:9] != _digest(query) or not position:
+        raise invalid("page_token", "is not a token of this query", reason=Reason.ERROR_REASON_INVALID_PAGE_TOKEN)
+    return position
+
+
+def number(token: str, *query: str) -> int:
+    """The position as a number; 0 for the start. Raises Refused INVALID_PAGE_TOKEN."""
+    position = from_token(token, *query)
+    if position and not position.isdigit():
+        raise Refused(Reason.ERROR_REASON_INVALID_PAGE_TOKEN, "page_token: is not a token of this query")
+    return int(position or 0)

@@ -1,0 +1,104 @@
+"""SessionService: maps messages; the logic is in `runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from turnkeeper.v1 import session_service_pb2 as pb
+from turnkeeper_service.errors import invalid
+from turnkeeper_service.principal import Role
+from turnkeeper_service.runs.runs import Runs
+
+from .call import Call
+from .pages import MAX_PAGE_BYTES, from_token, number, page_size, to_token
+from .validate import Validator, require_id
+
+ROLES: Mapping[str, Role] = {
+    "CreateSession": "user",
+    "GetSession": "read",
+    "ListSessions": "read",
+    "UpdateSession": "user",
+    "DeleteSession": "user",
+    "ListMessages": "read",
+    "SummarizeSession": "user",
+    "ListOrphans": "read",
+    "ListApprovals": "read",
+    "AnswerApproval": "user",
+}
+
+
+class SessionServicer:
+    """Sessions of the caller's tenant."""
+
+    def __init__(self, runs: Runs, validator: Validator) -> None:
+        self._runs = runs
+        self._validator = validator
+
+    def methods(self) -> Mapping[str, Callable[..., Any]]:
+        """The methods that are implemented."""
+        return {
+            "CreateSession": self.create,
+            "GetSession": self.get,
+            "ListSessions": self.list,
+            "UpdateSession": self.update,
+            "DeleteSession": self.delete,
+            "ListMessages": self.messages,
+        }
+
+    async def create(self, request: pb.CreateSessionRequest, call: Call) -> pb.CreateSessionResponse:
+        """CreateSession."""
+        if request.session_id:
+            require_id("session_id", request.session_id)
+        self._validator.settings(request.settings)
+        session, is_replay = await self._runs.create_session(call.tenant, request.session_id, request.settings)
+        return pb.CreateSessionResponse(session=session, is_replay=is_replay)
+
+    async def get(self, request: pb.GetSessionRequest, call: Call) -> pb.GetSessionResponse:
+        """GetSession."""
+        session_id = require_id("session_id", request.session_id)
+        return pb.GetSessionResponse(session=await self._runs.get_session(call.tenant, session_id))
+
+    async def list(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
+        """ListSessions."""
+        query = ("sessions", call.tenant)
+        after = from_token(request.page_token, *query)
+        sessions, next_after = await self._runs.list_sessions(call.tenant, after, page_size(request.page_size))
+        return pb.ListSessionsResponse(sessions=sessions, next_page_token=to_token(next_after, *query))
+
+    async def update(self, request: pb.UpdateSessionRequest, call: Call) -> pb.UpdateSessionResponse:
+        """UpdateSession."""
+        session_id = require_id("session_id", request.session_id)
+        self._validator.settings(request.settings)
+        known = pb.SessionSettings.DESCRIPTOR.fields_by_name
+        paths = list(request.update_mask.paths) or [field.name for field, _ in request.settings.ListFields()]
+        for path in paths:
+            if path not in known:
+                raise invalid("update_mask", f"settings have no field {path[:64]!r}")
+        session = await self._runs.update_session(call.tenant, session_id, request.settings, paths)
+        return pb.UpdateSessionResponse(session=session)
+
+    async def delete(self, request: pb.DeleteSessionRequest, call: Call) -> pb.DeleteSessionResponse:
+        """DeleteSession."""
+        session_id = require_id("session_id", request.session_id)
+        await self._runs.delete_session(call.tenant, session_id, call.actor, force=request.force)
+        return pb.DeleteSessionResponse()
+
+    async def messages(self, request: pb.ListMessagesRequest, call: Call) -> pb.ListMessagesResponse:
+        """ListMessages."""
+        session_id = require_id("session_id", request.session_id)
+        context_id = "" if request.context_id == "*" else request.context_id or "main"
+        query = ("messages", call.tenant, session_id, context_id)
+        after = number(request.page_token, *query)
+        limit = page_size(request.page_size)
+        messages = await self._runs.list_messages(call.tenant, session_id, context_id, after, limit)
+        response = pb.ListMessagesResponse()
+        size = 0
+        for message in messages:
+            size += message.ByteSize()
+            if response.messages and size > MAX_PAGE_BYTES:
+                break
+            response.messages.append(message)
+        if len(response.messages) < len(messages) or len(messages) == limit:
+            response.next_page_token = to_token(str(response.messages[-1].seq), *query)
+        return response

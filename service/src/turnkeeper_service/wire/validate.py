@@ -1,0 +1,226 @@
+"""The shape of requests: one table of checks per message, all violations of a request in one answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from turnkeeper.v1 import content_pb2, error_pb2, event_pb2, run_service_pb2, session_service_pb2
+from turnkeeper_service.errors import Reason, Refused, Violation
+from turnkeeper_service.ids import is_id
+
+Submission = run_service_pb2.Submission
+MAX_LABELS = 64
+MAX_TITLE = 200
+MAX_STOPS = 16
+MAX_SECONDS = 366 * 86_400
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is wrong with a request."""
+
+    violations: list[Violation] = field(default_factory=list)
+    reason: error_pb2.ErrorReason.ValueType = Reason.ERROR_REASON_UNSPECIFIED
+
+    def add(
+        self,
+        path: str,
+        description: str,
+        reason: error_pb2.ErrorReason.ValueType = Reason.ERROR_REASON_INVALID_FIELD,
+    ) -> None:
+        """Note one violation; the first one names the reason."""
+        self.violations.append(Violation(path, description))
+        if not self.reason:
+            self.reason = reason
+
+    def refuse(self) -> None:
+        """Raise Refused if anything was found."""
+        if self.violations:
+            text = "; ".join(f"{one.field}: {one.description}" for one in self.violations)
+            raise Refused(self.reason, text, violations=self.violations)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Numbers that requests are held to, in bytes."""
+
+    max_prompt_bytes: int = 4 << 20
+    max_system_prompt_bytes: int = 1 << 20
+
+
+HasModel = Callable[[str], bool]
+
+
+class Validator:
+    """Checks requests against the bounds and the models of this server."""
+
+    def __init__(self, bounds: Bounds, has_model: HasModel) -> None:
+        self._bounds = bounds
+        self._has_model = has_model
+
+    def submission(self, message: Submission) -> None:
+        """Check a prompt. Raises Refused."""
+        found = Findings()
+        check_text(found, message)
+        check_id(found, "session_id", message.session_id)
+        if message.run_id:
+            check_id(found, "run_id", message.run_id)
+        self._prompt(found, message)
+        if message.delivery == event_pb2.DELIVERY_STEER:
+            for path in ("model", "parameters", "tool_choice", "output_schema_json", "max_steps", "pre_approved_tools"):
+                if is_set(message, path):
+                    found.add(path, "is not allowed with delivery STEER")
+        if message.model:
+            self._model(found, "model", message.model)
+        check_parameters(found, "parameters.", message.parameters)
+        if message.HasField("max_steps") and message.max_steps < 0:
+            found.add("max_steps", "is negative")
+        for path in ("start_timeout", "run_timeout"):
+            if message.HasField(path):  # type: ignore[arg-type]
+                check_duration(found, path, getattr(message, path))
+        if message.on_disconnect.HasField("cancel_after"):
+            check_duration(found, "on_disconnect.cancel_after", message.on_disconnect.cancel_after)
+        preconditions = message.preconditions
+        if preconditions.expected_open_run_id:
+            check_id(found, "preconditions.expected_open_run_id", preconditions.expected_open_run_id)
+        if preconditions.for_agent_id:
+            check_id(found, "preconditions.for_agent_id", preconditions.for_agent_id)
+        if preconditions.require_idle and preconditions.expected_open_run_id:
+            found.add("preconditions.expected_open_run_id", "contradicts require_idle")
+        found.refuse()
+
+    def _prompt(self, found: Findings, message: Submission) -> None:
+        size = 0
+        is_empty = True
+        for index, part in enumerate(message.prompt):
+            kind = part.WhichOneof("part")
+            size += part.ByteSize()
+            if kind == "text":
+                is_empty = is_empty and not part.text.text.strip()
+            elif kind == "media":
+                is_empty = False
+                if not part.media.mime_type:
+                    found.add(f"prompt[{index}].media.mime_type", "is missing")
+                if bool(part.media.data) == bool(part.media.uri):
+                    found.add(f"prompt[{index}].media", "has to have either data or a uri")
+                if part.media.uri and not part.media.uri.startswith("https://"):
+                    found.add(f"prompt[{index}].media.uri", "is not https")
+            else:
+                found.add(f"prompt[{index}]", "is neither text nor media")
+        if is_empty and not found.violations:
+            found.add("prompt", "has neither text nor media", Reason.ERROR_REASON_EMPTY_PROMPT)
+        if size > self._bounds.max_prompt_bytes:
+            found.add(
+                "prompt",
+                f"has {size} bytes; the most is {self._bounds.max_prompt_bytes}",
+                Reason.ERROR_REASON_PROMPT_TOO_LARGE,
+            )
+
+    def settings(self, message: session_service_pb2.SessionSettings, path: str = "settings.") -> None:
+        """Check a session's settings. Raises Refused."""
+        found = Findings()
+        check_text(found, message, path)
+        if len(message.title) > MAX_TITLE:
+            found.add(f"{path}title", f"is longer than {MAX_TITLE} characters")
+        if len(message.system_prompt.encode()) > self._bounds.max_system_prompt_bytes:
+            found.add(f"{path}system_prompt", f"is longer than {self._bounds.max_system_prompt_bytes} bytes")
+        for name in ("model", "small_model"):
+            model = getattr(message, name)
+            if model:
+                self._model(found, f"{path}{name}", model)
+        check_parameters(found, f"{path}parameters.", message.parameters)
+        if message.agent_id:
+            check_id(found, f"{path}agent_id", message.agent_id)
+        if message.HasField("max_steps") and message.max_steps < 0:
+            found.add(f"{path}max_steps", "is negative")
+        if message.HasField("run_timeout"):
+            check_duration(found, f"{path}run_timeout", message.run_timeout)
+        if len(message.labels) > MAX_LABELS:
+            found.add(f"{path}labels", f"has more than {MAX_LABELS} entries")
+        for key, value in message.labels.items():
+            if not is_id(key):
+                found.add(f"{path}labels", f"the key {key[:40]!r} is not an id")
+            if len(value.encode()) > 1024:
+                found.add(f"{path}labels[{key}]", "is longer than 1024 bytes")
+        found.refuse()
+
+    def _model(self, found: Findings, path: str, model: str) -> None:
+        if not self._has_model(model):
+            found.add(path, f"no provider has the model {model[:200]!r}", Reason.ERROR_REASON_UNKNOWN_MODEL)
+
+
+def is_set(message: Message, path: str) -> bool:
+    """Whether a field differs from its default."""
+    return any(descriptor.name == path for descriptor, _ in message.ListFields())
+
+
+def check_id(found: Findings, path: str, value: str) -> None:
+    """An id has to match the one shape of ids."""
+    if not is_id(value):
+        shown = "is missing" if not value else "is not 1 to 128 of the characters A-Z a-z 0-9 . _ : -"
+        found.add(path, shown, Reason.ERROR_REASON_INVALID_ID)
+
+
+def require_id(path: str, value: str) -> str:
+    """The id. Raises Refused INVALID_ID."""
+    found = Findings()
+    check_id(found, path, value)
+    found.refuse()
+    return value
+
+
+def check_duration(found: Findings, path: str, value: Duration) -> None:
+    """A duration has to be well formed, not negative, and not longer than a year."""
+    if value.seconds < 0 or not 0 <= value.nanos < 1_000_000_000 or value.seconds > MAX_SECONDS:
+        found.add(path, "is not a duration between 0 and a year")
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "max_output_tokens": (1, 2**31 - 1),
+    "temperature": (0, 2),
+    "top_p": (1e-9, 1),
+    "top_k": (1, 2**31 - 1),
+    "frequency_penalty": (-2, 2),
+    "presence_penalty": (-2, 2),
+}
+
+
+def check_parameters(found: Findings, path: str, parameters: content_pb2.ModelParameters) -> None:
+    """Parameters of model calls have to be in their ranges."""
+    for name, (least, most) in _RANGES.items():
+        if parameters.HasField(name):  # type: ignore[arg-type]
+            value = getattr(parameters, name)
+            if math.isnan(value) or not least <= value <= most:
+                found.add(f"{path}{name}", f"is not between {least:g} and {most:g}")
+    if len(parameters.stop) > MAX_STOPS:
+        found.add(f"{path}stop", f"has more than {MAX_STOPS} entries")
+    if any(not stop for stop in parameters.stop):
+        found.add(f"{path}stop", "has an empty entry")
+
+
+def check_text(found: Findings, message: Message, path: str = "") -> None:
+    """No text holds NUL, and no enum has a value that this server does not know, at any depth."""
+    for descriptor, value in message.ListFields():
+        name = f"{path}{descriptor.name}"
+        if descriptor.type == FieldDescriptor.TYPE_STRING:
+            texts = value if descriptor.is_repeated else [value]
+            if any("\0" in text for text in texts):
+                found.add(name, "holds a NUL character")
+        elif descriptor.type == FieldDescriptor.TYPE_ENUM and not descriptor.is_repeated:
+            if descriptor.enum_type is not None and value not in descriptor.enum_type.values_by_number:
+                found.add(name, f"the value {value} is not known")
+        elif descriptor.type == FieldDescriptor.TYPE_MESSAGE:
+            if descriptor.message_type is not None and descriptor.message_type.GetOptions().map_entry:
+                if any("\0" in str(key) or "\0" in str(item) for key, item in value.items()):
+                    found.add(name, "holds a NUL character")
+            elif descriptor.is_repeated:
+                for index, item in enumerate(value):
+                    check_text(found, item, f"{name}[{index}].")
+            else:
+                check_text(found, value, f"{name}.")

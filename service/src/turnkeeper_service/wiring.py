@@ -1,0 +1,76 @@
+"""What the parts of the server take from the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from turnkeeper_service.providers.options import ProviderOptions, Timeouts
+from turnkeeper_service.runs.line import RunOptions
+from turnkeeper_service.runs.scheduler import Limits
+from turnkeeper_service.settings import LimitSettings, ProviderSettings, Settings
+from turnkeeper_service.wire.server import ServerOptions
+
+
+def core_limits(limits: LimitSettings) -> Limits:
+    """Bounds of the core."""
+    return Limits(
+        queue_per_session=limits.max_queued_runs_per_session,
+        open_runs=limits.max_open_runs,
+        running_turns=limits.max_running_turns,
+        running_turns_per_tenant=limits.max_running_turns_per_tenant,
+    )
+
+
+def run_options(settings: Settings) -> RunOptions:
+    """What runs live by."""
+    limits, defaults = settings.limits, settings.defaults
+    return RunOptions(
+        default_model=defaults.model,
+        default_system_prompt=defaults.system_prompt,
+        max_steps=defaults.max_steps,
+        max_steered_steps=limits.max_steered_steps,
+        max_answer_bytes=limits.max_step_answer_bytes,
+        cancel_grace=defaults.cancel_grace_seconds,
+        stop_grace=defaults.stop_grace_seconds,
+        run_timeout=defaults.run_timeout_seconds,
+        max_tombstones=limits.max_tombstones_per_tenant,
+        partial_flush_interval=limits.partial_flush_interval_seconds,
+        partial_flush_bytes=limits.partial_flush_bytes,
+    )
+
+
+def server_options(settings: Settings) -> ServerOptions:
+    """What the gRPC server lives by."""
+    server = settings.server
+    age = server.max_connection_age_seconds
+    return ServerOptions(
+        max_message_bytes=server.max_message_bytes,
+        keepalive_time_ms=int(server.keepalive_time_seconds * 1000),
+        keepalive_timeout_ms=int(server.keepalive_timeout_seconds * 1000),
+        min_ping_interval_ms=int(server.keepalive_min_client_interval_seconds * 1000),
+        max_connection_age_ms=int(age * 1000) if age is not None else None,
+        max_connection_age_grace_ms=int(server.max_connection_age_grace_seconds * 1000),
+        has_reflection=server.reflection,
+    )
+
+
+def provider_options(name: str, settings: ProviderSettings) -> ProviderOptions:
+    """What one provider lives by."""
+    return ProviderOptions(
+        name=name,
+        format=settings.format,
+        base_url=settings.base_url,
+        api_key=settings.api_key.get_secret_value(),
+        headers={key: value.get_secret_value() for key, value in settings.headers.items()},
+        timeouts=Timeouts(
+            connect=settings.connect_timeout_seconds,
+            first_token=settings.first_token_timeout_seconds,
+            idle=settings.idle_timeout_seconds,
+            total=settings.total_timeout_seconds,
+        ),
+        max_tokens_field=settings.max_tokens_field,
+        is_usage_requested=settings.is_usage_requested,
+        default_max_output_tokens=settings.default_max_output_tokens,
+        is_cache_marked=settings.is_cache_marked,
+        script_root=settings.script_root or Path(),
+    )
