@@ -1,8 +1,8 @@
 """What the writer executes, as driver SQL.
 
 By the driver's cursor, not SQLAlchemy's `exec_driver_sql`: that adds 4 to 5 µs per statement and 10 µs per look-up
-(`bench/store.py` prints the former). A turn alone makes some ten commits of some six statements, so it would be 16 % of the
-1.7 ms that a turn may cost.
+(`bench/store.py` prints the former). A turn alone makes some ten commits of some six statements, so it would be 16 % of
+the 1.7 ms that a turn may cost.
 """
 
 from __future__ import annotations
