@@ -30,6 +30,8 @@ _PROGRESS = {
     PartKind.TEXT: ProgressKind.TEXT,
     PartKind.REASONING: ProgressKind.REASONING,
     PartKind.TOOL_CALL: ProgressKind.TOOL_INPUT,
+    # Whole from the start and only for its provider: it shows nothing while it grows.
+    PartKind.PROVIDER: ProgressKind.TEXT,
 }
 
 

@@ -1,0 +1,206 @@
+"""A real server on a real port, inside the test: with gates to hold its runs and the provider's answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.rpc import error_details_pb2, status_pb2
+
+from turnkeeper.v1 import (
+    admin_service_pb2_grpc,
+    content_pb2,
+    event_pb2,
+    run_service_pb2,
+    run_service_pb2_grpc,
+    session_service_pb2,
+    session_service_pb2_grpc,
+)
+from turnkeeper_service.app import Server
+from turnkeeper_service.clock import Clock
+from turnkeeper_service.providers.gates import Gates
+from turnkeeper_service.settings import Settings
+from turnkeeper_service.store.base import Store
+
+LIMIT = 10.0
+"""Seconds after which a wait of a test is a hang. Nothing that passes ever takes this long."""
+
+
+class Places:
+    """Checkpoints of a test: holds chosen runs at ``dispatch`` or ``turn`` until they are released."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str], asyncio.Event] = {}
+        self._reached: dict[tuple[str, str], asyncio.Event] = {}
+
+    def hold(self, place: str, run_id: str) -> None:
+        """Hold this run when it reaches the place."""
+        self._held[(place, run_id)] = asyncio.Event()
+
+    def release(self, place: str, run_id: str) -> None:
+        """Let it go on, now or when it comes."""
+        self._held[(place, run_id)].set()
+
+    async def reached(self, place: str, run_id: str) -> None:
+        """Wait until a held run is there."""
+        async with asyncio.timeout(LIMIT):
+            await self._reached.setdefault((place, run_id), asyncio.Event()).wait()
+
+    def reach(self, place: str, run_id: str) -> Coroutine[Any, Any, None] | None:
+        """Called by the server."""
+        event = self._held.get((place, run_id))
+        if event is None or event.is_set():
+            return None
+        self._reached.setdefault((place, run_id), asyncio.Event()).set()
+        return _wait(event)
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def prompt(text: str) -> list[content_pb2.Part]:
+    """A prompt of one text."""
+    return [content_pb2.Part(text=content_pb2.Text(text=text))]
+
+
+def submission(session_id: str, text: str = "hello", run_id: str = "", **fields: Any) -> run_service_pb2.Submission:
+    """A submission of one text."""
+    return run_service_pb2.Submission(session_id=session_id, run_id=run_id, prompt=prompt(text), **fields)
+
+
+class Harness:
+    """The server, and stubs that talk to it over its port."""
+
+    def __init__(self, server: Server, channel: grpc.aio.Channel, gates: Gates, places: Places) -> None:
+        self.server = server
+        self.channel = channel
+        self.gates = gates
+        self.places = places
+        self.sessions: Any = session_service_pb2_grpc.SessionServiceStub(channel)
+        self.runs: Any = run_service_pb2_grpc.RunServiceStub(channel)
+        self.admin: Any = admin_service_pb2_grpc.AdminServiceStub(channel)
+
+    async def session(self, session_id: str, **settings: Any) -> session_service_pb2.Session:
+        """Create a session."""
+        request = session_service_pb2.CreateSessionRequest(
+            session_id=session_id, settings=session_service_pb2.SessionSettings(**settings)
+        )
+        response: session_service_pb2.CreateSessionResponse = await self.sessions.CreateSession(request)
+        return response.session
+
+    async def submit(
+        self, session_id: str, text: str = "hello", run_id: str = "", **fields: Any
+    ) -> run_service_pb2.RunReceipt:
+        """Submit a prompt."""
+        request = run_service_pb2.SubmitRunRequest(submission=submission(session_id, text, run_id, **fields))
+        response: run_service_pb2.SubmitRunResponse = await self.runs.SubmitRun(request)
+        return response.receipt
+
+    async def cancel(self, session_id: str = "", run_id: str = "", **fields: Any) -> run_service_pb2.CancelReceipt:
+        """Cancel a session's runs or one run."""
+        scope = run_service_pb2.CancelScope()
+        if run_id:
+            scope.run_id = run_id
+        else:
+            scope.session_id = session_id
+        request = run_service_pb2.CancelRunsRequest(scope=scope, **fields)
+        response: run_service_pb2.CancelRunsResponse = await self.runs.CancelRuns(request)
+        return response.receipt
+
+    async def run_view(self, run_id: str) -> run_service_pb2.Run:
+        """A run as GetRun shows it."""
+        response: run_service_pb2.GetRunResponse = await self.runs.GetRun(run_service_pb2.GetRunRequest(run_id=run_id))
+        return response.run
+
+    async def messages(self, session_id: str) -> list[content_pb2.Message]:
+        """All messages of a session's main context."""
+        request = session_service_pb2.ListMessagesRequest(session_id=session_id, page_size=500)
+        response: session_service_pb2.ListMessagesResponse = await self.sessions.ListMessages(request)
+        return list(response.messages)
+
+    async def history(self, session_id: str) -> list[event_pb2.Event]:
+        """All durable events of a session up to now."""
+        request = run_service_pb2.WatchSessionRequest(session_id=session_id, after_seq=0, is_history_only=True)
+        request.filter.without_deltas = True
+        return [item.item.event async for item in self.runs.WatchSession(request) if item.item.HasField("event")]
+
+    async def terminals(self, session_id: str, run_ids: Iterable[str]) -> dict[str, event_pb2.Outcome]:
+        """Wait for the terminals of these runs; in the order in which they came. Fails if one comes twice."""
+        wanted = set(run_ids)
+        found: dict[str, event_pb2.Outcome] = {}
+        request = run_service_pb2.WatchSessionRequest(session_id=session_id, after_seq=0)
+        async with asyncio.timeout(LIMIT):
+            stream = self.runs.WatchSession(request)
+            async for response in stream:
+                event = response.item.event
+                if event.HasField("run_finished"):
+                    assert event.run_id not in found, f"{event.run_id} has two terminals"
+                    found[event.run_id] = event.run_finished.outcome
+                    if wanted <= found.keys():
+                        break
+            stream.cancel()
+        return {run_id: outcome for run_id, outcome in found.items() if run_id in wanted}
+
+    def snapshot(self, session_id: str, tenant: str = "default") -> Any:
+        """The core's view of a session, None where it has no work."""
+        return self.server.runs.line.core.snapshot((tenant, session_id))
+
+
+def load_settings(data_dir: Path, **overrides: str) -> Settings:
+    """Settings of a test server; ``server__drain_timeout_seconds="5"`` sets a key."""
+    values = {
+        "server.data_dir": str(data_dir),
+        "server.grpc_address": "127.0.0.1:0",
+        "server.http_address": "127.0.0.1:0",
+    }
+    values.update({key.replace("__", "."): value for key, value in overrides.items()})
+    return Settings.load({"HOME": str(data_dir)}, values, cwd=data_dir)
+
+
+@asynccontextmanager
+async def serving(
+    data_dir: Path,
+    *,
+    clock: Clock | None = None,
+    store: Store | None = None,
+    settings: Settings | None = None,
+    **overrides: str,
+) -> AsyncIterator[Harness]:
+    """A server on a free port, closed at the end."""
+    gates, places = Gates(), Places()
+    server = Server(
+        settings or load_settings(data_dir, **overrides), clock=clock, gates=gates, checkpoints=places, store=store
+    )
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(server.grpc_address) as channel:
+            yield Harness(server, channel, gates, places)
+    finally:
+        await server.close()
+
+
+def details(error: grpc.aio.AioRpcError) -> dict[str, Any]:
+    """The google.rpc details of a refused call, by message name."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            status = status_pb2.Status.FromString(value)
+            found: dict[str, Any] = {}
+            for packed in status.details:
+                name = packed.type_url.rpartition(".")[2]
+                message = getattr(error_details_pb2, name)()
+                packed.Unpack(message)
+                found[name] = message
+            return found
+    return {}
+
+
+def reason(error: grpc.aio.AioRpcError) -> str:
+    """The ErrorInfo reason of a refused call."""
+    info = details(error).get("ErrorInfo")
+    return info.reason if info is not None else ""
