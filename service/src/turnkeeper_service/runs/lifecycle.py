@@ -148,7 +148,7 @@ class SessionLifecycle:
                 reason=event_pb2.OUTCOME_REASON_SESSION_DELETED, actor=actor, mode=event_pb2.CANCEL_MODE_ABORT
             )
             while session.runs:
-                waiting = [run.finished for run in session.runs.values()]
+                waiting = [self._line.runs[(session.tenant, run_id)].finished for run_id in session.runs]
                 await self._canceller.cancel_session(session.tenant, session.session_id, request, wait=False)
                 await asyncio.wait(waiting)
             draft = session.draft()

@@ -115,7 +115,7 @@ class Line:
     def add(self, run: Run) -> None:
         """Take a run that the core has stamped."""
         self.runs[run.key] = run
-        run.session.runs[run.run_id] = run
+        run.session.runs.add(run.run_id)
 
     def remove(self, run: Run) -> None:
         """Let a run go: it is over, or its accept was never committed."""

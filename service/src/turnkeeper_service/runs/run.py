@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
 from turnkeeper_service.clock import Timer
@@ -13,8 +12,7 @@ from turnkeeper_service.engine.plan import Resume, TurnEnd
 from turnkeeper_service.engine.turn import FloorTurn
 from turnkeeper_service.store.base import RunRow, RunState
 
-if TYPE_CHECKING:
-    from .session import Session
+from .session import Session
 
 
 class Run:

@@ -242,7 +242,8 @@ class Runs:
 
     def watched_by(self, session: Session, principal: str) -> None:
         """A principal watches a session: its runs' disconnect policies stop."""
-        for run in session.runs.values():
+        for run_id in session.runs:
+            run = self.line.runs[(session.tenant, run_id)]
             if run.principal == principal:
                 run.stop_timer("disconnect")
 

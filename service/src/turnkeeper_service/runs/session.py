@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.clock import Clock, microseconds
 from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft
 from turnkeeper_service.events.log import LogEntry, OpenMessage, SessionLog
 from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState, Store
-
-if TYPE_CHECKING:
-    from .run import Run
 
 
 class Session:
@@ -42,8 +38,8 @@ class Session:
         self.settings = session_service_pb2.SessionSettings.FromString(row.settings)
         self.usage = content_pb2.RunUsage.FromString(row.usage)
         self.log = SessionLog(row.last_seq, on_growth)
-        self.runs: dict[str, Run] = {}
-        """Runs accepted and not over, by id."""
+        self.runs: set[str] = set()
+        """Ids of the runs that are accepted and not over."""
         self._pins = 0
         self._on_idle = on_idle
         self._next_seq = row.last_seq + 1
@@ -72,7 +68,7 @@ class Session:
 
     def remove_run(self, run_id: str) -> None:
         """Forget a run that is over."""
-        self.runs.pop(run_id, None)
+        self.runs.discard(run_id)
         self._idle()
 
     def _idle(self) -> None:
