@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 STOP_GRACE = 1.0
 """Seconds that streams have to hear why they end."""
-DAY_US = 86_400 * 1_000_000
+SWEEP_SECONDS = 3600.0
 
 
 class Server:
@@ -120,7 +120,7 @@ class Server:
                 self,
                 clock,
             )
-            await self._store.sweep(before_us=int(clock.time() * 1e6) - DAY_US)
+            await runs.sweep()
             recovered = await runs.recover()
             self._http = HttpStatus(settings.server.http_address, self._metrics, lambda: self._is_serving)
             host, port = await self._http.start()
@@ -144,6 +144,7 @@ class Server:
         self._tasks = [
             asyncio.create_task(self._streams.run(), name="heartbeats"),
             asyncio.create_task(self._watch_store(), name="store watch"),
+            asyncio.create_task(self._sweep(), name="sweep"),
         ]
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
@@ -172,6 +173,11 @@ class Server:
         self._fail(error)
         if self._wire is not None:
             await self._wire.set_serving(False)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._clock.sleep(SWEEP_SECONDS)
+            await self.runs.sweep()
 
     def commits(self) -> tuple[int, int]:
         """Commits made, and those not durable yet."""

@@ -24,6 +24,10 @@ class TaskOwner:
         """The names of the tasks that are held."""
         return [task.get_name() for task in self._tasks]
 
+    def fault(self, name: str, error: BaseException) -> None:
+        """Report a fault of something that nobody awaits."""
+        self._on_fault(name, error)
+
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start a task; it is held until it ends."""
         task = asyncio.get_running_loop().create_task(coroutine, name=name)

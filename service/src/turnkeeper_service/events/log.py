@@ -71,12 +71,6 @@ class OpenMessage:
         """Whether the store has partial text of it."""
         return any(part.flushed for part in self.parts)
 
-    def restart(self, attempt: int) -> None:
-        """Begin again from nothing; the discard of the attempt before has to be durable already."""
-        self.attempt = attempt
-        self.parts = []
-        self.num_bytes = 0
-
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
@@ -134,12 +128,11 @@ class SessionLog:
         self.wake()
 
     def open_message(self, message: OpenMessage) -> None:
-        """Show a message that begins; its deltas follow."""
-        self.open[message.message_id] = message
+        """Show a message that begins; its deltas follow.
 
-    def drop_message(self, message: OpenMessage) -> None:
-        """Forget an open message that will never be committed."""
-        self.open.pop(message.message_id, None)
+        A new attempt takes the place of the one before, whose discard has to be durable already (U-26).
+        """
+        self.open[message.message_id] = message
 
     def start_part(self, message: OpenMessage, kind: ProgressKind, tool_name: str = "") -> OpenPart:
         """Add a part to an open message."""

@@ -118,6 +118,7 @@ class Reader:
         self._given = dict(positions or {})
         self._follows: dict[str, _Follow] = {}
         self._wake = asyncio.Event()
+        self._error: BaseException | None = None
         self._injected: list[bytes] = []
         self._taken = asyncio.Event()
         self._is_beating = False
@@ -147,6 +148,11 @@ class Reader:
         self._injected.append(item)
         self._wake.set()
 
+    def abort(self, error: BaseException) -> None:
+        """Let the reading end with this error."""
+        self._error = error
+        self._wake.set()
+
     def finish(self) -> None:
         """End after what is published now."""
         self._until = self._log.published_seq
@@ -159,6 +165,8 @@ class Reader:
         """
         while True:
             self._wake.clear()
+            if self._error is not None:
+                raise self._error
             injected, self._injected = self._injected, []
             items = await self._collect()
             if injected:

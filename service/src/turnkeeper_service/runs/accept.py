@@ -170,6 +170,12 @@ class Acceptor:
 
     def _committed(self, run: Run, done: asyncio.Future[None]) -> None:
         """The accept is durable, or it never will be."""
+        try:
+            self._settle(run, done)
+        except Exception as error:
+            self._line.owner.fault(f"accept of {run.run_id}", error)
+
+    def _settle(self, run: Run, done: asyncio.Future[None]) -> None:
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
         if error is None:
             run.accepted.set_result(None)

@@ -261,9 +261,7 @@ class Canceller:
     ) -> event_pb2.RunCancelRequested | None:
         """The cancel that waits for this run; it has met it now."""
         key = (tenant, submission.run_id)
-        if not await self.count_tombstones(tenant):
-            return None
-        if key not in self._tombstones:
+        if key not in self._tombstones and await self.count_tombstones(tenant):
             row = await self._line.store.get_tombstone(*key)
             lifetime = microseconds(TOMBSTONE_SECONDS)
             if row is not None and row.created_us + lifetime > microseconds(self._line.clock.time()):
@@ -277,12 +275,11 @@ class Canceller:
     def met(self, tenant: str, run_id: str) -> None:
         """A tombstone has met its run durably."""
         if self._tombstones.pop((tenant, run_id), None) is not None:
-            self._num_tombstones[tenant] -= 1
+            self._num_tombstones.pop(tenant, None)
 
     def swept(self) -> None:
-        """The store has removed old tombstones: count again."""
+        """The store has removed old tombstones: they are counted again."""
         self._num_tombstones.clear()
-        self._tombstones.clear()
 
 
 def _receipt(

@@ -32,6 +32,10 @@ from .views import holds_of, receipt_of_row, receipt_of_run, run_of_row, run_vie
 __all__ = ["RunOptions", "Runs"]
 
 
+KEPT_SECONDS = 86_400.0
+"""How long tombstones, and the ids of deleted sessions and their runs, are kept (U-11, U-18)."""
+
+
 class Runs:
     """Sessions and runs of all tenants."""
 
@@ -74,6 +78,7 @@ class Runs:
             on_growth=self._flusher.follow(row.tenant, row.session_id),
             on_published=self._published,
             on_idle=lambda session: self.table.idle(session),
+            on_fault=self._owner.fault,
         )
 
     def _published(self, session: Session, events: Sequence[event_pb2.Event]) -> None:
@@ -283,6 +288,12 @@ class Runs:
     async def recover(self) -> int:
         """Restore what the last process left open; returns the number of runs."""
         return await self._recovery.recover()
+
+    async def sweep(self) -> int:
+        """Remove tombstones and deleted sessions that are a day old; returns the number of rows."""
+        removed = await self._store.sweep(before_us=int((self._clock.time() - KEPT_SECONDS) * 1e6))
+        self._canceller.swept()
+        return removed
 
     async def drain(self, timeout: float) -> None:
         """Take no more runs, let running turns end, cut them after ``timeout`` seconds (U-17)."""

@@ -15,6 +15,9 @@ from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft
 from turnkeeper_service.events.log import LogEntry, OpenMessage, SessionLog
 from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState, Store
 
+WARM_HISTORY_BYTES = 64 << 10
+"""An idle session keeps a history up to this size for its next run; a longer one is read again."""
+
 
 class Session:
     """One session with work or readers. Implements the engine's Journal."""
@@ -28,6 +31,7 @@ class Session:
         on_growth: Callable[[OpenMessage], None] | None = None,
         on_published: Callable[[Session, Sequence[event_pb2.Event]], None] | None = None,
         on_idle: Callable[[Session], None] | None = None,
+        on_fault: Callable[[str, BaseException], None] | None = None,
     ) -> None:
         self.tenant = row.tenant
         self.session_id = row.session_id
@@ -42,11 +46,13 @@ class Session:
         """Ids of the runs that are accepted and not over."""
         self._pins = 0
         self._on_idle = on_idle
+        self._on_fault = on_fault
         self._next_seq = row.last_seq + 1
         self._store = store
         self._clock = clock
         self._on_published = on_published
         self._history: list[content_pb2.Message] | None = None
+        self._history_bytes = 0
         self._history_loading = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -73,7 +79,8 @@ class Session:
 
     def _idle(self) -> None:
         if self.is_idle:
-            self._history = None
+            if self._history_bytes > WARM_HISTORY_BYTES:
+                self._history = None
             if self._on_idle is not None:
                 self._on_idle(self)
 
@@ -117,6 +124,7 @@ class Session:
                 commit.messages.append(draft.index(message))
                 if self._history is not None and message.in_context and message.context_id == MAIN_CONTEXT:
                     self._history.append(message)
+                    self._history_bytes += message.ByteSize()
             elif payload == "message_context_changed":
                 # Rare: read the history again where it is needed next.
                 self._history = None
@@ -127,13 +135,23 @@ class Session:
         return entries
 
     def _settled(self, done: asyncio.Future[None], draft: Draft, entries: list[LogEntry]) -> None:
+        try:
+            self._show(done, draft, entries)
+        except Exception as error:
+            # What had to happen now has not: only a new start puts it right.
+            if self._on_fault is None:
+                raise
+            self._on_fault(f"commit of {self.session_id}", error)
+        finally:
+            self.unpin()
+
+    def _show(self, done: asyncio.Future[None], draft: Draft, entries: list[LogEntry]) -> None:
         if not done.cancelled() and done.exception() is None:
             for call in draft.on_durable:
                 call()
             self.log.publish(entries)
             if self._on_published is not None:
                 self._on_published(self, [event for event, _ in draft.events])
-        self.unpin()
 
     async def history(self) -> Sequence[content_pb2.Message]:
         """The messages in the main context, in order: the live list. Read once, then kept while there is work."""
@@ -150,6 +168,7 @@ class Session:
                     if self._next_seq != before:
                         continue
                 self._history = [event_pb2.Event.FromString(row.payload).message_committed.message for row in rows]
+                self._history_bytes = sum(len(row.payload) for row in rows)
         return self._history
 
     async def fetch(self, after_seq: int, limit: int) -> Sequence[EventRow]:

@@ -66,7 +66,7 @@ class SessionTable:
             if loading is None:
                 loading = asyncio.ensure_future(self._load(key))
                 self._loading[key] = loading
-                loading.add_done_callback(lambda _: self._loading.pop(key, None))
+                loading.add_done_callback(lambda done: self._loaded(key, done))
             session = await asyncio.shield(loading)
             if session is None:
                 raise session_not_found(key[1])
@@ -74,6 +74,12 @@ class SessionTable:
             session = self._sessions.setdefault(key, session)
         self._idle.pop(key, None)
         return session
+
+    def _loaded(self, key: Key, done: asyncio.Future[Session | None]) -> None:
+        self._loading.pop(key, None)
+        if not done.cancelled():
+            # Whoever waited for it may be gone: its error is then nobody's.
+            done.exception()
 
     async def _load(self, key: Key) -> Session | None:
         row = await self._store.get_session(*key)

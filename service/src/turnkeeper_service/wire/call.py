@@ -149,7 +149,7 @@ class Gatekeeper:
         metadata = context.invocation_metadata() or ()
         principal = self._authenticator.authenticate(metadata, peer_names(context.auth_context() or {}))
         principal.require(role)
-        remaining = context.time_remaining()
+        remaining: float | None = context.time_remaining()
         if remaining is not None and remaining <= 0:
             raise Refused(Reason.ERROR_REASON_DEADLINE_PASSED, "the call's deadline has passed")
         return Call(context, principal)

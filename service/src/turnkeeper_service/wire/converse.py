@@ -60,6 +60,12 @@ class Conversation:
             receipt = pb.Receipt(frame_id=first.frame_id, open=pb.OpenReceipt(session=view, seq=after))
             await reader.inject(pb.StreamItem(receipt=receipt).SerializeToString())
             taking = asyncio.get_running_loop().create_task(self._take(frames, session, reader), name="converse frames")
+
+            def taken(done: asyncio.Task[None]) -> None:
+                if not done.cancelled() and (error := done.exception()) is not None:
+                    reader.abort(error)
+
+            taking.add_done_callback(taken)
             try:
                 await self._streams.pump(reader, self._call)
                 is_over = True

@@ -10,6 +10,7 @@ from turnkeeper_service.errors import Reason, Refused, invalid
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
+MAX_DIGITS = 18
 MAX_PAGE_BYTES = 8 << 20
 """A page ends early rather than being longer than a message may be."""
 
@@ -30,6 +31,11 @@ def to_token(position: str, *query: str) -> str:
     return base64.urlsafe_b64encode(_digest(query) + position.encode()).decode() if position else ""
 
 
+def not_of_this_query() -> Refused:
+    """The token was made up, or belongs to another query."""
+    return invalid("page_token", "is not a token of this query", reason=Reason.ERROR_REASON_INVALID_PAGE_TOKEN)
+
+
 def from_token(token: str, *query: str) -> str:
     """The position that a token of this query stands for; "" for the start. Raises Refused INVALID_PAGE_TOKEN."""
     if not token:
@@ -40,13 +46,13 @@ def from_token(token: str, *query: str) -> str:
     except (binascii.Error, UnicodeError):
         content, position = b"", ""
     if content[:9] != _digest(query) or not position:
-        raise invalid("page_token", "is not a token of this query", reason=Reason.ERROR_REASON_INVALID_PAGE_TOKEN)
+        raise not_of_this_query()
     return position
 
 
 def number(token: str, *query: str) -> int:
     """The position as a number; 0 for the start. Raises Refused INVALID_PAGE_TOKEN."""
     position = from_token(token, *query)
-    if position and not position.isdigit():
-        raise Refused(Reason.ERROR_REASON_INVALID_PAGE_TOKEN, "page_token: is not a token of this query")
+    if position and not (position.isdecimal() and len(position) <= MAX_DIGITS):
+        raise not_of_this_query()
     return int(position or 0)

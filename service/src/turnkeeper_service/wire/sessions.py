@@ -11,7 +11,7 @@ from turnkeeper_service.principal import Role
 from turnkeeper_service.runs.runs import Runs
 
 from .call import Call
-from .pages import MAX_PAGE_BYTES, from_token, number, page_size, to_token
+from .pages import MAX_PAGE_BYTES, from_token, not_of_this_query, number, page_size, to_token
 from .validate import Validator, require_id
 
 ROLES: Mapping[str, Role] = {
@@ -63,7 +63,10 @@ class SessionServicer:
         """ListSessions."""
         query = ("sessions", call.tenant)
         after = from_token(request.page_token, *query)
-        sessions, next_after = await self._runs.list_sessions(call.tenant, after, page_size(request.page_size))
+        try:
+            sessions, next_after = await self._runs.list_sessions(call.tenant, after, page_size(request.page_size))
+        except ValueError:
+            raise not_of_this_query() from None
         return pb.ListSessionsResponse(sessions=sessions, next_page_token=to_token(next_after, *query))
 
     async def update(self, request: pb.UpdateSessionRequest, call: Call) -> pb.UpdateSessionResponse:
