@@ -57,8 +57,8 @@ class Canceller:
     def __init__(self, line: Line, table: SessionTable) -> None:
         self._line = line
         self._table = table
-        self._tombstones: dict[tuple[str, str], tuple[str, event_pb2.RunCancelRequested]] = {}
-        """Tombstones laid by this process that have not met their run: (session_id, request)."""
+        self._tombstones: dict[tuple[str, str], TombstoneRow] = {}
+        """Tombstones seen by this process that have not met their run."""
         self._num_tombstones: dict[str, int] = {}
 
     async def cancel_session(
@@ -240,9 +240,9 @@ class Canceller:
                 retry_after=60.0,
             )
         self._num_tombstones[tenant] = self._num_tombstones.get(tenant, 0) + 1
-        self._tombstones[(tenant, run_id)] = (session_id, request)
         now = microseconds(self._line.clock.time())
         row = TombstoneRow(tenant, run_id, session_id, now, request.SerializeToString())
+        self._tombstones[(tenant, run_id)] = row
         try:
             await asyncio.shield(self._line.store.commit(Commit(tenant, session_id, insert_tombstones=[row])))
         except StoreError:
@@ -263,14 +263,15 @@ class Canceller:
         key = (tenant, submission.run_id)
         if key not in self._tombstones and await self.count_tombstones(tenant):
             row = await self._line.store.get_tombstone(*key)
-            lifetime = microseconds(TOMBSTONE_SECONDS)
-            if row is not None and row.created_us + lifetime > microseconds(self._line.clock.time()):
-                request = event_pb2.RunCancelRequested.FromString(row.cancel)
-                self._tombstones.setdefault(key, (row.session_id, request))
+            if row is not None:
+                self._tombstones.setdefault(key, row)
         laid = self._tombstones.get(key)
-        if laid is None or laid[0] not in ("", submission.session_id):
+        if laid is None or laid.session_id not in ("", submission.session_id) or self._is_old(laid):
             return None
-        return laid[1]
+        return event_pb2.RunCancelRequested.FromString(laid.cancel)
+
+    def _is_old(self, laid: TombstoneRow) -> bool:
+        return laid.created_us + microseconds(TOMBSTONE_SECONDS) <= microseconds(self._line.clock.time())
 
     def met(self, tenant: str, run_id: str) -> None:
         """A tombstone has met its run durably."""
@@ -280,6 +281,8 @@ class Canceller:
     def swept(self) -> None:
         """The store has removed old tombstones: they are counted again."""
         self._num_tombstones.clear()
+        for key in [key for key, laid in self._tombstones.items() if self._is_old(laid)]:
+            del self._tombstones[key]
 
 
 def _receipt(

@@ -15,6 +15,7 @@ from turnkeeper_service.clock import Clock
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.usage import add_run
 from turnkeeper_service.ids import short_id
+from turnkeeper_service.metrics import TokenType
 from turnkeeper_service.store.base import RunState, Store
 from turnkeeper_service.tasks import TaskOwner
 
@@ -41,6 +42,26 @@ class Observer(Protocol):
 
     def run_started(self, waited_seconds: float) -> None:
         """A run's floor turn begins, so long after its accept."""
+        ...
+
+    def turn_started(self) -> None:
+        """One more turn runs."""
+        ...
+
+    def turn_ended(self) -> None:
+        """One turn less runs."""
+        ...
+
+    def tokens(self, kind: TokenType, model: str, count: int) -> None:
+        """A run used tokens of a model."""
+        ...
+
+    def commits(self, count: int = 1) -> None:
+        """So many more commits are durable."""
+        ...
+
+    def watch_queue(self, depth: Callable[[], float]) -> None:
+        """Ask for the number of runs that wait whenever somebody looks."""
         ...
 
     def cancelled(self, seconds: float) -> None:
@@ -159,6 +180,7 @@ class Line:
             drive = self._drive(run) if held is None else self._drive_later(held, run)
             if self._observer is not None:
                 self._observer.run_started(self.clock.time() - run.created_us / 1e6)
+                self._observer.turn_started()
             self.owner.spawn(f"run {run.run_id}", drive)
 
     async def _drive_later(self, held: Coroutine[Any, Any, None], run: Run) -> None:
@@ -229,6 +251,7 @@ class Line:
 
     def over(self, run: Run, outcome: event_pb2.Outcome) -> None:
         """A run's terminal is durable."""
+        was_running = run.state == RunState.STARTED
         run.state = RunState.FINISHED
         self.remove(run)
         if not run.finished.done():
@@ -238,6 +261,11 @@ class Line:
         if self._observer is not None:
             now = self.clock.time()
             self._observer.run_finished(status, now - run.created_us / 1e6)
+            if was_running:
+                self._observer.turn_ended()
+            for used in outcome.usage.models:
+                self._observer.tokens("input", used.model, used.usage.input_tokens)
+                self._observer.tokens("output", used.model, used.usage.output_tokens)
             since = self._cancelled_at.pop(run.run_id, None)
             if since is not None:
                 self._observer.cancelled(now - since)

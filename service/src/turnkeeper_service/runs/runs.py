@@ -69,6 +69,9 @@ class Runs:
         self.line.driven_by(self._driver.drive)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)
         self._recovery = Recovery(self.line, self.table, store, self._canceller, self._driver, self._lifecycle)
+        self._observer = observer
+        if observer is not None:
+            observer.watch_queue(lambda: len(self.line.runs) - core.stats().running_turns)
 
     def _make_session(self, row: SessionRow) -> Session:
         return Session(
@@ -82,6 +85,8 @@ class Runs:
         )
 
     def _published(self, session: Session, events: Sequence[event_pb2.Event]) -> None:
+        if self._observer is not None:
+            self._observer.commits()
         if self.feed.is_watched(session.tenant):
             for notice in notices_of(session, events):
                 self.feed.publish(session.tenant, notice)
