@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from examples.upstream import Upstream
 from tests.service.providers.held_clock import HeldClock
-from tests.upstream import Upstream
 from turnkeeper_service.providers.base import Provider
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.registry import ProviderRegistry

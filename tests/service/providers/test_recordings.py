@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from examples.upstream import Upstream, load_exchanges
 from tests.service.providers.collect import Collected, collect, request
 from tests.support.recordings import Recordings
-from tests.upstream import Upstream, load_exchanges
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.clock import SystemClock
 from turnkeeper_service.providers.base import FailureReason, PartKind

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from examples.upstream import Answer, Upstream, streams_folder
 from tests.service.providers.collect import Collected, collect, request
 from tests.service.providers.conftest import MakeProvider
 from tests.service.providers.test_recordings import compare
-from tests.upstream import Answer, Upstream, streams_folder
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.clock import SystemClock
 from turnkeeper_service.providers.base import PartKind

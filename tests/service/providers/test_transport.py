@@ -7,10 +7,10 @@ import socket
 
 import pytest
 
+from examples.upstream import Answer, Ending, Upstream, token_stream
 from tests.service.providers.collect import Collected, after, collect, request
 from tests.service.providers.conftest import MakeProvider
 from tests.service.providers.held_clock import HeldClock
-from tests.upstream import Answer, Ending, Upstream, token_stream
 from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, ProviderError
 from turnkeeper_service.providers.options import Timeouts
 

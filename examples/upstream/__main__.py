@@ -1,4 +1,4 @@
-"""Runs the upstream alone: ``python -m tests.upstream [--port N] [--script FILE]``.
+"""Runs the upstream alone: ``python -m examples.upstream [--port N] [--script FILE]``.
 
 A script is a JSON list of answers for the first requests, in order; after them the model's name decides. An answer:
 ``{"stream": PATH, "cut": BYTES, "pace_ms": MS, "ending": "end" | "cut" | "reset" | "hang"}`` plays a file from
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.upstream import RECORDINGS, Answer, Ending, Upstream, load_exchanges, streams_folder
+from examples.upstream import RECORDINGS, Answer, Ending, Upstream, load_exchanges, streams_folder
 
 
 def scripted_answer(item: dict[str, Any]) -> Answer:
@@ -51,7 +51,7 @@ async def run(port: int, answers: list[Answer]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.upstream", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m examples.upstream", description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--script", type=Path)
     options = parser.parse_args()

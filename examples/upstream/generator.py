@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from tests.upstream.answer import Answer, Ending, Request
+from examples.upstream.answer import Answer, Ending, Request
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.upstream.answer import EVENT_STREAM, Answer
+from examples.upstream.answer import EVENT_STREAM, Answer
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDINGS = "TURNKEEPER_RECORDINGS"

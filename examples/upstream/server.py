@@ -11,8 +11,8 @@ from collections.abc import Callable
 from http.client import responses
 from types import TracebackType
 
-from tests.upstream.answer import EVENT_STREAM, Answer, Ending, Request
-from tests.upstream.generator import answer_by_model
+from examples.upstream.answer import EVENT_STREAM, Answer, Ending, Request
+from examples.upstream.generator import answer_by_model
 
 Handler = Callable[[Request], Answer]
 
