@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from turnkeeper.v1.content_pb2 import Message, Part, Text
+from turnkeeper.v1.content_pb2 import ROLE_ASSISTANT, Message, Part, Text
 from turnkeeper.v1.event_pb2 import (
     OUTCOME_REASON_ANSWERED,
     OUTCOME_STATUS_COMPLETED,
@@ -124,7 +124,7 @@ class FakeLog:
 
     def answer(self, run_id: str, message_id: str, text: str) -> None:
         """Commit an answer and end its run."""
-        message = Message(message_id=message_id, run_id=run_id, parts=[Part(text=Text(text=text))])
+        message = Message(message_id=message_id, role=ROLE_ASSISTANT, run_id=run_id, parts=[Part(text=Text(text=text))])
         self.append(Event(run_id=run_id, message_committed=MessageCommitted(message=message)))
         outcome = Outcome(status=OUTCOME_STATUS_COMPLETED, reason=OUTCOME_REASON_ANSWERED, text=text)
         self.append(Event(run_id=run_id, run_finished=RunFinished(outcome=outcome)))

@@ -1,0 +1,234 @@
+"""A conversation over a pipe and in a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import signal
+import sys
+import termios
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command, environment
+from tests.clients.fake import SESSION, FakeServer, delta
+from turnkeeper.v1.event_pb2 import (
+    DELIVERY_STEER,
+    OUTCOME_REASON_PROVIDER_ERROR,
+    OUTCOME_REASON_USER,
+    OUTCOME_STATUS_CANCELLED,
+    OUTCOME_STATUS_FAILED,
+    Event,
+    Outcome,
+    RunError,
+    RunFinished,
+)
+from turnkeeper.v1.run_service_pb2 import ConverseRequest, StreamItem
+
+pytestmark = pytest.mark.asyncio
+
+
+def echoes(server: FakeServer) -> None:
+    """Every run answers with its prompt, in two deltas that are then committed."""
+
+    def answer(run_id: str) -> None:
+        text = server.log.runs[run_id].prompt[0].text.text
+        message_id = f"m-{run_id}"
+        server.log.start(run_id)
+        server.log.write(delta(0, text[:2], message_id=message_id, run_id=run_id))
+        server.log.answer(run_id, message_id, text)
+
+    server.on_accept = answer
+
+
+def ends(server: FakeServer, run_id: str, outcome: Outcome) -> None:
+    server.log.append(Event(run_id=run_id, run_finished=RunFinished(outcome=outcome)))
+
+
+def starts_and_waits_for_a_cancel(server: FakeServer) -> None:
+    def begin(run_id: str) -> None:
+        server.log.start(run_id)
+        server.log.write(delta(0, "thinking", message_id=f"m-{run_id}", run_id=run_id))
+
+    def obey(frame: ConverseRequest) -> StreamItem | None:
+        if frame.WhichOneof("frame") == "cancel":
+            cancelled = Outcome(status=OUTCOME_STATUS_CANCELLED, reason=OUTCOME_REASON_USER)
+            ends(server, frame.cancel.scope.run_id, cancelled)
+        return None
+
+    server.on_accept, server.on_frame = begin, obey
+
+
+async def test_every_line_of_a_pipe_is_a_prompt(server: FakeServer, command: Command) -> None:
+    echoes(server)
+    done = await command("chat", "--session", SESSION, given="hello\nGrüße\n\nlast")
+    assert (done.code, done.out, done.err) == (0, "hello\nGrüße\nlast\n", "")
+
+
+async def test_a_file_is_read_as_a_pipe_is(server: FakeServer, tmp_path: Path) -> None:
+    echoes(server)
+    path = tmp_path / "prompts"
+    path.write_text("one\ntwo\n")
+    with path.open() as file:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "turnkeeper.cli",
+            "chat",
+            "--session",
+            SESSION,
+            stdin=file,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment(server.address),
+        )
+    out, _ = await process.communicate()
+    assert (process.returncode, out) == (0, b"one\ntwo\n")
+
+
+async def test_a_run_that_failed_is_said_and_counted(server: FakeServer, command: Command) -> None:
+    failed = Outcome(status=OUTCOME_STATUS_FAILED, reason=OUTCOME_REASON_PROVIDER_ERROR)
+    failed.errors.append(RunError(title="no such model"))
+    server.on_accept = lambda run_id: ends(server, run_id, failed)
+    done = await command("chat", "--session", SESSION, given="hello\n")
+    assert (done.code, done.out, done.err) == (1, "", "[failed/provider_error: no such model]\n")
+
+
+async def test_commands_and_json(server: FakeServer, command: Command) -> None:
+    echoes(server)
+    done = await command("chat", "--session", SESSION, "--json", given="/steer and this\n/queue\n/quit\nnever\n")
+    assert done.code == 0
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert lines[0].keys() <= {"event", "delta", "receipt"}
+    sent = [frame.WhichOneof("frame") for frame in server.log.frames]
+    assert sent == ["open", "submit", "clear_queue"]
+    assert server.log.frames[1].submit.delivery == DELIVERY_STEER
+
+
+async def test_a_session_is_made_where_none_is_named(server: FakeServer, command: Command) -> None:
+    echoes(server)
+    done = await command("chat", "--model", "scripted/echo", given="hello\n")
+    assert done.code == 0
+    opened = server.log.frames[0].open
+    assert len(opened.session_id) == 36
+    assert opened.create_with.model == "scripted/echo"
+
+
+async def test_ctrl_c_over_a_pipe_cancels_the_run(server: FakeServer) -> None:
+    starts_and_waits_for_a_cancel(server)
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "turnkeeper.cli", "chat", "--session", SESSION],
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(server.address),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"hello\n")
+    await process.stdout.readuntil(b"thinking")
+    process.send_signal(signal.SIGINT)
+    await server.log.until(lambda: server.log.outcome(next(iter(server.log.runs))) is not None)
+    process.stdin.close()
+    out, err = await process.communicate()
+    assert (process.returncode, out, err) == (0, b"\n", b"[cancelled/user]\n")
+
+
+class Terminal:
+    """A terminal with the command in it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._seen = ""
+        self._grown = asyncio.Event()
+        asyncio.get_running_loop().add_reader(descriptor, self._read)
+
+    def type(self, text: str) -> None:
+        os.write(self._descriptor, text.encode())
+
+    async def shows(self, text: str) -> None:
+        """Wait until a text is shown after what was waited for last."""
+        async with asyncio.timeout(30):
+            while text not in self._seen:
+                self._grown.clear()
+                await self._grown.wait()
+        self._seen = self._seen.split(text, 1)[1]
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)
+
+    def _read(self) -> None:
+        try:
+            self._seen += os.read(self._descriptor, 65536).decode()
+        except OSError:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+        self._grown.set()
+
+
+@asynccontextmanager
+async def terminal(server: FakeServer) -> AsyncIterator[tuple[Terminal, Process]]:
+    outer, inner = pty.openpty()
+    attributes = termios.tcgetattr(inner)
+    attributes[3] &= ~termios.ECHO
+    termios.tcsetattr(inner, termios.TCSANOW, attributes)
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-c", CONTROLLED, sys.executable, "-m", "turnkeeper.cli", "chat", "--session", SESSION],
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        start_new_session=True,
+        env={**environment(server.address), "TERM": "dumb"},
+    )
+    os.close(inner)
+    shown = Terminal(outer)
+    try:
+        yield shown, process
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await process.wait()
+        shown.close()
+
+
+# Makes the terminal the one that Ctrl-C of its keyboard comes from, then becomes the command.
+CONTROLLED = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+async def test_ctrl_c_in_a_terminal_cancels_and_the_second_leaves(server: FakeServer) -> None:
+    starts_and_waits_for_a_cancel(server)
+    async with terminal(server) as (screen, process):
+        await screen.shows("> ")
+        screen.type("hello\n")
+        await screen.shows("thinking")
+        screen.type("\x03")
+        await screen.shows("[cancelled/user]")
+        await screen.shows("> ")
+        screen.type("again\n")
+        await screen.shows("thinking")
+        screen.type("\x03")
+        await screen.shows("[cancelled/user]")
+        screen.type("\x03")
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+    cancelled = [frame for frame in server.log.frames if frame.WhichOneof("frame") == "cancel"]
+    assert [frame.cancel.scope.run_id for frame in cancelled] == list(server.log.runs)
+
+
+async def test_what_is_typed_while_an_answer_streams_is_submitted_at_once(server: FakeServer) -> None:
+    starts_and_waits_for_a_cancel(server)
+    async with terminal(server) as (screen, process):
+        await screen.shows("> ")
+        screen.type("first\n")
+        await screen.shows("thinking")
+        screen.type("second\n")
+        await server.log.until(lambda: len(server.log.runs) == 2)
+        screen.type("/quit\n")
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert [run.prompt[0].text.text for run in server.log.runs.values()] == ["first", "second"]

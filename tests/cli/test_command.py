@@ -1,0 +1,142 @@
+"""The command beside the conversation: help, exit codes, what is installed and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.cli.conftest import Command, start
+from tests.clients.fake import FakeServer
+
+COMMANDS = ("chat", "watch", "runs", "sessions", "messages", "cancel")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_every_command_has_help_with_examples(command: Command, name: str) -> None:
+    done = await command(name, "--help")
+    assert done.code == 0
+    assert f"Usage: turnkeeper {name}" in done.out
+    assert f"\n  Examples:\n      turnkeeper {name}" in done.out
+
+
+@pytest.mark.asyncio
+async def test_help_lists_all_commands_the_servers_too(command: Command) -> None:
+    done = await command("--help")
+    listed = [line.split()[0] for line in done.out.split("Commands:")[1].splitlines() if line.startswith("  ")]
+    assert {*COMMANDS, "serve", "config"} <= set(listed)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("runs",),
+        ("cancel",),
+        ("cancel", "--all", "--run", "r"),
+        ("watch", "s", "--after", "-1"),
+        ("sessions", "--nonsense"),
+    ],
+)
+async def test_wrong_usage_is_two(command: Command, arguments: tuple[str, ...]) -> None:
+    done = await command(*arguments)
+    assert done.code == 2
+    assert done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.asyncio
+async def test_no_server_is_one_line_and_one(server: FakeServer, command: Command) -> None:
+    await server.stop()
+    done = await command("cancel", "--session", "s")
+    assert done.code == 1
+    assert done.err.startswith(f"turnkeeper: no server at {server.address} (")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.asyncio
+async def test_a_refusal_is_one_line_and_one(server: FakeServer, command: Command) -> None:
+    server.refuse = lambda method: (grpc.StatusCode.NOT_FOUND, "no such session")
+    done = await command("watch", "s")
+    assert (done.code, done.out, done.err) == (1, "", "turnkeeper: NOT_FOUND: no such session\n")
+
+
+@pytest.mark.asyncio
+async def test_watch_prints_events_and_ends_by_ctrl_c(server: FakeServer, command: Command) -> None:
+    server.log.start("r1")
+    server.log.answer("r1", "m1", "hello")
+    done = await command("watch", "s", "--after", "0", "--history")
+    assert done.code == 0
+    names = [line.split()[3] for line in done.out.splitlines()]
+    assert names == ["run_started", "message_committed", "run_finished"]
+    process = await start(server.address, "watch", "s", "--after", "2", "--json")
+    assert process.stdout is not None
+    assert (await process.stdout.readline()).startswith(b'{"event":{"session_id":"s","seq":"3"')
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, err) == (0, b"")
+
+
+WITHOUT = """
+import importlib.abc, importlib.metadata, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in {names!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+sys.argv = {arguments!r}
+{before}
+from turnkeeper.cli import main
+main()
+"""
+
+
+def run_without(names: list[str], arguments: list[str], before: str = "") -> subprocess.CompletedProcess[str]:
+    code = WITHOUT.format(names=names, arguments=["turnkeeper", *arguments], before=before)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("name", ["typer", "rich"])
+def test_without_the_extra_the_fix_is_named(name: str) -> None:
+    done = run_without([name], ["sessions"])
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"turnkeeper: the command needs {name}: pip install 'turnkeeper[cli]'\n",
+    )
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--port", "0"], ["config"], ["config", "check"]])
+def test_without_the_server_its_commands_name_the_package(arguments: list[str]) -> None:
+    done = run_without([], arguments, before="importlib.metadata.entry_points = lambda **_: ()")
+    expected = f"turnkeeper: `{arguments[0]}` is part of the server: pip install turnkeeper-service\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+
+
+def test_installed_commands_are_found_by_their_entry_points(tmp_path: Path) -> None:
+    (tmp_path / "plugged.py").write_text(
+        "import typer\n"
+        "def wave(to: str = 'you') -> None:\n    print('waves at', to)\n"
+        "tools = typer.Typer()\n"
+        "@tools.command()\ndef first() -> None:\n    print('first')\n"
+        "@tools.command()\ndef second() -> None:\n    print('second')\n"
+    )
+    info = tmp_path / "plugged-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[turnkeeper.commands]\nwave = plugged:wave\ntools = plugged:tools\n")
+    before = f"sys.path.insert(0, {str(tmp_path)!r})"
+    for arguments, expected in (
+        (["wave", "--to", "me"], "waves at me\n"),
+        (["tools", "second"], "second\n"),
+    ):
+        done = run_without([], arguments, before)
+        assert (done.returncode, done.stdout) == (0, expected), done.stderr
