@@ -130,7 +130,7 @@ def check_config(context: typer.Context, config: ConfigFlag = None, set_: SetFla
     Example: turnkeeper config check --config turnkeeper.toml
     """
     from turnkeeper_service.principal import TokenFileError, read_token_file
-    from turnkeeper_service.settings import SettingsError
+    from turnkeeper_service.settings_layers import SettingsError
     from turnkeeper_service.tls import TlsError, check_files
 
     outer: tuple[Path | None, list[str] | None] = context.obj or (None, None)
@@ -289,7 +289,7 @@ async def _until_over(server: Servable, stopping: asyncio.Event, drain_timeout: 
 def exit_code(error: BaseException) -> int:
     """The exit code that a fault at the start or later stands for."""
     from turnkeeper_service.principal import TokenFileError
-    from turnkeeper_service.settings import SettingsError
+    from turnkeeper_service.settings_layers import SettingsError
     from turnkeeper_service.store.base import StoreLockedError, StoreUnreadableError
     from turnkeeper_service.tls import TlsError
 
@@ -330,7 +330,8 @@ def _toml(value: Any) -> str:
 
 
 def _load(config: Path | None, flags: Mapping[str, object], sets: list[str] | None) -> Settings:
-    from turnkeeper_service.settings import Settings, SettingsError
+    from turnkeeper_service.settings import Settings
+    from turnkeeper_service.settings_layers import SettingsError
 
     overrides = {key: str(value) for key, value in flags.items() if value is not None}
     for text in sets or []:

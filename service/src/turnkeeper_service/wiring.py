@@ -7,7 +7,8 @@ from pathlib import Path
 from turnkeeper_service.providers.options import ProviderOptions, Timeouts
 from turnkeeper_service.runs.line import RunOptions
 from turnkeeper_service.runs.scheduler import Limits
-from turnkeeper_service.settings import LimitSettings, ProviderSettings, Settings
+from turnkeeper_service.settings import Settings
+from turnkeeper_service.settings_tables import LimitSettings, ProviderSettings
 from turnkeeper_service.wire.server import ServerOptions
 
 

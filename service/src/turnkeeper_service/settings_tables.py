@@ -1,0 +1,202 @@
+"""The tables of the configuration: every key with its type, its bounds, its default and what it means."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """``HOST:PORT`` in two; IPv6 hosts stand in brackets. Raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("must be HOST:PORT with a port from 0 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        return str(ipaddress.IPv6Address(host[1:-1])), int(port)
+    if not host or ":" in host:
+        raise ValueError("must be HOST:PORT; an IPv6 host stands in brackets, all interfaces are 0.0.0.0 or [::]")
+    return host, int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches the address."""
+    host, _ = split_address(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _address(value: str) -> str:
+    split_address(value)
+    return value
+
+
+def _model(value: str) -> str:
+    provider, slash, name = value.partition("/")
+    if not (provider and slash and name):
+        raise ValueError("must be PROVIDER/MODEL")
+    return value
+
+
+def _unlimited(value: object) -> object:
+    return None if value == "none" else value
+
+
+def _json(value: object) -> object:
+    # Flags and variables bring text only.
+    return json.loads(value) if isinstance(value, str) else value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+ModelName = Annotated[str, AfterValidator(_model)]
+Seconds = Annotated[float, Field(gt=0)]
+MaybeSeconds = Annotated[Seconds | None, BeforeValidator(_unlimited)]
+Grace = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Usd = Annotated[float | None, Field(ge=0)]
+
+
+def setting(default: Any, description: str) -> Any:
+    """A key with its default and what `docs/configuration.md` says of it."""
+    return Field(default, description=description)
+
+
+class Table(BaseModel):
+    """One table of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class ServerSettings(Table):
+    """Where the server listens and keeps its data, and how it talks."""
+
+    grpc_address: Address = setting("127.0.0.1:7450", "Where gRPC is served; port 0 picks a free one.")
+    http_address: Address = setting("127.0.0.1:7451", "Where /metrics, /livez and /readyz are served.")
+    data_dir: Path = setting(
+        Path("~/.local/share/turnkeeper"),
+        "The data directory, by default `$XDG_DATA_HOME/turnkeeper`. Short name: `TURNKEEPER_DATA_DIR`.",
+    )
+    drain_timeout_seconds: Grace = setting(30.0, "How long running turns have when the server goes away.")
+    reflection: bool = setting(True, "Whether gRPC server reflection is offered.")
+    heartbeat_interval_seconds: Seconds = setting(15.0, "How often a quiet stream carries a heartbeat.")
+    max_message_bytes: Positive = setting(16 << 20, "Longest gRPC message, both ways.")
+    keepalive_time_seconds: Seconds = setting(30.0, "How long a connection is quiet before it is pinged.")
+    keepalive_timeout_seconds: Seconds = setting(10.0, "How long a ping may stay unanswered.")
+    keepalive_min_client_interval_seconds: Grace = setting(10.0, "How often a client may ping at most.")
+    max_connection_age_seconds: MaybeSeconds = setting(None, 'When a connection is asked to reconnect; "none" never.')
+    max_connection_age_grace_seconds: Seconds = setting(60.0, "How long its calls may go on after that.")
+    log_level: Literal["debug", "info", "warning", "error"] = setting("info", "The least level logged.")
+    log_format: Literal["auto", "json", "text"] = setting("auto", "`auto` is text on a terminal, else JSON.")
+
+
+class StoreSettings(Table):
+    """Where durable things go."""
+
+    backend: Literal["sqlite"] = setting("sqlite", "What kind of store.")
+
+
+class LimitSettings(Table):
+    """Bounds. What exceeds one is refused, never dropped; 0 allows none."""
+
+    max_queued_runs_per_session: Count = setting(10_000, "Runs in line in one session.")
+    max_open_runs: Count = setting(100_000, "Runs accepted and not over.")
+    max_running_turns: Count = setting(256, "Turns that run at the same time.")
+    max_running_turns_per_tenant: Count = setting(64, "Of these, of one tenant.")
+    max_prompt_bytes: Count = setting(4 << 20, "Longest prompt.")
+    max_system_prompt_bytes: Count = setting(1 << 20, "Longest system prompt.")
+    max_step_answer_bytes: Count = setting(8 << 20, "Longest answer of one model step.")
+    max_tool_result_bytes: Count = setting(1 << 20, "Longest result of a tool.")
+    max_children_per_parent: Count = setting(5, "Child turns that one turn has at the same time.")
+    max_depth: Count = setting(3, "How deep child turns nest.")
+    child_slot_timeout_seconds: Grace = setting(30.0, "How long a child turn waits for its slot.")
+    child_timeout_seconds: Grace = setting(300.0, "How long a child turn may take.")
+    max_agent_stack: Count = setting(16, "Agents stacked in one session.")
+    max_steered_steps: Count = setting(10, "Steps that steering may add beyond the step limit.")
+    reader_buffer_items: Positive = setting(256, "Items buffered for one reader before they merge.")
+    reader_buffer_bytes: Positive = setting(1 << 20, "Bytes buffered for one reader before they merge.")
+    default_page_size: Positive = setting(50, "Items of a page where the caller names no size.")
+    max_page_size: Positive = setting(500, "Most items of a page.")
+    partial_flush_interval_seconds: Seconds = setting(0.5, "How often open text is made durable.")
+    partial_flush_bytes: Positive = setting(16 << 10, "How much new open text makes it durable at once.")
+    max_tombstones_per_tenant: Count = setting(10_000, "Cancels kept for runs that were not seen yet.")
+    tombstone_lifetime_seconds: Seconds = setting(86_400.0, "How long these, and ids of the deleted, stay.")
+    reservation_timeout_seconds: Seconds = setting(30.0, "How long an accepted run may stay undispatched.")
+
+
+class AuthSettings(Table):
+    """Who may call."""
+
+    mode: Literal["none", "token"] = setting("none", "`none` serves this machine only, as tenant `default`.")
+    token_file: Path | None = setting(None, "The file of token hashes and TLS names; read again on change.")
+
+
+class TlsSettings(Table):
+    """TLS from files, which are read again when they change."""
+
+    cert_file: Path | None = setting(None, "The server's certificate chain, PEM.")
+    key_file: Path | None = setting(None, "Its private key, PEM.")
+    client_ca_file: Path | None = setting(None, "Who signs client certificates, PEM.")
+    require_client_cert: bool = setting(False, "Whether a client must show a certificate.")
+
+
+class ProviderSettings(Table):
+    """One provider of models. Of the three ways to give the key the first that is set wins."""
+
+    format: Literal["openai-chat", "anthropic-messages", "scripted"] = Field(description="The wire format.")
+    base_url: str = setting("", "Where its paths start, for example `https://api.openai.com/v1`.")
+    api_key: SecretStr = setting(SecretStr(""), "The key itself.")
+    api_key_file: Path | None = setting(None, "A file that holds the key.")
+    api_key_env: str | None = setting(None, "The environment variable that holds the key.")
+    headers: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = setting({}, "Extra headers.")
+    connect_timeout_seconds: MaybeSeconds = setting(10.0, 'Until the connection stands; or "none".')
+    first_token_timeout_seconds: MaybeSeconds = setting(120.0, 'Until the first byte after it; or "none".')
+    idle_timeout_seconds: MaybeSeconds = setting(120.0, 'Between two arrivals; or "none".')
+    total_timeout_seconds: MaybeSeconds = setting(3600.0, 'The whole call; or "none".')
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = setting(
+        "max_tokens", "Where `openai-chat` puts the output limit."
+    )
+    is_usage_requested: bool = setting(True, "Whether `openai-chat` asks for usage in streams.")
+    default_max_output_tokens: Positive = setting(8192, "The limit that `anthropic-messages` must send.")
+    is_cache_marked: bool = setting(True, "Whether `anthropic-messages` marks stable parts as cacheable.")
+    script_root: Path | None = setting(None, "The folder that `scripted/file:PATH` may read from.")
+
+
+class ModelSettings(Table):
+    """Facts about one model, where the built-in list has none or is wrong."""
+
+    context_window_tokens: Positive | None = setting(None, "Tokens that fit, prompt and answer.")
+    max_output_tokens: Positive | None = setting(None, "Most tokens of an answer.")
+    input_usd_per_million: Usd = setting(None, "Price of a million input tokens.")
+    output_usd_per_million: Usd = setting(None, "Price of a million output tokens.")
+    cache_read_usd_per_million: Usd = setting(None, "Price of a million tokens read from the cache.")
+    cache_write_usd_per_million: Usd = setting(None, "Price of a million tokens written to the cache.")
+    flat_rate: bool = setting(False, "Whether it is paid for otherwise: every call costs 0.")
+    capabilities: Annotated[
+        frozenset[Literal["tools", "images", "reasoning", "structured_output"]] | None, BeforeValidator(_json)
+    ] = setting(None, "What it can do; unset asks the built-in list.")
+
+
+class DefaultSettings(Table):
+    """What a session gets that does not say otherwise."""
+
+    model: ModelName = setting("scripted/echo", "The model, as `provider/model`.")
+    small_model: ModelName | None = setting(None, "The model for small work; unset takes `model`.")
+    system_prompt: str = setting("", "The system prompt.")
+    max_steps: Count = setting(50, "Most model steps of one turn.")
+    cancel_grace_seconds: Grace = setting(2.0, "How long cancelled work has before it is detached.")
+    stop_grace_seconds: Grace = setting(30.0, "How long a stop has before it becomes an abort.")
+    run_timeout_seconds: MaybeSeconds = setting(None, 'Most time of one run from its start; or "none".')
+    auto_summarize: bool = setting(True, "Whether a long context is summarised by itself.")
+
+
+TABLES_BY_NAME: dict[str, tuple[str, type[Table]]] = {
+    "providers": ("NAME", ProviderSettings),
+    "models": ("PROVIDER/MODEL", ModelSettings),
+}
