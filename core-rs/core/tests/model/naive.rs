@@ -234,6 +234,8 @@ impl Model {
             }
         }
         self.gate.retain(|run| *run != gone);
+        // A tenant whose last waiter leaves starts anew, even if the next of the same session takes its place at once.
+        self.settle_fairness();
     }
 
     pub(crate) fn leave(&mut self, run: usize) {
