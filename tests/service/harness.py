@@ -170,10 +170,11 @@ async def serving(
     clock: Clock | None = None,
     store: Store | None = None,
     settings: Settings | None = None,
+    gates: Gates | None = None,
     **overrides: str,
 ) -> AsyncIterator[Harness]:
     """A server on a free port, closed at the end."""
-    gates, places = Gates(), Places()
+    gates, places = gates or Gates(), Places()
     server = Server(
         settings or load_settings(data_dir, **overrides), clock=clock, gates=gates, checkpoints=places, store=store
     )
