@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest_asyncio
 
 from tests.clients.fake import FakeLog, FakeServer
+from tests.clients.real import RealServer
 from turnkeeper import Backoff, Client
 
 QUICK = Backoff(initial=0.01, maximum=0.05, patience=20.0)
@@ -24,3 +26,13 @@ async def server() -> AsyncIterator[FakeServer]:
 async def client(server: FakeServer) -> AsyncIterator[Client]:
     async with Client(server.address, backoff=QUICK) as client:
         yield client
+
+
+@pytest_asyncio.fixture
+async def real(tmp_path: Path) -> AsyncIterator[RealServer]:
+    server = RealServer(tmp_path / "data")
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.kill()

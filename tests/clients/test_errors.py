@@ -7,7 +7,7 @@ import grpc.aio
 import pytest
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 from tests.clients.fake import FakeServer
 from turnkeeper import Client, TurnkeeperError, Violation

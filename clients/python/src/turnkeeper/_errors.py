@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from turnkeeper.v1.error_pb2 import ErrorReason

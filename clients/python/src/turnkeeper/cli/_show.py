@@ -126,7 +126,7 @@ def message_text(message: Message) -> str:
 def event_line(event: Event) -> str:
     """An event on one line: its seq, time, run, name, and what is worth knowing of it."""
     name = event.WhichOneof("payload") or "unknown"
-    line = f"{event.seq:>6}  {when(event.time)[11:]:8}  {event.run_id or '-':36}  {name}"
+    line = f"{event.seq:>6}  {when(event.time)[-8:]:8}  {event.run_id or '-':36}  {name}"
     about = _about(event, name)
     return f"{line}  {about}" if about else line
 
