@@ -56,6 +56,15 @@ def session_not_found(session_id: str) -> Refused:
     )
 
 
+def session_deleting(session_id: str) -> Refused:
+    """The session takes no more runs (U-18)."""
+    return Refused(
+        Reason.ERROR_REASON_SESSION_DELETING,
+        f"session {session_id!r} is being deleted",
+        metadata={"session_id": session_id},
+    )
+
+
 def run_not_found(run_id: str) -> Refused:
     """There is no such run, or it is another tenant's: both look alike."""
     return Refused(Reason.ERROR_REASON_RUN_NOT_FOUND, f"no run {run_id!r}", resource=("turnkeeper.dev/Run", run_id))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from turnkeeper.v1 import event_pb2, run_service_pb2
 from turnkeeper_service.clock import microseconds
 from turnkeeper_service.engine.journal import Draft
-from turnkeeper_service.errors import Reason, Refused, draining, store_unavailable
+from turnkeeper_service.errors import Reason, Refused, draining, invalid, session_deleting, store_unavailable
 from turnkeeper_service.ids import uuid7
 from turnkeeper_service.store.base import RunConflictError, RunRow, StoreError
 
@@ -26,6 +26,13 @@ _DELIVERIES: dict[int, Delivery] = {
     event_pb2.DELIVERY_REJECT: "reject",
     event_pb2.DELIVERY_REPLACE: "replace",
 }
+
+
+def fixed_by_target(submission: run_service_pb2.Submission) -> list[str]:
+    """Fields that a submission sets and that a STEER may not: its run is another's (U-22)."""
+    fixed = ("model", "parameters", "tool_choice", "output_schema_json", "max_steps", "pre_approved_tools")
+    given = {descriptor.name for descriptor, _ in submission.ListFields()}
+    return [name for name in fixed if name in given]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ class Acceptor:
             if self._line.is_draining:
                 raise draining()
             if not session.is_active:
-                raise Refused(Reason.ERROR_REASON_SESSION_DELETING, f"session {session.session_id!r} is being deleted")
+                raise session_deleting(session.session_id)
             run = self._stamp(session, principal, submission, fingerprint, tombstone)
         try:
             await asyncio.shield(run.accepted)
@@ -114,6 +121,8 @@ class Acceptor:
     ) -> Run:
         line = self._line
         delivery = submission.delivery or session.settings.default_delivery or event_pb2.DELIVERY_QUEUE
+        if delivery == event_pb2.DELIVERY_STEER and (fixed := fixed_by_target(submission)):
+            raise invalid(f"submission.{fixed[0]}", "is not allowed with delivery STEER")
         preconditions = submission.preconditions
         accepted = line.core.accept(
             session.key,

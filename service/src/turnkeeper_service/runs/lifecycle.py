@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from turnkeeper.v1 import event_pb2, session_service_pb2
 from turnkeeper_service.clock import microseconds
-from turnkeeper_service.errors import Reason, Refused, draining, invalid, store_unavailable
+from turnkeeper_service.errors import Reason, Refused, draining, invalid, session_deleting, store_unavailable
 from turnkeeper_service.ids import uuid7
 from turnkeeper_service.store.base import SessionConflictError, SessionRow, SessionState, StoreError
 
@@ -87,7 +87,7 @@ class SessionLifecycle:
         """Take over the named fields; they take effect at the next run. Raises Refused."""
         async with self._table.pin(tenant, session_id) as session:
             if not session.is_active:
-                raise Refused(Reason.ERROR_REASON_SESSION_DELETING, f"session {session_id!r} is being deleted")
+                raise session_deleting(session_id)
             changed = Settings()
             changed.CopyFrom(session.settings)
             for path in paths:

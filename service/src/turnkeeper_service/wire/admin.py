@@ -15,7 +15,7 @@ from turnkeeper_service.runs.runs import Runs
 from .call import Call
 from .pages import number, page_size, to_token
 from .streams import Streams
-from .validate import require_id
+from .validate import Findings, check_duration, check_id, check_text
 
 ROLES: Mapping[str, Role] = {"Drain": "admin", "GetStats": "admin", "ListActiveTurns": "admin", "CancelAll": "admin"}
 
@@ -55,6 +55,10 @@ class AdminServicer:
 
     async def drain(self, request: pb.DrainRequest, call: Call) -> pb.DrainResponse:
         """Drain."""
+        found = Findings()
+        if request.HasField("timeout"):
+            check_duration(found, "timeout", request.timeout)
+        found.refuse()
         timeout = request.timeout.seconds + request.timeout.nanos / 1e9 if request.HasField("timeout") else None
         running = self._runs.stats().running_turns
         self._process.begin_drain(timeout)
@@ -85,8 +89,12 @@ class AdminServicer:
     async def active_turns(self, request: pb.ListActiveTurnsRequest, call: Call) -> pb.ListActiveTurnsResponse:
         """ListActiveTurns."""
         query = ("turns", request.tenant)
-        after = number(request.page_token, *query)
-        limit = page_size(request.page_size)
+        found = Findings()
+        if request.tenant:
+            check_id(found, "tenant", request.tenant)
+        after = found.attempt(lambda: number(request.page_token, *query), 0)
+        limit = found.attempt(lambda: page_size(request.page_size), 0)
+        found.refuse()
         response = pb.ListActiveTurnsResponse()
         active = sorted(self._runs.line.active(request.tenant), key=lambda run: run.sequence)
         page = [run for run in active if run.sequence > after][: limit + 1]
@@ -106,8 +114,11 @@ class AdminServicer:
 
     async def cancel_all(self, request: pb.CancelAllRequest, call: Call) -> pb.CancelAllResponse:
         """CancelAll."""
+        found = Findings()
+        check_text(found, request)
         if request.tenant:
-            require_id("tenant", request.tenant)
+            check_id(found, "tenant", request.tenant)
+        found.refuse()
         return pb.CancelAllResponse(num_covered=await self._runs.cancel_all(request.tenant, call.actor, request.mode))
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from turnkeeper.v1 import run_service_pb2 as pb
 from turnkeeper_service.errors import Reason, Refused, invalid
 from turnkeeper_service.events.log import LogEntry
-from turnkeeper_service.events.reader import Reader
+from turnkeeper_service.events.reader import Reader, ReadFilter
 from turnkeeper_service.runs.run import Run
 from turnkeeper_service.runs.runs import Runs
 from turnkeeper_service.runs.session import Session
@@ -22,7 +22,7 @@ from .call import Call, Malformed, malformed, not_implemented
 from .requests import RUN_FINISHED, check_cancel, read_filter
 from .status import frame_error
 from .streams import Streams, positions_of, start_of, until_cancelled
-from .validate import Validator, require_id
+from .validate import Findings, Validator, require_id
 
 Frames = AsyncIterator["pb.ConverseRequest | Malformed"]
 MAX_FRAME_ID = 128
@@ -46,8 +46,12 @@ class Conversation:
         if not isinstance(first, pb.ConverseRequest) or first.WhichOneof("frame") != "open":
             raise Refused(Reason.ERROR_REASON_FIRST_FRAME_NOT_OPEN, "the first frame has to open the stream")
         opening = first.open
-        session_id = require_id("open.session_id", opening.session_id)
-        filter_ = read_filter(opening.filter)
+        found = Findings()
+        session_id = found.attempt(lambda: require_id("open.session_id", opening.session_id), "")
+        filter_ = found.attempt(lambda: read_filter(opening.filter, "open."), ReadFilter())
+        if opening.HasField("create_with"):
+            self._validator.settings(opening.create_with, "open.create_with.", found)
+        found.refuse()
         await self._create(session_id, opening)
         is_over = False
         async with self._runs.table.pin(self._call.tenant, session_id) as session:
@@ -81,7 +85,6 @@ class Conversation:
         """Make the session where the client wants it made and it is not there."""
         if not opening.HasField("create_with"):
             return
-        self._validator.settings(opening.create_with, "open.create_with.")
         try:
             await self._runs.create_session(self._call.tenant, session_id, opening.create_with)
         except Refused as refused:
@@ -148,7 +151,7 @@ class Conversation:
         if submission.session_id not in ("", session.session_id):
             raise _mismatch("submit.session_id", session)
         submission.session_id = session.session_id
-        self._validator.submission(submission)
+        self._validator.submission(submission, "submit.")
         receipt, run = await self._runs.submit(self._call.tenant, self._call.actor, submission)
         if run is not None and not run.finished.done():
             self._submitted[run.run_id] = run
@@ -159,7 +162,7 @@ class Conversation:
         """A stream is one session: so are its cancels."""
         if cancel.scope.WhichOneof("scope") is None:
             cancel.scope.session_id = session.session_id
-        check_cancel(cancel)
+        check_cancel(cancel, "cancel.")
         scope = cancel.scope
         match scope.WhichOneof("scope"):
             case "session_id" if scope.session_id != session.session_id:

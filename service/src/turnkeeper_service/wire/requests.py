@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from turnkeeper.v1 import event_pb2
 from turnkeeper.v1 import run_service_pb2 as pb
-from turnkeeper_service.errors import invalid
 from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import ReadFilter
 
@@ -16,9 +15,9 @@ RUN_FINISHED = 26
 """Field number of the terminal in turnkeeper.v1.Event."""
 
 
-def check_cancel(request: pb.CancelRunsRequest) -> None:
-    """The shape of a cancel. Raises Refused."""
-    found = Findings()
+def check_cancel(request: pb.CancelRunsRequest, path: str = "") -> None:
+    """The shape of a cancel; ``path`` is where the request holds it. Raises Refused."""
+    found = Findings(path)
     check_text(found, request)
     kind = request.scope.WhichOneof("scope")
     if kind is None:
@@ -31,8 +30,11 @@ def check_cancel(request: pb.CancelRunsRequest) -> None:
         check_id(found, "scope.up_to.session_id", request.scope.up_to.session_id)
         if request.scope.up_to.accept_sequence < 1:
             found.add("scope.up_to.accept_sequence", "is not positive")
-    if request.turn_id and kind != "run_id":
-        found.add("turn_id", "goes with scope run_id only")
+    if request.turn_id:
+        if kind != "run_id":
+            found.add("turn_id", "goes with scope run_id only")
+        else:
+            check_id(found, "turn_id", request.turn_id)
     if request.session_id:
         if kind != "run_id":
             found.add("session_id", "goes with scope run_id only")
@@ -41,10 +43,12 @@ def check_cancel(request: pb.CancelRunsRequest) -> None:
     found.refuse()
 
 
-def read_filter(wanted: pb.WatchFilter) -> ReadFilter:
+def read_filter(wanted: pb.WatchFilter, path: str = "") -> ReadFilter:
     """Which items a reader wants. Raises Refused."""
-    if any(not run_id for run_id in wanted.run_ids):
-        raise invalid("filter.run_ids", "has an empty entry")
+    found = Findings(path)
+    for index, run_id in enumerate(wanted.run_ids):
+        check_id(found, f"filter.run_ids[{index}]", run_id)
+    found.refuse()
     return ReadFilter(run_ids=set(wanted.run_ids) or None, without_deltas=wanted.without_deltas)
 
 

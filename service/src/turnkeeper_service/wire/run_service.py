@@ -19,7 +19,7 @@ from .converse import Conversation
 from .pages import number, page_size, to_token
 from .requests import RUN_FINISHED, check_cancel, folding, read_filter
 from .streams import ITEM, Streams, positions_of, start_of
-from .validate import Validator, require_id
+from .validate import Findings, Validator, check_id, require_id
 
 ROLES: Mapping[str, Role] = {
     "SubmitRun": "user",
@@ -112,10 +112,13 @@ class RunServicer:
 
     async def list(self, request: pb.ListRunsRequest, call: Call) -> pb.ListRunsResponse:
         """ListRuns."""
-        session_id = require_id("session_id", request.session_id)
+        session_id = request.session_id
         query = ("runs", call.tenant, session_id, str(request.is_open_only))
-        after = number(request.page_token, *query)
-        limit = page_size(request.page_size)
+        found = Findings()
+        check_id(found, "session_id", session_id)
+        after = found.attempt(lambda: number(request.page_token, *query), 0)
+        limit = found.attempt(lambda: page_size(request.page_size), 0)
+        found.refuse()
         runs = await self._runs.list_runs(call.tenant, session_id, after, limit, open_only=request.is_open_only)
         response = pb.ListRunsResponse(runs=runs)
         if len(runs) == limit:
@@ -134,8 +137,13 @@ class RunServicer:
 
     async def watch_session(self, request: pb.WatchSessionRequest, call: Call) -> None:
         """WatchSession."""
-        session_id = require_id("session_id", request.session_id)
-        wanted = read_filter(request.filter)
+        session_id = request.session_id
+        found = Findings()
+        check_id(found, "session_id", session_id)
+        if request.after_seq < 0:
+            found.add("after_seq", "is negative")
+        wanted = found.attempt(lambda: read_filter(request.filter), ReadFilter())
+        found.refuse()
         async with self._runs.table.pin(call.tenant, session_id) as session:
             self._runs.watched_by(session, call.actor)
             after = start_of(session, request.after_seq if request.HasField("after_seq") else None)

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from turnkeeper.v1 import session_service_pb2 as pb
-from turnkeeper_service.errors import invalid
 from turnkeeper_service.principal import Role
 from turnkeeper_service.runs.runs import Runs
 
 from .call import Call
 from .pages import MAX_PAGE_BYTES, from_token, not_of_this_query, number, page_size, to_token
-from .validate import Validator, require_id
+from .validate import Findings, Validator, check_id, require_id
 
 ROLES: Mapping[str, Role] = {
     "CreateSession": "user",
@@ -48,9 +47,10 @@ class SessionServicer:
 
     async def create(self, request: pb.CreateSessionRequest, call: Call) -> pb.CreateSessionResponse:
         """CreateSession."""
+        found = Findings()
         if request.session_id:
-            require_id("session_id", request.session_id)
-        self._validator.settings(request.settings)
+            check_id(found, "session_id", request.session_id)
+        self._validator.settings(request.settings, found=found)
         session, is_replay = await self._runs.create_session(call.tenant, request.session_id, request.settings)
         return pb.CreateSessionResponse(session=session, is_replay=is_replay)
 
@@ -62,23 +62,27 @@ class SessionServicer:
     async def list(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
         """ListSessions."""
         query = ("sessions", call.tenant)
-        after = from_token(request.page_token, *query)
+        found = Findings()
+        after = found.attempt(lambda: from_token(request.page_token, *query), "")
+        limit = found.attempt(lambda: page_size(request.page_size), 0)
+        found.refuse()
         try:
-            sessions, next_after = await self._runs.list_sessions(call.tenant, after, page_size(request.page_size))
+            sessions, next_after = await self._runs.list_sessions(call.tenant, after, limit)
         except ValueError:
             raise not_of_this_query() from None
         return pb.ListSessionsResponse(sessions=sessions, next_page_token=to_token(next_after, *query))
 
     async def update(self, request: pb.UpdateSessionRequest, call: Call) -> pb.UpdateSessionResponse:
         """UpdateSession."""
-        session_id = require_id("session_id", request.session_id)
-        self._validator.settings(request.settings)
+        found = Findings()
+        check_id(found, "session_id", request.session_id)
         known = pb.SessionSettings.DESCRIPTOR.fields_by_name
         paths = list(request.update_mask.paths) or [field.name for field, _ in request.settings.ListFields()]
         for path in paths:
             if path not in known:
-                raise invalid("update_mask", f"settings have no field {path[:64]!r}")
-        session = await self._runs.update_session(call.tenant, session_id, request.settings, paths)
+                found.add("update_mask", f"settings have no field {path[:64]!r}")
+        self._validator.settings(request.settings, found=found)
+        session = await self._runs.update_session(call.tenant, request.session_id, request.settings, paths)
         return pb.UpdateSessionResponse(session=session)
 
     async def delete(self, request: pb.DeleteSessionRequest, call: Call) -> pb.DeleteSessionResponse:
@@ -89,11 +93,16 @@ class SessionServicer:
 
     async def messages(self, request: pb.ListMessagesRequest, call: Call) -> pb.ListMessagesResponse:
         """ListMessages."""
-        session_id = require_id("session_id", request.session_id)
+        session_id = request.session_id
         context_id = "" if request.context_id == "*" else request.context_id or "main"
         query = ("messages", call.tenant, session_id, context_id)
-        after = number(request.page_token, *query)
-        limit = page_size(request.page_size)
+        found = Findings()
+        check_id(found, "session_id", session_id)
+        if context_id:
+            check_id(found, "context_id", context_id)
+        after = found.attempt(lambda: number(request.page_token, *query), 0)
+        limit = found.attempt(lambda: page_size(request.page_size), 0)
+        found.refuse()
         messages = await self._runs.list_messages(call.tenant, session_id, context_id, after, limit)
         response = pb.ListMessagesResponse()
         size = 0

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from turnkeeper.v1 import run_service_pb2
 from turnkeeper_service.clock import Clock
-from turnkeeper_service.errors import Reason, Refused
+from turnkeeper_service.errors import Reason, Refused, invalid
 from turnkeeper_service.events.reader import Position, Reader, length_delimited
 from turnkeeper_service.runs.lifecycle import SessionEndedError
 from turnkeeper_service.runs.session import Session
@@ -101,7 +101,7 @@ def start_of(session: Session, after_seq: int | None) -> int:
     if after_seq is None:
         return newest
     if after_seq < 0:
-        raise Refused(Reason.ERROR_REASON_INVALID_FIELD, "after_seq: is negative")
+        raise invalid("after_seq", "is negative")
     if after_seq > newest:
         raise Refused(
             Reason.ERROR_REASON_CURSOR_AHEAD,

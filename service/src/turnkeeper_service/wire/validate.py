@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -13,7 +14,9 @@ from google.protobuf.message import Message
 from turnkeeper.v1 import content_pb2, error_pb2, event_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.errors import Reason, Refused, Violation
 from turnkeeper_service.ids import is_id
+from turnkeeper_service.runs.accept import fixed_by_target
 
+T = TypeVar("T")
 Submission = run_service_pb2.Submission
 MAX_LABELS = 64
 MAX_TITLE = 200
@@ -25,6 +28,8 @@ MAX_SECONDS = 366 * 86_400
 class Findings:
     """What is wrong with a request."""
 
+    path: str = ""
+    """Where the fields are, for example ``submission.``."""
     violations: list[Violation] = field(default_factory=list)
     reason: error_pb2.ErrorReason.ValueType = Reason.ERROR_REASON_UNSPECIFIED
 
@@ -35,9 +40,18 @@ class Findings:
         reason: error_pb2.ErrorReason.ValueType = Reason.ERROR_REASON_INVALID_FIELD,
     ) -> None:
         """Note one violation; the first one names the reason."""
-        self.violations.append(Violation(path, description))
+        self.violations.append(Violation(self.path + path, description))
         if not self.reason:
             self.reason = reason
+
+    def attempt(self, check: Callable[[], T], otherwise: T) -> T:
+        """What a check returns; where it refuses, that is noted like any other violation."""
+        try:
+            return check()
+        except Refused as refused:
+            self.violations.extend(refused.violations)
+            self.reason = self.reason or refused.reason
+            return otherwise
 
     def refuse(self) -> None:
         """Raise Refused if anything was found."""
@@ -64,26 +78,25 @@ class Validator:
         self._bounds = bounds
         self._has_model = has_model
 
-    def submission(self, message: Submission) -> None:
-        """Check a prompt. Raises Refused."""
-        found = Findings()
+    def submission(self, message: Submission, path: str = "submission.") -> None:
+        """Check a prompt; ``path`` is where the request holds it. Raises Refused."""
+        found = Findings(path)
         check_text(found, message)
         check_id(found, "session_id", message.session_id)
         if message.run_id:
             check_id(found, "run_id", message.run_id)
         self._prompt(found, message)
         if message.delivery == event_pb2.DELIVERY_STEER:
-            for path in ("model", "parameters", "tool_choice", "output_schema_json", "max_steps", "pre_approved_tools"):
-                if is_set(message, path):
-                    found.add(path, "is not allowed with delivery STEER")
+            for name in fixed_by_target(message):
+                found.add(name, "is not allowed with delivery STEER")
         if message.model:
             self._model(found, "model", message.model)
         check_parameters(found, "parameters.", message.parameters)
         if message.HasField("max_steps") and message.max_steps < 0:
             found.add("max_steps", "is negative")
-        for path in ("start_timeout", "run_timeout"):
-            if message.HasField(path):  # type: ignore[arg-type]
-                check_duration(found, path, getattr(message, path))
+        for name in ("start_timeout", "run_timeout"):
+            if message.HasField(name):  # type: ignore[arg-type]
+                check_duration(found, name, getattr(message, name))
         if message.on_disconnect.HasField("cancel_after"):
             check_duration(found, "on_disconnect.cancel_after", message.on_disconnect.cancel_after)
         preconditions = message.preconditions
@@ -122,9 +135,11 @@ class Validator:
                 Reason.ERROR_REASON_PROMPT_TOO_LARGE,
             )
 
-    def settings(self, message: session_service_pb2.SessionSettings, path: str = "settings.") -> None:
-        """Check a session's settings. Raises Refused."""
-        found = Findings()
+    def settings(
+        self, message: session_service_pb2.SessionSettings, path: str = "settings.", found: Findings | None = None
+    ) -> None:
+        """Check a session's settings, together with what was found before. Raises Refused."""
+        found = found or Findings()
         check_text(found, message, path)
         if len(message.title) > MAX_TITLE:
             found.add(f"{path}title", f"is longer than {MAX_TITLE} characters")
@@ -153,11 +168,6 @@ class Validator:
     def _model(self, found: Findings, path: str, model: str) -> None:
         if not self._has_model(model):
             found.add(path, f"no provider has the model {model[:200]!r}", Reason.ERROR_REASON_UNKNOWN_MODEL)
-
-
-def is_set(message: Message, path: str) -> bool:
-    """Whether a field differs from its default."""
-    return any(descriptor.name == path for descriptor, _ in message.ListFields())
 
 
 def check_id(found: Findings, path: str, value: str) -> None:
@@ -219,6 +229,9 @@ def check_text(found: Findings, message: Message, path: str = "") -> None:
             if descriptor.message_type is not None and descriptor.message_type.GetOptions().map_entry:
                 if any("\0" in str(key) or "\0" in str(item) for key, item in value.items()):
                     found.add(name, "holds a NUL character")
+                for key, item in value.items():
+                    if isinstance(item, Message):
+                        check_text(found, item, f"{name}[{str(key)[:40]}].")
             elif descriptor.is_repeated:
                 for index, item in enumerate(value):
                     check_text(found, item, f"{name}[{index}].")
