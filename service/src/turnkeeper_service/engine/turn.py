@@ -7,6 +7,7 @@ that; its owner then calls `FloorTurn.cut`, which writes what there is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2
@@ -60,6 +61,7 @@ class FloorTurn:
                 self.num_steps = plan.resume.step
                 self._step = self._new_step(plan.resume.message_id, plan.resume.attempt)
                 self._step.preload(plan.resume.partial)
+                self._messages.append(plan.resume.message_id)
 
     @property
     def message_ids(self) -> Sequence[str]:
@@ -80,12 +82,13 @@ class FloorTurn:
             draft = self._journal.draft()
             self._prepare(draft, fold)
             if self._step is None:
-                await self._journal.submit(draft)
+                # Shielded: a turn that is cut must not take the commit's end from those who publish it.
+                await asyncio.shield(self._journal.submit(draft))
                 end = self._end(None)
             else:
                 durable = self._journal.submit(draft)
                 self._note("store")
-                await durable
+                await asyncio.shield(durable)
                 self._note("model")
                 self._final = await self._step.stream(self._request(history))
                 self._count(self._final.usage)
@@ -108,7 +111,10 @@ class FloorTurn:
         resume = self._resume
         self._resume = None
         if resume is not None and resume.message_id:
-            self._open_step(resume.message_id, resume.attempt + 1)
+            # What was bound while the stream was open folds before the step is run again.
+            self._fold(draft, fold)
+            self._step = self._new_step(resume.message_id, resume.attempt + 1)
+            draft.commit.drop_partials.append(plan.run_id)
             event = event_pb2.Event(
                 run_id=plan.run_id, turn_id=plan.turn_id, context_id=MAIN_CONTEXT, attempt=resume.attempt
             )
@@ -128,14 +134,7 @@ class FloorTurn:
         is_allowed = self.num_steps < limit
         if is_allowed:
             self.num_steps += 1
-        for run in fold:
-            message_id = self._user_message(draft, run.prompt, run.run_id)
-            run.fold(
-                draft,
-                event_pb2.Fold(
-                    into_run_id=plan.run_id, turn_id=plan.turn_id, step=self.num_steps, message_id=message_id
-                ),
-            )
+        self._fold(draft, fold)
         if not is_allowed:
             self._step = None
             return
@@ -145,6 +144,18 @@ class FloorTurn:
         event.step_started.model = plan.model
         event.step_started.message_id = step.opened.message_id
         draft.event(event)
+
+    def _fold(self, draft: Draft, fold: Sequence[FoldedRun]) -> None:
+        """Put the prompts of folded runs into the context, and write their terminals."""
+        plan = self.plan
+        for run in fold:
+            message_id = self._user_message(draft, run.prompt, run.run_id)
+            run.fold(
+                draft,
+                event_pb2.Fold(
+                    into_run_id=plan.run_id, turn_id=plan.turn_id, step=self.num_steps, message_id=message_id
+                ),
+            )
 
     def _open_step(self, message_id: str, attempt: int) -> Step:
         self._step = self._new_step(message_id, attempt)

@@ -128,6 +128,9 @@ class Session:
             elif payload == "message_context_changed":
                 # Rare: read the history again where it is needed next.
                 self._history = None
+            if closes is not None:
+                # From here on its text is in this commit: a flush that came behind it would stay for ever.
+                closes.closed = True
             content = event.SerializeToString()
             entries.append(LogEntry(seq, event.run_id, kind, content, closes))
             commit.events.append(EventRow(seq, event.run_id, kind, content))
