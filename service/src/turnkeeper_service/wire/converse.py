@@ -51,6 +51,8 @@ class Conversation:
         opening = first.open
         found = Findings()
         session_id = found.attempt(lambda: require_id("open.session_id", opening.session_id), "")
+        if opening.after_seq < 0:
+            found.add("open.after_seq", "is negative")
         filter_ = found.attempt(lambda: read_filter(opening.filter, "open."), ReadFilter())
         if opening.HasField("create_with"):
             self._validator.settings(opening.create_with, "open.create_with.", found)
