@@ -125,6 +125,19 @@ async def test_the_quickstart_runs(tmp_path: Path) -> None:
     assert finished == [f"{accepted[0]}: First come,", f"{accepted[1]}: first served."]
 
 
+@pytest.mark.asyncio
+async def test_the_core_runs_embedded() -> None:
+    code, out, err = await run("examples/embedded/one_at_a_time.py")
+    assert (code, err) == (0, "")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert re.search(r"^blue weather is done$.*^blue news begins", "\n".join(lines), re.MULTILINE | re.DOTALL)
+    assert "blue in celsius! was answered by 'weather'" in lines
+    assert "green recipe was cancelled: USER by ada" in lines
+    assert "green shopping was cancelled: USER by ada" in lines
+    assert "green a new start is done" in lines
+    assert lines[-1] == "left over: 0 sessions, 0 runs, 0 turns"
+
+
 def test_the_readme_shows_the_quickstart_as_it_is() -> None:
     """What is copied from the README is what was run."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
