@@ -12,7 +12,7 @@ from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import Position, Reader, ReadFilter
 from turnkeeper_service.events.tenant import NoticeFeed
 from turnkeeper_service.providers.registry import ProviderRegistry
-from turnkeeper_service.store.base import Boot, RunRow, RunState, SessionRow, Store
+from turnkeeper_service.store.base import Boot, RunRow, RunState, SessionRow, Store, StoreClosedError
 from turnkeeper_service.tasks import TaskOwner
 
 from .accept import Acceptance, Acceptor
@@ -331,14 +331,17 @@ class Runs:
     async def close(self, reason: BaseException) -> None:
         """Cut what still runs, without a terminal, and end all readers. Idempotent."""
         self.line.is_draining = self.line.is_cut = True
+        self._core.drain()
         for run in list(self.line.runs.values()):
             run.stop_timers()
-        self._flusher.close()
         await self._owner.close(timeout=self.line.options.cancel_grace + 1)
+        self._flusher.close()
         for run in list(self.line.runs.values()):
-            for future in (run.finished, run.accepted):
-                if not future.done():
-                    future.cancel()
+            if not run.finished.done():
+                run.finished.cancel()
+            if not run.accepted.done():
+                # Whether it reaches the disk is not known; the same run_id will tell.
+                run.accepted.set_exception(StoreClosedError("the server closes"))
         self.feed.end(reason)
         for session in self.table:
             session.log.end(reason)
