@@ -165,8 +165,11 @@ class Runs:
                 self.submitter_lost(run)
             raise
         if accepted.run is not None:
-            snapshot = self._core.snapshot(accepted.run.session.key)
-            return receipt_of_run(accepted.run, snapshot, is_replay=accepted.is_replay), accepted.run
+            run, is_replay = accepted.run, accepted.is_replay
+            # A snapshot is as long as the line. A run that was accepted behind others is told its place of then.
+            is_looked_up = run.state == RunState.QUEUED and (is_replay or not run.position)
+            snapshot = self._core.snapshot(run.session.key) if is_looked_up else None
+            return receipt_of_run(run, snapshot, is_replay=is_replay), run
         assert accepted.row is not None
         return receipt_of_row(accepted.row), None
 
