@@ -235,3 +235,21 @@ fn a_cancel_of_the_tenant_covers_what_was_there_before_and_nothing_later() {
         ));
     });
 }
+
+#[test]
+fn a_cancel_of_the_tenant_never_covers_the_later_of_two_alone() {
+    model(|| {
+        let scheduler = scheduler(2);
+        let other = scheduler.clone();
+        let accepting = thread::spawn(move || {
+            // The shard of the first is visited before that of the second.
+            for at in [A, B] {
+                other.accept(at, "run", RunRequest::default(), 0.0).unwrap();
+            }
+        });
+        let result = scheduler.cancel_tenant("tenant", &Arc::new(Cancel::new("ADMIN")), 0.0);
+        accepting.join().unwrap();
+        let covered: Vec<_> = result.covered.iter().map(|covered| covered.run.session_id()).collect();
+        assert!(["a", "b"].starts_with(&covered), "{covered:?}");
+    });
+}
