@@ -14,15 +14,16 @@ START_SECONDS = 60.0
 class RealServer:
     """A server on a data directory of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *arguments: str) -> None:
         self._folder = folder
+        self._arguments = arguments
         self._process: Process | None = None
         self.address = ""
 
     async def start(self) -> None:
         """Come to serve; the second time where it served the first."""
         arguments = ["--grpc-address", self.address or "127.0.0.1:0", "--http-address", "127.0.0.1:0"]
-        arguments += ["--data-dir", str(self._folder), "--model", "scripted/echo"]
+        arguments += ["--data-dir", str(self._folder), "--model", "scripted/echo", *self._arguments]
         log = (self._folder.parent / f"{self._folder.name}.log").open("ab")
         with log:
             self._process = await asyncio.create_subprocess_exec(

@@ -113,7 +113,7 @@ class Server:
             validator = Validator(Bounds(limits.max_prompt_bytes, limits.max_system_prompt_bytes), runs.has_model)
             self._wire = WireServer(
                 server_options(settings),
-                Gatekeeper(authenticator, self._metrics),
+                Gatekeeper(authenticator, self._metrics, settings.server.max_message_bytes),
                 runs,
                 validator,
                 self._streams,

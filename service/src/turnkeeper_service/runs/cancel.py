@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from turnkeeper.v1 import event_pb2, run_service_pb2
 from turnkeeper_service.clock import microseconds
 from turnkeeper_service.engine.journal import Draft
-from turnkeeper_service.errors import Reason, Refused, store_unavailable
+from turnkeeper_service.errors import Reason, Refused, run_not_found, store_unavailable
 from turnkeeper_service.store.base import Commit, StoreError, TombstoneRow
 
 from .line import Line
@@ -100,9 +100,13 @@ class Canceller:
             row = await self._line.store.get_run(tenant, run_id)
             run = self._line.runs.get((tenant, run_id))
             if run is None and row is not None and row.outcome is not None:
+                if session_id not in ("", row.session_id):
+                    raise run_not_found(run_id)
                 return _receipt(run_id, ALREADY_FINISHED, event_pb2.Outcome.FromString(row.outcome))
         if run is None:
             return await self._lay_tombstone(tenant, run_id, session_id, request)
+        if session_id not in ("", run.session.session_id):
+            raise run_not_found(run_id)
         if request.turn_id and (run.turn is None or run.turn.plan.turn_id != request.turn_id):
             raise Refused(
                 Reason.ERROR_REASON_TURN_NOT_FOUND,

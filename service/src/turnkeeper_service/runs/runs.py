@@ -153,10 +153,17 @@ class Runs:
     # ---- runs
 
     async def submit(
-        self, tenant: str, principal: str, submission: run_service_pb2.Submission
+        self, tenant: str, principal: str, submission: run_service_pb2.Submission, *, is_streamed: bool = False
     ) -> tuple[run_service_pb2.RunReceipt, Run | None]:
         """Accept a prompt whose shape was checked; the receipt, and the run where it is not over. Raises Refused."""
-        accepted: Acceptance = await self._acceptor.accept(tenant, principal, submission)
+        try:
+            accepted: Acceptance = await self._acceptor.accept(tenant, principal, submission)
+        except asyncio.CancelledError:
+            # The submitting stream is lost while its accept is on its way to the disk.
+            run = self.line.runs.get((tenant, submission.run_id))
+            if is_streamed and run is not None:
+                self.submitter_lost(run)
+            raise
         if accepted.run is not None:
             snapshot = self._core.snapshot(accepted.run.session.key)
             return receipt_of_run(accepted.run, snapshot, is_replay=accepted.is_replay), accepted.run

@@ -31,7 +31,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Malformed:
-    """A request whose bytes are not its message."""
+    """A request whose bytes are not its message, or too many."""
+
+    def __init__(self, refused: Refused) -> None:
+        self.refused = refused
 
 
 class RpcEnd(Protocol):
@@ -79,12 +82,25 @@ def malformed() -> Refused:
     return Refused(Reason.ERROR_REASON_INVALID_FIELD, "the request is not a message of its type")
 
 
+def too_large(max_bytes: int) -> Refused:
+    """A request is longer than a message may be."""
+    return Refused(
+        Reason.ERROR_REASON_MESSAGE_TOO_LARGE,
+        f"a message has at most {max_bytes} bytes",
+        metadata={"limit": str(max_bytes)},
+        limit="max_message_bytes",
+    )
+
+
 class Gatekeeper:
     """Makes handlers that authenticate, check rights and deadline, and turn refusals into statuses."""
 
-    def __init__(self, authenticator: Authenticator, observer: RpcObserver | None = None) -> None:
+    def __init__(
+        self, authenticator: Authenticator, observer: RpcObserver | None = None, max_message_bytes: int = 16 << 20
+    ) -> None:
         self._authenticator = authenticator
         self._observer = observer
+        self._max_message_bytes = max_message_bytes
 
     def handlers(
         self, service: ServiceDescriptor, methods: Mapping[str, Callable[..., Any]], roles: Mapping[str, Role]
@@ -112,7 +128,7 @@ class Gatekeeper:
                 if run is None:
                     raise not_implemented(name)
                 if isinstance(request, Malformed):
-                    raise malformed()
+                    raise request.refused
                 return await run(request, call)
             except Refused as refused:
                 code = code_of(refused.reason)
@@ -141,7 +157,7 @@ class Gatekeeper:
             "bidi_stream": grpc.stream_stream_rpc_method_handler,
         }[kind]
         handler: grpc.RpcMethodHandler[Any, Any] = make(
-            serve, request_deserializer=_deserializer(method), response_serializer=_serialize
+            serve, request_deserializer=_deserializer(method, self._max_message_bytes), response_serializer=_serialize
         )
         return handler
 
@@ -155,14 +171,16 @@ class Gatekeeper:
         return Call(context, principal)
 
 
-def _deserializer(method: MethodDescriptor) -> Callable[[bytes], Message | Malformed]:
+def _deserializer(method: MethodDescriptor, max_bytes: int) -> Callable[[bytes], Message | Malformed]:
     message_class = GetMessageClass(method.input_type)
 
     def deserialize(content: bytes) -> Message | Malformed:
+        if len(content) > max_bytes:
+            return Malformed(too_large(max_bytes))
         try:
             return message_class.FromString(content)
         except DecodeError:
-            return Malformed()
+            return Malformed(malformed())
 
     return deserialize
 

@@ -7,7 +7,7 @@ are carried out in the order they came, so accept order is frame order; only a c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from turnkeeper.v1 import run_service_pb2 as pb
 from turnkeeper_service.errors import Reason, Refused, invalid
@@ -18,8 +18,8 @@ from turnkeeper_service.runs.runs import Runs
 from turnkeeper_service.runs.session import Session
 from turnkeeper_service.store.base import StoreError
 
-from .call import Call, Malformed, malformed, not_implemented
-from .requests import RUN_FINISHED, check_cancel, read_filter
+from .call import Call, Malformed, not_implemented
+from .requests import RUN_FINISHED, check_cancel, folding, read_filter
 from .status import frame_error
 from .streams import Streams, positions_of, start_of, until_cancelled
 from .validate import Findings, Validator, require_id
@@ -37,13 +37,16 @@ class Conversation:
         self._streams = streams
         self._call = call
         self._submitted: dict[str, Run] = {}
+        self._follow: Callable[[LogEntry], bool] = folding(None)
         self._is_half_closed = False
         self._waits: set[asyncio.Task[None]] = set()
 
     async def serve(self, frames: Frames) -> None:
         """Serve the stream to its end. Raises Refused where it cannot even be opened."""
         first = await anext(aiter(frames), None)
-        if not isinstance(first, pb.ConverseRequest) or first.WhichOneof("frame") != "open":
+        if isinstance(first, Malformed):
+            raise first.refused
+        if first is None or first.WhichOneof("frame") != "open":
             raise Refused(Reason.ERROR_REASON_FIRST_FRAME_NOT_OPEN, "the first frame has to open the stream")
         opening = first.open
         found = Findings()
@@ -52,6 +55,7 @@ class Conversation:
         if opening.HasField("create_with"):
             self._validator.settings(opening.create_with, "open.create_with.", found)
         found.refuse()
+        self._follow = folding(filter_.run_ids)
         await self._create(session_id, opening)
         is_over = False
         async with self._runs.table.pin(self._call.tenant, session_id) as session:
@@ -93,6 +97,7 @@ class Conversation:
 
     def _seen(self, entry: LogEntry) -> bool:
         """Every event of the stream: the last terminal of a half-closed stream ends it."""
+        self._follow(entry)
         if entry.kind == RUN_FINISHED:
             self._submitted.pop(entry.run_id, None)
             return self._is_half_closed and not self._submitted and not self._waits
@@ -101,7 +106,7 @@ class Conversation:
     async def _take(self, frames: Frames, session: Session, reader: Reader) -> None:
         async for frame in frames:
             if isinstance(frame, Malformed):
-                await self._refuse(reader, "", malformed())
+                await self._refuse(reader, "", frame.refused)
                 continue
             try:
                 await self._carry_out(frame, session, reader)
@@ -152,7 +157,7 @@ class Conversation:
             raise _mismatch("submit.session_id", session)
         submission.session_id = session.session_id
         self._validator.submission(submission, "submit.")
-        receipt, run = await self._runs.submit(self._call.tenant, self._call.actor, submission)
+        receipt, run = await self._runs.submit(self._call.tenant, self._call.actor, submission, is_streamed=True)
         if run is not None and not run.finished.done():
             self._submitted[run.run_id] = run
         return receipt

@@ -67,7 +67,7 @@ class RunServicer:
     async def run(self, request: pb.RunRequest, call: Call) -> None:
         """Run."""
         self._validator.submission(request.submission)
-        receipt, run = await self._runs.submit(call.tenant, call.actor, request.submission)
+        receipt, run = await self._runs.submit(call.tenant, call.actor, request.submission, is_streamed=True)
         item = pb.StreamItem(receipt=pb.Receipt(run=receipt))
         is_followed = request.follow_fold if request.HasField("follow_fold") else True
         is_sent = False
