@@ -1,15 +1,14 @@
 """The calls of one answer: every one gets exactly one result, in the order of the calls (promise 8).
 
-A call goes through: is there such a tool, do its arguments fit, may it run, it starts (durable before it runs), its result
-(durable when it is there). Calls marked parallel run beside their neighbours. After each of them the turn looks whether
-something else comes first; then calls that have not started are skipped, with a result that says so.
+A call goes through: is there such a tool, do its arguments fit, may it run, it starts (durable before it runs), its
+result (durable when it is there). Calls marked parallel run beside their neighbours. After each of them the turn looks
+whether something else comes first; then calls that have not started are skipped, with a result that says so.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-
 from typing import Any
 
 import structlog
@@ -104,7 +103,9 @@ class ToolBatch:
         if offered is None and state.has_started:
             offered = self._plan.toolbox.absent(state.call.name)
         if offered is None:
-            await self._finish(state, text_result(state.call, f"there is no tool {state.call.name!r}", is_error=True), 0.0)
+            await self._finish(
+                state, text_result(state.call, f"there is no tool {state.call.name!r}", is_error=True), 0.0
+            )
             return
         if state.has_started and state.executor == "server" and offered.tool.replay_class != SAFE:
             text = "the process was lost while this tool ran; whether it took effect is unknown"
@@ -119,7 +120,11 @@ class ToolBatch:
             self._note(f"approval of {state.call.name}")
             decision = await self._approvals.ask(state.call)
             if not decision.is_allowed:
-                text = f"this call was not allowed: {decision.comment}" if decision.comment else "this call was not allowed"
+                text = (
+                    f"this call was not allowed: {decision.comment}"
+                    if decision.comment
+                    else "this call was not allowed"
+                )
                 await self._finish(state, text_result(state.call, text, is_error=True), 0.0, is_skipped=True)
                 return
         await self._run(state, offered)
@@ -183,7 +188,7 @@ class ToolBatch:
     async def _within(self, work: asyncio.Task[ToolAnswer], seconds: float) -> None:
         """Wait until a tool has ended, at most so long."""
         expired: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        timer = self._clock.call_later(seconds, lambda: expired.done() or expired.set_result(None))
+        timer = self._clock.call_later(seconds, expired.cancel)
         try:
             await asyncio.wait({work, expired}, return_when=asyncio.FIRST_COMPLETED)
         finally:

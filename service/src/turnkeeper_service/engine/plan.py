@@ -28,8 +28,8 @@ class Resume:
 
     ``step`` is the step to run. ``message_id`` is set where that step's stream was open: what was shown of ``attempt``
     is discarded and the step is run again. ``partial`` is what was flushed of it, part by part, as (kind, text).
-    ``message_ids`` are those that the turn has committed, ``usage`` is what its finished steps used. ``calls`` are those
-    of a batch that was under way, ``signatures`` what earlier steps did, for the loop detector. ``num_losses``
+    ``message_ids`` are those that the turn has committed, ``usage`` is what its finished steps used. ``calls`` are
+    those of a batch that was under way, ``signatures`` what earlier steps did, for the loop detector. ``num_losses``
     counts the processes that were lost during this step.
     """
 

@@ -234,9 +234,7 @@ class FloorTurn:
             run_id=self.plan.run_id, turn_id=self.plan.turn_id, context_id=MAIN_CONTEXT, attempt=attempt
         )
 
-    def _request(
-        self, history: Sequence[content_pb2.Message], tools: Mapping[str, OfferedTool]
-    ) -> ModelRequest:
+    def _request(self, history: Sequence[content_pb2.Message], tools: Mapping[str, OfferedTool]) -> ModelRequest:
         plan = self.plan
         messages = history
         if plan.prompt_prefix:
@@ -250,7 +248,8 @@ class FloorTurn:
             system="\n\n".join(text for text in (plan.system_prompt, *instructions) if text),
             parameters=plan.parameters,
             tools=[
-                ToolDefinition(one.tool.name, one.tool.description, one.tool.input_schema_json) for one in tools.values()
+                ToolDefinition(one.tool.name, one.tool.description, one.tool.input_schema_json)
+                for one in tools.values()
             ],
             tool_choice=(plan.tool_choice or "auto") if tools else "auto",
             output_schema_json=plan.output_schema_json,

@@ -1,10 +1,10 @@
-"""Approvals: asked for durably, seen by every client of the session, answered once, with a default at their deadline."""
+"""Approvals: asked for durably, seen by every client of the session, answered once, with a default in the end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.clock import microseconds
@@ -32,6 +32,11 @@ class Asked:
     decided: asyncio.Future[Decision]
     is_answered: bool = False
 
+    def decide(self, decision: Decision) -> None:
+        """The decision is durable."""
+        if not self.decided.done():
+            self.decided.set_result(decision)
+
     def view(self, *, is_allowed_by_default: bool) -> session_service_pb2.Approval:
         """As callers see it."""
         view = session_service_pb2.Approval(
@@ -44,15 +49,6 @@ class Asked:
         view.create_time.FromMicroseconds(self.created_us)
         view.deadline.FromMicroseconds(self.deadline_us)
         return view
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """What a run's events say of its approvals, by call: those that wait, and decisions."""
-
-    waiting: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
-    """tool_call_id to (approval_id, created_us, deadline_us)."""
-    decisions: Mapping[str, Decision] = field(default_factory=dict)
 
 
 class ApprovalDesk:
@@ -119,7 +115,7 @@ class ApprovalDesk:
         resolved.approval_id, resolved.is_allowed = asked.approval_id, decision.is_allowed
         resolved.actor, resolved.comment = decision.actor, decision.comment
         draft.event(event)
-        draft.on_durable.append(lambda: asked.decided.done() or asked.decided.set_result(decision))
+        draft.on_durable.append(lambda: asked.decide(decision))
         return asked.run.session.submit(draft)
 
     async def answer(

@@ -10,8 +10,11 @@ from turnkeeper_service.tools.remote import RemoteTools
 
 
 class SessionToolbox:
-    """The toolbox of all sessions. Where two offer one name, a client of the session comes before a worker, and what is
-    served from outside before what is built in."""
+    """The toolbox of all sessions.
+
+    Where two offer one name, a client of the session comes before a worker, and what is served from outside before what
+    is built in.
+    """
 
     def __init__(self, remote: RemoteTools, builtin: Mapping[str, OfferedTool]) -> None:
         self.remote = remote

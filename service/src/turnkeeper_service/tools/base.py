@@ -1,7 +1,7 @@
 """What a tool is: something that is offered to a session and answers calls, whoever runs it.
 
-A call gets exactly one result. Whatever goes wrong with it, an unknown tool, bad arguments, an exception, a lost client,
-becomes an error result that the model sees; only the turn's own end cuts a call short.
+A call gets exactly one result. Whatever goes wrong with it, an unknown tool, bad arguments, an exception, a lost
+client, becomes an error result that the model sees; only the turn's own end cuts a call short.
 """
 
 from __future__ import annotations

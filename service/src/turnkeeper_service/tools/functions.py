@@ -95,5 +95,3 @@ def _result(call: content_pb2.ToolCall, value: object) -> content_pb2.ToolResult
     if value is None:
         return text_result(call, "")
     return text_result(call, TypeAdapter(type(value)).dump_json(value).decode())
-
-

@@ -1,16 +1,16 @@
 """Tools that run elsewhere: in a client, over its Converse stream, or in a worker, over ServeTools.
 
-A call is handed out under a lease: one holder at a time, a deadline, one result. A holder whose stream is lost keeps its
-leases for a grace time; if it comes back under its name it gets what it has not answered again, with the next attempt. If
-it does not, a call that may be run again goes to another holder that offers the tool, else the call ends as lost. A result
-without a live lease is late: it is reported and never applied.
+A call is handed out under a lease: one holder at a time, a deadline, one result. A holder whose stream is lost keeps
+its leases for a grace time; if it comes back under its name it gets what it has not answered again, with the next
+attempt. If it does not, a call that may be run again goes to another holder that offers the tool, else the call ends as
+lost. A result without a live lease is late: it is reported and never applied.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -163,9 +163,7 @@ class RemoteTools:
 
     def tools(self, tenant: str, session_id: str) -> Mapping[str, OfferedTool]:
         """The tools by name."""
-        return {
-            name: OfferedTool(tool, self, holder.name) for name, holder, tool in self.offered(tenant, session_id)
-        }
+        return {name: OfferedTool(tool, self, holder.name) for name, holder, tool in self.offered(tenant, session_id)}
 
     # ---- calls
 
@@ -221,13 +219,12 @@ class RemoteTools:
         if holder is None:
             return
         holder.waiting.pop(lease_id, None)
-        if holder.leases.pop(lease_id, None) is not None and not (lease.answer.done() and not lease.answer.cancelled()):
-            if holder.link is not None:
-                holder.link.take_back(
-                    tool_service_pb2.ToolInvocationCancelled(
-                        lease_id=lease_id, tool_call_id=lease.invocation.call.tool_call_id
-                    )
-                )
+        was_answered = lease.answer.done() and not lease.answer.cancelled()
+        if holder.leases.pop(lease_id, None) is not None and not was_answered and holder.link is not None:
+            call_id = lease.invocation.call.tool_call_id
+            holder.link.take_back(
+                tool_service_pb2.ToolInvocationCancelled(lease_id=lease_id, tool_call_id=call_id)
+            )
         while holder.waiting and len(holder.leases) < holder.max_concurrent:
             _, following = holder.waiting.popitem(last=False)
             self._give(holder, following)
