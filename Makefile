@@ -40,7 +40,7 @@ help: ## List the targets
 setup: need-core sync ## Build the environment: tools into .tools/, Python packages and the compiled core into .venv/
 
 demo: setup ## Show the whole product at work, and check its promises while it runs
-	@$(STEP) demo "conversations, a queue, a steer, a cancel, a crash and a resume" $(VENV)/bin/python -m examples.demo
+	@$(VENV)/bin/python -m examples.demo
 
 serve: setup ## Start the server; ARGS="--config turnkeeper.toml" passes options on
 	@$(VENV)/bin/turnkeeper serve $(ARGS)

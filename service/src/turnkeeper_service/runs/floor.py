@@ -159,6 +159,9 @@ class FloorDriver:
             log.warning("work ignores its cancel and is detached", run_id=run.run_id)
             line.owner.adopt(work)
         if line.is_cut:
+            if work.done() and not work.cancelled():
+                # Looked at, since what it says is of no use any more: recovery goes on from the store.
+                work.exception()
             return
         end = self._end(run, turn, work)
         if end is not None:
@@ -260,7 +263,11 @@ class FloorDriver:
                 return self._failed(event_pb2.OUTCOME_REASON_RUN_DEADLINE, "Run deadline", "the run took too long")
             return self._failed(event_pb2.OUTCOME_REASON_INTERNAL, "Turn cut", "the turn was cut without a cancel")
         if isinstance(error, StoreError):
-            return None
+            if self._line.store.failure.done():
+                return None
+            # Only a read failed: the store still takes the terminal.
+            log.error("a turn could not read its session", run_id=run.run_id, detail=str(error))
+            return self._failed(event_pb2.OUTCOME_REASON_INTERNAL, "Session not readable", str(error))
         if isinstance(error, ProviderError):
             reason = event_pb2.OutcomeReason.Value(f"OUTCOME_REASON_{error.reason}")
             end_ = self._failed(reason, error.title, error.detail, error.status or 0)

@@ -28,7 +28,7 @@ def _digest(query: tuple[str, ...]) -> bytes:
 
 def to_token(position: str, *query: str) -> str:
     """The token of a position in a query's results; "" for the end."""
-    return base64.urlsafe_b64encode(_digest(query) + position.encode()).decode() if position else ""
+    return base64.urlsafe_b64encode(_digest((*query, position)) + position.encode()).decode() if position else ""
 
 
 def not_of_this_query() -> Refused:
@@ -45,7 +45,7 @@ def from_token(token: str, *query: str) -> str:
         position = content[9:].decode()
     except (binascii.Error, UnicodeError):
         content, position = b"", ""
-    if content[:9] != _digest(query) or not position:
+    if not position or content[:9] != _digest((*query, position)):
         raise not_of_this_query()
     return position
 

@@ -1,0 +1,77 @@
+"""Measures the project and prints it beside its goals: ``python -m bench [--quick] [--only turns,core,…]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from . import figures, pairs
+from .breakdown import breakdown
+from .processes import LOAD_CORE, pin
+from .report import Report
+
+SECTIONS = (
+    "core", "store", "turns", "submit", "converse", "ttft", "cancel", "process", "resume", "recovery", "breakdown",
+)  # fmt: skip
+
+
+async def measure(chosen: set[str], runs: int, seconds: float) -> Report:
+    """Everything about the service."""
+    report = Report()
+    if "turns" in chosen:
+        await pairs.turns(report, runs, seconds)
+    if "submit" in chosen:
+        await pairs.submits(report, runs, seconds)
+    if "converse" in chosen:
+        await pairs.conversations(report, runs, seconds)
+    if "ttft" in chosen:
+        await pairs.first_tokens(report, runs, 2 * seconds + 1)
+    if "cancel" in chosen:
+        await figures.cancels(report, runs)
+    if "process" in chosen:
+        await figures.process(report, runs)
+    if "resume" in chosen:
+        await figures.resume(report, runs)
+    if "recovery" in chosen:
+        await figures.recovery(report, runs)
+    if "breakdown" in chosen:
+        await breakdown(report, seconds)
+    return report
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short run of each instead of five")
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"sections, of {', '.join(SECTIONS)}")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one run")
+    options = parser.parse_args()
+    chosen = set(options.only.split(","))
+    if not chosen <= set(SECTIONS):
+        parser.error(f"no section is called {', '.join(sorted(chosen - set(SECTIONS)))}")
+    root = Path(__file__).resolve().parent
+    for name, file in (("core", root / "core" / "__main__.py"), ("store", root / "store.py")):
+        if name in chosen and file.exists():
+            print(f"\n{name}: python {file.relative_to(root.parent)}", flush=True)
+            # In a process of its own: it has the machine for itself.
+            command = [sys.executable, *(["-m", "bench.core"] if name == "core" else [str(file), "--seconds", "0.5"])]
+            if subprocess.run(command, cwd=root.parent, check=False).returncode:
+                sys.exit(f"bench: {name} failed")
+    before = os.getloadavg()[0]
+    pin(LOAD_CORE)
+    start = time.perf_counter()
+    report = uvloop.run(
+        measure(chosen, 1 if options.quick else 5, options.seconds / 2 if options.quick else options.seconds)
+    )
+    report.summary()
+    print(f"\n{time.perf_counter() - start:.0f} s; load of the machine before: {before:.1f}")
+
+
+if __name__ == "__main__":
+    main()
