@@ -222,9 +222,7 @@ class RemoteTools:
         was_answered = lease.answer.done() and not lease.answer.cancelled()
         if holder.leases.pop(lease_id, None) is not None and not was_answered and holder.link is not None:
             call_id = lease.invocation.call.tool_call_id
-            holder.link.take_back(
-                tool_service_pb2.ToolInvocationCancelled(lease_id=lease_id, tool_call_id=call_id)
-            )
+            holder.link.take_back(tool_service_pb2.ToolInvocationCancelled(lease_id=lease_id, tool_call_id=call_id))
         while holder.waiting and len(holder.leases) < holder.max_concurrent:
             _, following = holder.waiting.popitem(last=False)
             self._give(holder, following)

@@ -11,7 +11,7 @@ from turnkeeper_service.runs.runs import Runs
 
 from .call import Call
 from .pages import MAX_PAGE_BYTES, from_token, not_of_this_query, number, page_size, to_token
-from .validate import Findings, Validator, check_id, require_id
+from .validate import Findings, Validator, check_id, check_text, require_id
 
 ROLES: Mapping[str, Role] = {
     "CreateSession": "user",
@@ -132,9 +132,7 @@ class SessionServicer:
     async def answer(self, request: pb.AnswerApprovalRequest, call: Call) -> pb.AnswerApprovalResponse:
         """AnswerApproval."""
         check_answer(request)
-        return pb.AnswerApprovalResponse(
-            approval=await self._runs.approvals.answer(call.tenant, call.actor, request)
-        )
+        return pb.AnswerApprovalResponse(approval=await self._runs.approvals.answer(call.tenant, call.actor, request))
 
 
 def check_answer(request: pb.AnswerApprovalRequest) -> None:
