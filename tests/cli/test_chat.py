@@ -15,10 +15,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.cli.conftest import Command, environment
-from tests.clients.fake import SESSION, FakeServer, delta
+from tests.clients.fake import SESSION, FakeServer, Lost, delta
 from turnkeeper.v1.event_pb2 import (
     DELIVERY_STEER,
     OUTCOME_REASON_PROVIDER_ERROR,
@@ -29,6 +30,7 @@ from turnkeeper.v1.event_pb2 import (
     Outcome,
     RunError,
     RunFinished,
+    SessionDeleted,
 )
 from turnkeeper.v1.run_service_pb2 import ConverseRequest, StreamItem
 
@@ -120,15 +122,19 @@ async def test_a_session_is_made_where_none_is_named(server: FakeServer, command
     assert opened.create_with.model == "scripted/echo"
 
 
-async def test_ctrl_c_over_a_pipe_cancels_the_run(server: FakeServer) -> None:
-    starts_and_waits_for_a_cancel(server)
-    process = await asyncio.create_subprocess_exec(
+async def chat_over_pipes(server: FakeServer) -> Process:
+    return await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "turnkeeper.cli", "chat", "--session", SESSION],
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment(server.address),
     )
+
+
+async def test_ctrl_c_over_a_pipe_cancels_the_run(server: FakeServer) -> None:
+    starts_and_waits_for_a_cancel(server)
+    process = await chat_over_pipes(server)
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b"hello\n")
@@ -138,6 +144,28 @@ async def test_ctrl_c_over_a_pipe_cancels_the_run(server: FakeServer) -> None:
     process.stdin.close()
     out, err = await process.communicate()
     assert (process.returncode, out, err) == (0, b"\n", b"[cancelled/user]\n")
+
+
+async def test_a_conversation_that_the_server_ends_is_over(server: FakeServer) -> None:
+    process = await chat_over_pipes(server)
+    await server.log.until(lambda: len(server.log.frames) == 1)
+    server.log.append(Event(session_deleted=SessionDeleted()))
+    out, err = await process.communicate()
+    assert (process.returncode, out, err) == (0, b"", b"[the session is deleted]\n")
+
+
+async def test_a_conversation_that_cannot_go_on_is_one_line(server: FakeServer) -> None:
+    def lose(method: str, item: StreamItem) -> None:
+        if item.WhichOneof("item") == "event":
+            server.refuse = lambda called: (grpc.StatusCode.UNAUTHENTICATED, "the token is gone")
+            raise Lost
+
+    server.before_item = lose
+    process = await chat_over_pipes(server)
+    await server.log.until(lambda: len(server.log.frames) == 1)
+    server.log.start("r1")
+    out, err = await process.communicate()
+    assert (process.returncode, out, err) == (1, b"", b"turnkeeper: UNAUTHENTICATED: the token is gone\n")
 
 
 class Terminal:

@@ -142,10 +142,15 @@ class FakeLog:
                 return event.run_finished.outcome
         return None
 
+    @property
+    def is_deleted(self) -> bool:
+        return bool(self.events) and self.events[-1].WhichOneof("payload") == "session_deleted"
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so; every call, frame, event and delta is looked at."""
-        while not condition():
-            await self.grown.wait()
+        async with asyncio.timeout(30):
+            while not condition():
+                await self.grown.wait()
 
     def wake(self) -> None:
         self.grown.set()
@@ -244,6 +249,7 @@ class FakeServer(RunServiceServicer, SessionServiceServicer):
         self.log.frames.append(first)
         opened = Receipt(frame_id=first.frame_id, open=OpenReceipt(seq=len(self.log.events)))
         after = first.open.after_seq if first.open.HasField("after_seq") else len(self.log.events)
+        self.log.wake()
         out: asyncio.Queue[StreamItem | Exception | None] = asyncio.Queue()
         out.put_nowait(StreamItem(receipt=opened))
         own: set[str] = set()
@@ -325,7 +331,7 @@ class FakeServer(RunServiceServicer, SessionServiceServicer):
                     yield self._asked(method, StreamItem(event=event))
             for more in self._new(has, sent, runs, before=after + 1):
                 yield self._asked(method, StreamItem(delta=more))
-            if is_history_only or until():
+            if is_history_only or until() or self.log.is_deleted:
                 return
             if grown is self.log.grown:
                 await grown.wait()

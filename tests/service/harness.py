@@ -173,12 +173,17 @@ async def serving(
     settings: Settings | None = None,
     gates: Gates | None = None,
     tools: Mapping[str, OfferedTool] | None = None,
+    places: Places | None = None,
     **overrides: str,
 ) -> AsyncIterator[Harness]:
     """A server on a free port, closed at the end."""
-    gates, places = gates or Gates(), Places()
+    gates, places = gates or Gates(), places or Places()
     server = Server(
-        settings or load_settings(data_dir, **overrides), clock=clock, gates=gates, checkpoints=places, store=store,
+        settings or load_settings(data_dir, **overrides),
+        clock=clock,
+        gates=gates,
+        checkpoints=places,
+        store=store,
         tools=tools,
     )
     await server.start()

@@ -7,9 +7,11 @@
 //! The gate's lock is taken after a session's, never before. Between calls no waiter stands here who could have a permit.
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::id::SessionKey;
 use crate::sync::{HashState, Mutex, MutexGuard};
@@ -42,12 +44,26 @@ pub(crate) enum Asked {
     Closed,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tenant {
+    name: Arc<str>,
+    hash: u64,
     in_use: usize,
     waiters: BTreeMap<Ticket, Waiter>,
     /// Its turn in the ring; it has one while it has waiters and is below its limit.
     turn: Option<u64>,
+}
+
+impl Tenant {
+    fn new(name: &str, hash: u64) -> Self {
+        Self {
+            name: Arc::from(name),
+            hash,
+            in_use: 0,
+            waiters: BTreeMap::new(),
+            turn: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -58,7 +74,8 @@ struct State {
     waiting: usize,
     closed: bool,
     next: u64,
-    tenants: HashMap<Arc<str>, Tenant, HashState>,
+    hasher: HashState,
+    tenants: HashTable<Tenant>,
     ring: BTreeMap<u64, Arc<str>>,
 }
 
@@ -79,7 +96,8 @@ impl Gate {
             waiting: 0,
             closed: false,
             next: 0,
-            tenants: HashMap::default(),
+            hasher: HashState::default(),
+            tenants: HashTable::new(),
             ring: BTreeMap::new(),
         }))
     }
@@ -99,18 +117,19 @@ impl Entered<'_> {
             waiting,
             closed,
             next,
+            hasher,
             tenants,
             ring,
         } = &mut *self.0;
         if *closed {
             return Asked::Closed;
         }
-        if !tenants.contains_key(tenant) {
-            tenants.insert(Arc::from(tenant), Tenant::default());
-        }
-        let (name, entry) = tenants
-            .get_key_value_mut(tenant)
-            .expect("it is there, or was just put in");
+        let hash = hasher.hash_one(tenant);
+        let mut found = match tenants.entry(hash, |entry| &*entry.name == tenant, |entry| entry.hash) {
+            Entry::Occupied(found) => found,
+            Entry::Vacant(place) => place.insert(Tenant::new(tenant, hash)),
+        };
+        let entry = found.get_mut();
         // Nobody is overtaken: a waiter of this tenant means that there is no permit for it.
         if *in_use < *limit && entry.in_use < *tenant_limit {
             *in_use += 1;
@@ -123,7 +142,7 @@ impl Entered<'_> {
         *waiting += 1;
         if entry.in_use < *tenant_limit && entry.turn.is_none() {
             entry.turn = Some(*next);
-            ring.insert(*next, Arc::clone(name));
+            ring.insert(*next, Arc::clone(&entry.name));
         }
         Asked::Waiting(ticket)
     }
@@ -134,22 +153,24 @@ impl Entered<'_> {
             tenant_limit,
             in_use,
             next,
+            hasher,
             tenants,
             ring,
             ..
         } = &mut *self.0;
-        let (name, entry) = tenants
-            .get_key_value_mut(tenant)
-            .expect("a tenant stays while it has permits");
+        let found = tenants.find_entry(hasher.hash_one(tenant), |entry| &*entry.name == tenant);
+        let mut found = found.expect("a tenant stays while it has permits");
+        let entry = found.get_mut();
         *in_use -= 1;
         entry.in_use -= 1;
-        if entry.turn.is_none() && !entry.waiters.is_empty() && entry.in_use < *tenant_limit {
+        if entry.waiters.is_empty() {
+            if entry.in_use == 0 {
+                found.remove();
+            }
+        } else if entry.turn.is_none() && entry.in_use < *tenant_limit {
             *next += 1;
             entry.turn = Some(*next);
-            ring.insert(*next, Arc::clone(name));
-        }
-        if entry.in_use == 0 && entry.waiters.is_empty() {
-            tenants.remove(tenant);
+            ring.insert(*next, Arc::clone(&entry.name));
         }
         self.grant()
     }
@@ -157,11 +178,16 @@ impl Entered<'_> {
     /// Gives up a place. False: its grant is on the way, and whoever carries it will find nobody there.
     pub(crate) fn abandon(&mut self, tenant: &str, ticket: Ticket) -> bool {
         let State {
-            waiting, tenants, ring, ..
+            waiting,
+            hasher,
+            tenants,
+            ring,
+            ..
         } = &mut *self.0;
-        let Some(entry) = tenants.get_mut(tenant) else {
+        let Ok(mut found) = tenants.find_entry(hasher.hash_one(tenant), |entry| &*entry.name == tenant) else {
             return false;
         };
+        let entry = found.get_mut();
         if entry.waiters.remove(&ticket).is_none() {
             return false;
         }
@@ -171,7 +197,7 @@ impl Entered<'_> {
                 ring.remove(&turn);
             }
             if entry.in_use == 0 {
-                tenants.remove(tenant);
+                found.remove();
             }
         }
         true
@@ -200,6 +226,7 @@ impl Entered<'_> {
             waiting,
             closed,
             next,
+            hasher,
             tenants,
             ring,
         } = &mut *self.0;
@@ -207,7 +234,8 @@ impl Entered<'_> {
             return None;
         }
         let (_, name) = ring.pop_first()?;
-        let entry = tenants.get_mut(&name).expect("a tenant stays while it has waiters");
+        let found = tenants.find_mut(hasher.hash_one(&*name), |entry| entry.name == name);
+        let entry = found.expect("a tenant stays while it has waiters");
         let (ticket, waiter) = entry.waiters.pop_first().expect("a turn in the ring means a waiter");
         *waiting -= 1;
         *in_use += 1;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,11 +10,21 @@ import msgspec
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.anthropic_messages_decode import BLOCK, CITATIONS
 from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
+from turnkeeper_service.providers.call_ids import CallIds
+from turnkeeper_service.providers.media import fit_media
 from turnkeeper_service.providers.options import ProviderOptions
-from turnkeeper_service.providers.wire_json import base64_text, detail, encode, is_written_by, raw, struct_to_json
+from turnkeeper_service.providers.wire_json import (
+    base64_text,
+    detail,
+    encode,
+    is_written_by,
+    merge_options,
+    raw,
+    struct_to_json,
+)
 
 _EPHEMERAL = {"type": "ephemeral"}
-_BAD_ID = re.compile(r"[^a-zA-Z0-9_-]")
+_FOREIGN_TO_IDS = r"[^a-zA-Z0-9_-]"
 Json = dict[str, Any]
 
 
@@ -44,7 +53,7 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
     if tools:
         body["tools"] = tools
         body["tool_choice"] = _tool_choice(request.tool_choice)
-    body.update(struct_to_json(parameters.provider_options))
+    merge_options(body, struct_to_json(parameters.provider_options))
     body["model"] = request.model
     body["messages"] = messages
     body["stream"] = True
@@ -54,8 +63,8 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
 def build_messages(request: ModelRequest, provider: str) -> list[Json]:
     """The conversation as alternating user and assistant messages, results first in the message after their calls."""
     messages: list[Json] = []
-    ids = _CallIds()
-    for message in request.messages:
+    ids = CallIds(forbidden=_FOREIGN_TO_IDS)
+    for message in fit_media(request, is_inside=True):
         if message.role == content_pb2.ROLE_ASSISTANT:
             content = _assistant(message, is_written_by(message, provider, request.model), ids)
             role = "assistant"
@@ -71,28 +80,7 @@ def build_messages(request: ModelRequest, provider: str) -> list[Json]:
     return messages
 
 
-class _CallIds:
-    """Call ids in the alphabet of this format and unique in the conversation; others mint less strictly."""
-
-    def __init__(self) -> None:
-        self._given: dict[str, str] = {}
-        self._used: set[str] = set()
-
-    def of_call(self, call_id: str) -> str:
-        clean = _BAD_ID.sub("_", call_id) or "call"
-        given, number = clean, 1
-        while given in self._used:
-            number += 1
-            given = f"{clean}_{number}"
-        self._used.add(given)
-        self._given[call_id] = given
-        return given
-
-    def of_result(self, call_id: str) -> str:
-        return self._given.get(call_id) or _BAD_ID.sub("_", call_id)
-
-
-def _assistant(message: content_pb2.Message, is_own: bool, ids: _CallIds) -> list[Any]:
+def _assistant(message: content_pb2.Message, is_own: bool, ids: CallIds) -> list[Any]:
     content: list[Any] = []
     for part in message.parts:
         kind = part.WhichOneof("part")
@@ -131,7 +119,7 @@ def _thinking(reasoning: content_pb2.Reasoning) -> Json:
     return {"type": "thinking", "thinking": reasoning.text, "signature": signature}
 
 
-def _user(parts: Iterable[content_pb2.Part], ids: _CallIds) -> list[Any]:
+def _user(parts: Iterable[content_pb2.Part], ids: CallIds) -> list[Any]:
     content: list[Any] = []
     for part in parts:
         match part.WhichOneof("part"):
@@ -161,8 +149,6 @@ def _media(media: content_pb2.Media) -> Json:
         source = {"type": "base64", "media_type": media.mime_type, "data": base64_text(media)}
     if media.mime_type.startswith("image/"):
         return {"type": "image", "source": source}
-    if media.mime_type.startswith("text/") and media.data:
-        source = {"type": "text", "media_type": "text/plain", "data": media.data.decode(errors="replace")}
     document: Json = {"type": "document", "source": source}
     if media.name:
         document["title"] = media.name

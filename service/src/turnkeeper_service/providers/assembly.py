@@ -96,11 +96,7 @@ class PartAssembler:
             text = text.replace("\0", "")
         if not text or part.is_ended:
             return
-        self._num_bytes += len(text) if text.isascii() else len(text.encode())
-        if self._num_bytes > self._max_bytes:
-            raise ProviderError(
-                FailureReason.PROVIDER_PROTOCOL, "Answer too large", f"The answer is over {self._max_bytes} bytes."
-            )
+        self._count(len(text) if text.isascii() else len(text.encode()))
         part.texts.append(text)
         if part is self._current:
             if part.number < 0:
@@ -112,6 +108,8 @@ class PartAssembler:
 
     def open(self, part: OpenPart) -> OpenPart:
         """Add a part behind all others. It is announced with its first text or at its end."""
+        if part.content is not None:
+            self._count(part.content.ByteSize())
         if part.kind is PartKind.TOOL_CALL and not part.is_provider_executed:
             self.has_tool_calls = True
         if self._current is not None and not self._waiting and _may_end(self._current):
@@ -176,6 +174,13 @@ class PartAssembler:
         if part.finishing is not None:
             part.finishing(part)
         self._events.append(PartEnded(part.number, _content(part)))
+
+    def _count(self, num_bytes: int) -> None:
+        self._num_bytes += num_bytes
+        if self._num_bytes > self._max_bytes:
+            raise ProviderError(
+                FailureReason.PROVIDER_PROTOCOL, "Answer too large", f"The answer is over {self._max_bytes} bytes."
+            )
 
     def _unique_id(self, wanted: str, number: int) -> str:
         if not wanted or wanted in self._call_ids:

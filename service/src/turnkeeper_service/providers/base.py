@@ -8,7 +8,7 @@ gaps.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,6 +24,27 @@ class ToolDefinition:
     name: str
     description: str
     input_schema_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCapabilities:
+    """What the model of a request is able to take, as far as it is known; the default leaves it to the vendor."""
+
+    takes_images: bool = True
+    takes_files: bool = True
+    """Media other than images and text; text is put into the prompt for every model."""
+    takes_result_media: bool | None = None
+    """Media inside tool results; None does as the format usually does."""
+    is_reasoning: bool = False
+    """Whether it reasons and seals its reasoning, so that it may be asked for the seal."""
+
+    @classmethod
+    def of(cls, names: Collection[str] | None) -> ModelCapabilities:
+        """From the words of the settings; None, where nothing is known, expects the best of media."""
+        if names is None:
+            return cls()
+        has_images = "images" in names
+        return cls(takes_images=has_images, takes_files=has_images, is_reasoning="reasoning" in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +65,7 @@ class ModelRequest:
     output_schema_json: str = ""
     """A JSON Schema that the answer must match; empty for free text."""
     session_hash: str = ""
+    capabilities: ModelCapabilities = field(default_factory=ModelCapabilities)
 
 
 class PartKind(StrEnum):

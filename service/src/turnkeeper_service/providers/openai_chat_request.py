@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
+from turnkeeper_service.providers.call_ids import CallIds
+from turnkeeper_service.providers.media import fit_media
 from turnkeeper_service.providers.openai_chat_decode import REASONING_DETAILS, REASONING_FIELD
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.wire_json import (
@@ -17,12 +19,12 @@ from turnkeeper_service.providers.wire_json import (
     detail,
     encode,
     is_written_by,
+    merge_options,
     raw,
     struct_to_json,
 )
 
-_MEDIA_FOLLOWS = "[The result is media; it is in the next message.]"
-_MEDIA_OF_RESULT = "The media that the tool returned:"
+_MAX_ID = 40
 _AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 Json = dict[str, Any]
 
@@ -46,7 +48,7 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if options.is_usage_requested:
         body["stream_options"] = {"include_usage": True}
-    body.update(struct_to_json(parameters.provider_options))
+    merge_options(body, struct_to_json(parameters.provider_options))
     body["model"] = request.model
     body["messages"] = build_messages(request, options.name)
     body["stream"] = True
@@ -58,37 +60,33 @@ def build_messages(request: ModelRequest, provider: str) -> list[Json]:
     messages: list[Json] = []
     if request.system:
         messages.append({"role": "system", "content": request.system})
-    loop_start = _start_of_tool_loop(request.messages)
-    media: list[content_pb2.Media] = []
-    for number, message in enumerate(request.messages):
-        if media and message.role != content_pb2.ROLE_TOOL:
-            messages.append(_media_message(media))
-            media = []
+    answers_before_loop = _answers_before_tool_loop(request.messages)
+    num_answers = 0
+    ids = CallIds(max_length=_MAX_ID)
+    for message in fit_media(request, is_inside=False):
         if message.role == content_pb2.ROLE_ASSISTANT:
             own = is_written_by(message, provider, request.model)
-            built = _assistant(message, own, number > loop_start)
+            built = _assistant(message, own, num_answers >= answers_before_loop, ids)
+            num_answers += 1
             if built is not None:
                 messages.append(built)
         elif message.role == content_pb2.ROLE_TOOL:
-            messages.extend(_results(message, media))
+            messages.extend(_results(message, ids))
         else:
             content = _content(message.parts)
             if content:
                 role = "system" if message.role == content_pb2.ROLE_SYSTEM else "user"
                 messages.append({"role": role, "content": content})
-    if media:
-        messages.append(_media_message(media))
     return messages
 
 
-def _start_of_tool_loop(messages: Any) -> int:
-    for number in range(len(messages) - 1, -1, -1):
-        if messages[number].role == content_pb2.ROLE_USER:
-            return number
-    return -1
+def _answers_before_tool_loop(messages: Sequence[content_pb2.Message]) -> int:
+    roles = [message.role for message in messages]
+    last_prompt = max((number for number, role in enumerate(roles) if role == content_pb2.ROLE_USER), default=0)
+    return roles[:last_prompt].count(content_pb2.ROLE_ASSISTANT)
 
 
-def _assistant(message: content_pb2.Message, is_own: bool, is_in_loop: bool) -> Json | None:
+def _assistant(message: content_pb2.Message, is_own: bool, is_in_loop: bool, ids: CallIds) -> Json | None:
     texts: list[str] = []
     calls: list[Json] = []
     built: Json = {"role": "assistant"}
@@ -99,7 +97,7 @@ def _assistant(message: content_pb2.Message, is_own: bool, is_in_loop: bool) -> 
             texts.append(part.text.text)
         elif kind == "tool_call" and not part.tool_call.is_provider_executed:
             function = {"name": part.tool_call.name, "arguments": part.tool_call.arguments_json or "{}"}
-            calls.append({"id": part.tool_call.tool_call_id, "type": "function", "function": function})
+            calls.append({"id": ids.of_call(part.tool_call.tool_call_id), "type": "function", "function": function})
         elif kind == "reasoning" and is_own:
             _add_reasoning(built, thinking, part, is_in_loop)
     text = "".join(texts)
@@ -129,21 +127,15 @@ def _add_reasoning(built: Json, thinking: list[Json], part: content_pb2.Part, is
         built[field] = built.get(field, "") + text
 
 
-def _results(message: content_pb2.Message, media: list[content_pb2.Media]) -> Iterator[Json]:
+def _results(message: content_pb2.Message, ids: CallIds) -> Iterator[Json]:
     for part in message.parts:
         if part.WhichOneof("part") != "tool_result":
             continue
         result = part.tool_result
-        files = [inner.media for inner in result.content if inner.WhichOneof("part") == "media"]
-        media.extend(files)
-        text = "".join(inner.text.text for inner in result.content if inner.WhichOneof("part") == "text")
-        if files:
-            text = f"{text}\n{_MEDIA_FOLLOWS}" if text else _MEDIA_FOLLOWS
-        yield {"role": "tool", "tool_call_id": result.tool_call_id, "content": text}
-
-
-def _media_message(media: list[content_pb2.Media]) -> Json:
-    return {"role": "user", "content": [{"type": "text", "text": _MEDIA_OF_RESULT}, *map(_media, media)]}
+        content = _content(result.content) or ""
+        if isinstance(content, list) and not any(item["type"] != "text" for item in content):
+            content = "".join(item["text"] for item in content)
+        yield {"role": "tool", "tool_call_id": ids.of_result(result.tool_call_id), "content": content}
 
 
 def _content(parts: Iterable[content_pb2.Part]) -> str | list[Json]:

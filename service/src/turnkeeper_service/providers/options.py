@@ -55,7 +55,7 @@ class ProviderOptions:
     name: str
     """The name before the first slash of a model; also marks which reasoning may go back to this provider."""
     format: str
-    """The wire format: ``openai-chat``, ``anthropic-messages`` or ``scripted``."""
+    """The wire format, one of those that `registry.FORMATS` lists."""
     base_url: str = ""
     """Where the format's paths start, for example ``https://api.openai.com/v1``."""
     api_key: Secret | str = field(default_factory=lambda: Secret(""))

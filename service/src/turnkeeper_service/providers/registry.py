@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from turnkeeper_service.providers.anthropic_messages import AnthropicMessagesProvider
 from turnkeeper_service.providers.base import Clock, Provider
 from turnkeeper_service.providers.gates import Gates
+from turnkeeper_service.providers.gemini import GeminiProvider
 from turnkeeper_service.providers.openai_chat import OpenAIChatProvider
+from turnkeeper_service.providers.openai_responses import OpenAIResponsesProvider
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.scripted import ScriptedProvider
 
 SCRIPTED = "scripted"
-FORMATS = ("openai-chat", "anthropic-messages", SCRIPTED)
+FORMATS = ("openai-chat", "openai-responses", "anthropic-messages", "gemini", SCRIPTED)
 
 
 class UnknownModelError(LookupError):
@@ -69,6 +71,10 @@ class ProviderRegistry:
                 return OpenAIChatProvider(options, self._clock)
             case "anthropic-messages":
                 return AnthropicMessagesProvider(options, self._clock)
+            case "openai-responses":
+                return OpenAIResponsesProvider(options, self._clock)
+            case "gemini":
+                return GeminiProvider(options, self._clock)
             case "scripted":
                 return ScriptedProvider(self._clock, self._gates, options.script_root)
             case unknown:

@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from turnkeeper_service.providers.base import Clock, FailureReason, ModelEvent, ModelRequest, ProviderError
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.sse import SseEvent, SseSplitter
-from turnkeeper_service.providers.transport import Body, HttpTransport, parse_url
+from turnkeeper_service.providers.transport import Body, HttpTransport, Url, parse_url
 
 _SHORTEST_SECRET = 8
 """Shorter keys are placeholders of local servers; hiding them would only garble messages."""
@@ -48,6 +48,10 @@ class HttpProvider(ABC):
     path = ""
     """The format's path behind the base URL."""
 
+    def url(self, request: ModelRequest) -> Url:
+        """Where the request goes: the same for all, unless a format says otherwise."""
+        return self._url
+
     @abstractmethod
     def auth_headers(self) -> Mapping[str, str]:
         """The headers that carry the key and the version of the format."""
@@ -69,7 +73,9 @@ class HttpProvider(ABC):
         headers.update({name.lower(): value for name, value in self.options.headers.items()})
         try:
             async with (
-                self._transport.post_stream(self._url, headers, self.encode(request), self.options.timeouts) as body,
+                self._transport.post_stream(
+                    self.url(request), headers, self.encode(request), self.options.timeouts
+                ) as body,
                 aclosing(_events(body, self.decoder())) as events,
             ):
                 yield events

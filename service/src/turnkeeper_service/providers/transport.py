@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import aiohttp
 import httpx
@@ -41,7 +41,11 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
-def parse_url(url: str) -> httpx.URL:
+Url: TypeAlias = httpx.URL
+"""An address, parsed."""
+
+
+def parse_url(url: str) -> Url:
     """Parse an address once for many calls; raises ValueError where it is none."""
     try:
         return httpx.URL(url)

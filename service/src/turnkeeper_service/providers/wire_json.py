@@ -15,6 +15,8 @@ from turnkeeper.v1 import content_pb2
 T = TypeVar("T")
 _HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE_SURROGATE = re.compile(rb"%b(?!%b)|(?<!%b)%b" % (_HIGH, _LOW, _HIGH, _LOW))
+_COLLECTED = ("tools", "include")
+"""Lists to which both sides add: tools of the caller's and of the vendor's own, things to include in the answer."""
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 
@@ -40,6 +42,18 @@ def raw(json_text: str, default: str = "{}") -> msgspec.Raw:
 def struct_to_json(struct: struct_pb2.Struct) -> dict[str, Any]:
     """A Struct as plain values; whole numbers come out as integers, which a Struct cannot say."""
     return {key: _value(value) for key, value in struct.fields.items()}
+
+
+def merge_options(body: dict[str, Any], options: dict[str, Any]) -> None:
+    """Put the caller's own options into a body: objects merge, lists that collect grow, all else is replaced."""
+    for key, value in options.items():
+        there = body.get(key)
+        if isinstance(there, dict) and isinstance(value, dict):
+            merge_options(there, value)
+        elif key in _COLLECTED and isinstance(there, list) and isinstance(value, list):
+            body[key] = [*there, *(item for item in value if item not in there)]
+        else:
+            body[key] = value
 
 
 def detail(part: content_pb2.Part, key: str) -> str:

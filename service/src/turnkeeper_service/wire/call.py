@@ -62,6 +62,10 @@ class Call:
         self.tenant = principal.tenant
         self.actor = principal.name
 
+    async def begin(self) -> None:
+        """Let the client know that its stream stands, before there is anything to send."""
+        await self._context.send_initial_metadata(())
+
     async def write(self, response: Message | bytes) -> None:
         """Send one response of a stream; waits while the reader is behind."""
         await self._context.write(response)

@@ -60,6 +60,8 @@ class Conversation:
         self._client_name = opening.client_name or short_id("client")
         found = Findings()
         session_id = found.attempt(lambda: require_id("open.session_id", opening.session_id), "")
+        if opening.after_seq < 0:
+            found.add("open.after_seq", "is negative")
         filter_ = found.attempt(lambda: read_filter(opening.filter, "open."), ReadFilter())
         if opening.HasField("create_with"):
             self._validator.settings(opening.create_with, "open.create_with.", found)
@@ -70,10 +72,10 @@ class Conversation:
         async with self._runs.table.pin(self._call.tenant, session_id) as session:
             self._runs.watched_by(session, self._call.actor)
             after = start_of(session, opening.after_seq if opening.HasField("after_seq") else None)
+            view = await self._runs.get_session(self._call.tenant, session_id)
             reader = self._runs.reader(
                 session, after, positions=positions_of(list(opening.positions)), filter_=filter_, on_entry=self._seen
             )
-            view = await self._runs.get_session(self._call.tenant, session_id)
             receipt = pb.Receipt(frame_id=first.frame_id, open=pb.OpenReceipt(session=view, seq=after))
             await reader.inject(pb.StreamItem(receipt=receipt).SerializeToString())
             taking = asyncio.get_running_loop().create_task(self._take(frames, session, reader), name="converse frames")

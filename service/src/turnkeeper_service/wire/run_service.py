@@ -147,12 +147,14 @@ class RunServicer:
         async with self._runs.table.pin(call.tenant, session_id) as session:
             self._runs.watched_by(session, call.actor)
             after = start_of(session, request.after_seq if request.HasField("after_seq") else None)
+            until = session.log.published_seq if request.is_history_only else None
+            await call.begin()
             reader = self._runs.reader(
                 session,
                 after,
                 positions=positions_of(list(request.positions)),
                 filter_=wanted,
-                until=session.log.published_seq if request.is_history_only else None,
+                until=until,
                 on_entry=folding(wanted.run_ids),
             )
             await self._streams.pump(reader, call)
@@ -162,6 +164,7 @@ class RunServicer:
         reader = self._runs.feed.attach(call.tenant)
         tracked = self._streams.enter(reader)
         try:
+            await call.begin()
             if request.with_current:
                 for session in self._runs.table:
                     if session.tenant == call.tenant and session.runs:

@@ -36,6 +36,7 @@ class Chat:
 
     async def run(self) -> int:
         """Talk until the input ends and all runs have, or until told to leave; returns the exit code."""
+        lost: BaseException | None = None
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
         try:
@@ -50,10 +51,12 @@ class Chat:
                 else:
                     self._conversation.finish()
         except* TurnkeeperError as group:
-            raise group.exceptions[0] from None
+            lost = group.exceptions[0]
         finally:
             loop.remove_signal_handler(signal.SIGINT)
             self._screen.end_line()
+        if lost is not None:
+            raise lost
         return 1 if self._has_failed and not self._is_interactive else 0
 
     async def _say(self, line: str) -> bool:
@@ -128,6 +131,8 @@ class Chat:
                 self._print_delta(item)
             elif isinstance(item, Event):
                 self._print_event(item)
+        # Over, whoever ended it: nobody is there to say anything to.
+        self._lines.stop()
 
     def _note(self, event: Event) -> None:
         match event.WhichOneof("payload"):

@@ -1,0 +1,47 @@
+"""The ``gemini`` format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from urllib.parse import quote
+
+from turnkeeper_service.providers.base import FailureReason, ModelRequest, ProviderError
+from turnkeeper_service.providers.gemini_decode import GeminiDecoder
+from turnkeeper_service.providers.gemini_request import build_body
+from turnkeeper_service.providers.streaming import HttpProvider, StreamDecoder
+from turnkeeper_service.providers.transport import Url, parse_url
+
+
+class GeminiProvider(HttpProvider):
+    """Answers model requests over ``POST {base_url}/models/{model}:streamGenerateContent``."""
+
+    def url(self, request: ModelRequest) -> Url:
+        """The model stands in the path; a name with a slash brings its own collection, as tuned models do."""
+        if any(step in ("", ".", "..") for step in request.model.split("/")):
+            # It would lead to another path of the vendor's, with the operator's key.
+            raise ProviderError(
+                FailureReason.PROVIDER_REFUSED, "No such model", f"{request.model!r} is no model's name."
+            )
+        return _url(self.options.base_url.rstrip("/"), request.model)
+
+    def auth_headers(self) -> Mapping[str, str]:
+        """The key, if there is one."""
+        key = self.options.key
+        return {"x-goog-api-key": key} if key else {}
+
+    def encode(self, request: ModelRequest) -> bytes:
+        """The body of the vendor's request."""
+        return build_body(request, self.options)
+
+    def decoder(self) -> StreamDecoder:
+        """A decoder for one stream."""
+        return GeminiDecoder()
+
+
+@lru_cache(maxsize=256)
+def _url(base_url: str, model: str) -> Url:
+    name = quote(model, safe="/@")
+    if "/" not in model:
+        name = f"models/{name}"
+    return parse_url(f"{base_url}/{name}:streamGenerateContent?alt=sse")

@@ -1,0 +1,168 @@
+"""Decodes ``gemini`` streams."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import msgspec
+
+from turnkeeper.v1 import content_pb2
+from turnkeeper_service.providers.assembly import OpenPart, PartAssembler
+from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
+from turnkeeper_service.providers.gemini_wire import Blob, Chunk, ContentPart, FunctionCall, Usage, decode_chunk
+from turnkeeper_service.providers.http_error import stream_error
+from turnkeeper_service.providers.sse import SseEvent
+from turnkeeper_service.providers.streaming import StreamDecoder
+from turnkeeper_service.providers.wire_json import decode_event_data
+
+SIGNATURE = "thought_signature"
+"""Provider detail of a text or a call: the signature that rode on it, and goes back on it."""
+CALL_ID = "call_id"
+"""Provider detail of a call: the id that the vendor gave it; only such ids go back."""
+OWN = "own"
+"""Provider detail: a part of the provider's own tools as JSON, to go back unchanged."""
+_FILTERED = frozenset(
+    {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT"}
+)
+
+
+class GeminiDecoder(StreamDecoder):
+    """One stream of chunks. It has no last event of its own; the end of HTTP ends it."""
+
+    def __init__(self) -> None:
+        self._parts = PartAssembler()
+        self._finish_reason = ""
+        self._is_blocked = False
+        self._response_id = ""
+        self._usage: Usage | None = None
+
+    def decode(self, event: SseEvent) -> list[ModelEvent]:
+        """The model events of one chunk."""
+        data = event.data
+        if not data.strip() or data.startswith(b"[DONE]"):
+            return []
+        try:
+            self._read(decode_event_data(decode_chunk, data))
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise ProviderError(
+                FailureReason.PROVIDER_PROTOCOL, "Invalid chunk", f"An event of the stream is not a chunk: {error}"
+            ) from None
+        return self._parts.take()
+
+    def finish(self) -> list[ModelEvent]:
+        """End the answer."""
+        self._parts.finish()
+        reason = content_pb2.FINISH_REASON_OTHER
+        if self._is_blocked or self._finish_reason in _FILTERED:
+            reason = content_pb2.FINISH_REASON_CONTENT_FILTER
+        elif self._finish_reason == "STOP":
+            has_calls = self._parts.has_tool_calls
+            reason = content_pb2.FINISH_REASON_TOOL_USE if has_calls else content_pb2.FINISH_REASON_END_TURN
+        elif self._finish_reason == "MAX_TOKENS":
+            reason = content_pb2.FINISH_REASON_MAX_TOKENS
+        usage = _usage(self._usage) if self._usage is not None else content_pb2.Usage()
+        return [*self._parts.take(), ModelFinished(reason, self._finish_reason, usage, self._response_id)]
+
+    def _read(self, chunk: Chunk) -> None:
+        if chunk.response_id and not self._response_id:
+            self._response_id = chunk.response_id
+        if chunk.usage_metadata is not None and chunk.usage_metadata.says_something:
+            self._usage = chunk.usage_metadata
+        for candidate in chunk.candidates or ():
+            if candidate.index:
+                continue
+            if candidate.content is not None:
+                for part in candidate.content.parts or ():
+                    self._read_part(part)
+            if candidate.finish_reason:
+                self._finish_reason = candidate.finish_reason
+                self.is_complete = True
+        if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason:
+            self._finish_reason = chunk.prompt_feedback.block_reason
+            self._is_blocked = self.is_complete = True
+        if chunk.error:
+            self.failure = stream_error(chunk.error)
+            self.failure.usage = _usage(self._usage) if self._usage is not None else None
+
+    def _read_part(self, part: ContentPart) -> None:
+        signature = part.thought_signature or ""
+        if part.function_call is not None:
+            self._call(part.function_call, signature)
+        elif part.executable_code:
+            self._own_call("code_execution", "executableCode", part.executable_code, signature)
+        elif part.tool_call:
+            self._own_call("tool", "toolCall", part.tool_call, signature)
+        elif part.code_execution_result:
+            self._own("codeExecutionResult", part.code_execution_result, signature)
+        elif part.tool_response:
+            self._own("toolResponse", part.tool_response, signature)
+        elif part.inline_data is not None:
+            self._media(part.inline_data, signature)
+        else:
+            self._text(PartKind.REASONING if part.thought else PartKind.TEXT, part.text or "", signature)
+
+    def _text(self, kind: PartKind, text: str, signature: str) -> None:
+        if not signature:
+            self._parts.text(kind, text)
+            return
+        # A signature belongs to the very piece that it came on, be it empty: signed pieces are never joined.
+        part = self._parts.open(OpenPart(kind, signature=signature))
+        if kind is PartKind.TEXT:
+            part.details[SIGNATURE] = signature
+        self._parts.append(part, text)
+        self._parts.close(part)
+
+    def _call(self, call: FunctionCall, signature: str) -> None:
+        part = self._parts.open(OpenPart(PartKind.TOOL_CALL, call.name or "", call.id or ""))
+        if signature:
+            part.details[SIGNATURE] = signature
+        if call.id:
+            part.details[CALL_ID] = call.id
+        self._parts.append(part, bytes(call.args).decode())
+        self._parts.close(part)
+
+    def _own_call(self, name: str, key: str, raw: msgspec.Raw, signature: str) -> None:
+        part = self._parts.open(OpenPart(PartKind.TOOL_CALL, name, is_provider_executed=True))
+        part.details[OWN] = _kept(key, raw, signature)
+        self._parts.append(part, bytes(raw).decode())
+        self._parts.close(part)
+
+    def _own(self, key: str, raw: msgspec.Raw, signature: str) -> None:
+        content = content_pb2.Part()
+        content.provider_details.fields[OWN].string_value = _kept(key, raw, signature)
+        self._parts.close(self._parts.open(OpenPart(PartKind.PROVIDER, key, content=content)))
+
+    def _media(self, blob: Blob, signature: str) -> None:
+        content = content_pb2.Part()
+        content.media.mime_type = blob.mime_type
+        try:
+            content.media.data = base64.b64decode(blob.data, validate=True)
+        except binascii.Error:
+            raise ValueError("media that is not base64") from None
+        if signature:
+            content.provider_details.fields[SIGNATURE].string_value = signature
+        self._parts.close(self._parts.open(OpenPart(PartKind.PROVIDER, "media", content=content)))
+
+
+def _kept(key: str, raw: msgspec.Raw, signature: str) -> str:
+    kept: dict[str, object] = {key: raw}
+    if signature:
+        kept["thoughtSignature"] = signature
+    return msgspec.json.encode(kept).decode()
+
+
+def _usage(usage: Usage) -> content_pb2.Usage:
+    """Counts in our terms: input without cache, output with thoughts; what was not said stays unset."""
+    result = content_pb2.Usage(num_calls=1)
+    read, thoughts = usage.cached_content_token_count, usage.thoughts_token_count
+    if usage.prompt_token_count is not None:
+        sent = usage.prompt_token_count + (usage.tool_use_prompt_token_count or 0)
+        result.input_tokens = max(0, sent - (read or 0))
+    if usage.candidates_token_count is not None or thoughts is not None:
+        result.output_tokens = (usage.candidates_token_count or 0) + (thoughts or 0)
+    if read is not None:
+        result.cache_read_tokens = read
+    if thoughts is not None:
+        result.reasoning_tokens = thoughts
+    return result

@@ -1,0 +1,29 @@
+"""The ``openai-responses`` format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from turnkeeper_service.providers.base import ModelRequest
+from turnkeeper_service.providers.openai_responses_decode import ResponsesDecoder
+from turnkeeper_service.providers.openai_responses_request import build_body
+from turnkeeper_service.providers.streaming import HttpProvider, StreamDecoder
+
+
+class OpenAIResponsesProvider(HttpProvider):
+    """Answers model requests over ``POST {base_url}/responses``."""
+
+    path = "/responses"
+
+    def auth_headers(self) -> Mapping[str, str]:
+        """A bearer token, if there is a key."""
+        key = self.options.key
+        return {"authorization": f"Bearer {key}"} if key else {}
+
+    def encode(self, request: ModelRequest) -> bytes:
+        """The body of the vendor's request."""
+        return build_body(request, self.options)
+
+    def decoder(self) -> StreamDecoder:
+        """A decoder for one stream."""
+        return ResponsesDecoder()

@@ -1,0 +1,259 @@
+"""Decodes ``openai-responses`` streams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from turnkeeper.v1 import content_pb2
+from turnkeeper_service.providers.assembly import OpenPart, PartAssembler
+from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
+from turnkeeper_service.providers.http_error import stream_error
+from turnkeeper_service.providers.openai_responses_items import (
+    ANNOTATIONS,
+    ITEM_ID,
+    OPEN_REASONING,
+    PHASE,
+    own_part,
+)
+from turnkeeper_service.providers.openai_responses_wire import (
+    ContentPart,
+    Item,
+    Response,
+    StreamEvent,
+    Usage,
+    decode_event,
+    decode_head,
+    decode_item,
+)
+from turnkeeper_service.providers.sse import SseEvent
+from turnkeeper_service.providers.streaming import StreamDecoder
+from turnkeeper_service.providers.wire_json import decode_event_data
+
+_TEXT, _REFUSAL, _SUMMARY, _THOUGHT, _CALL = range(5)
+_DELTAS = {
+    "response.output_text.delta": _TEXT,
+    "response.refusal.delta": _REFUSAL,
+    "response.reasoning_summary_text.delta": _SUMMARY,
+    "response.reasoning_text.delta": _THOUGHT,
+    "response.function_call_arguments.delta": _CALL,
+}
+_ENDS = {
+    "response.completed": "completed",
+    "response.incomplete": "incomplete",
+    "response.failed": "failed",
+    "response.cancelled": "cancelled",
+}
+_INCOMPLETE = {
+    "max_output_tokens": content_pb2.FINISH_REASON_MAX_TOKENS,
+    "content_filter": content_pb2.FINISH_REASON_CONTENT_FILTER,
+}
+
+
+@dataclass(slots=True)
+class _OpenItem:
+    """An item of the output. Its parts are known by what they hold and by their number within it."""
+
+    type: str
+    id: str
+    parts: dict[tuple[int, int], OpenPart] = field(default_factory=dict)
+    is_done: bool = False
+
+    def has(self, kind: int) -> bool:
+        return any(key[0] == kind for key in self.parts)
+
+
+class ResponsesDecoder(StreamDecoder):
+    """One stream of response events."""
+
+    def __init__(self) -> None:
+        self._parts = PartAssembler()
+        self._items: dict[int, _OpenItem] = {}
+        self._num_done = 0
+        self._finish_reason = ""
+        self._incomplete = ""
+        self._is_refused = False
+        self._response_id = ""
+        self._usage: Usage | None = None
+
+    def decode(self, event: SseEvent) -> list[ModelEvent]:
+        """The model events of one event."""
+        data = event.data
+        if not data.strip() or data.startswith(b"[DONE]"):
+            return []
+        try:
+            self._read(decode_event_data(decode_event, data), event)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise ProviderError(
+                FailureReason.PROVIDER_PROTOCOL, "Invalid event", f"An event of the stream cannot be read: {error}"
+            ) from None
+        return self._parts.take()
+
+    def finish(self) -> list[ModelEvent]:
+        """End the answer."""
+        self._parts.finish()
+        reason = content_pb2.FINISH_REASON_OTHER
+        if self._finish_reason == "completed":
+            reason = content_pb2.FINISH_REASON_END_TURN
+            if self._parts.has_tool_calls:
+                reason = content_pb2.FINISH_REASON_TOOL_USE
+            elif self._is_refused:
+                reason = content_pb2.FINISH_REASON_CONTENT_FILTER
+        elif self._finish_reason == "incomplete":
+            reason = _INCOMPLETE.get(self._incomplete, content_pb2.FINISH_REASON_OTHER)
+        word = f"{self._finish_reason}:{self._incomplete}" if self._incomplete else self._finish_reason
+        usage = _usage(self._usage) if self._usage is not None else content_pb2.Usage()
+        return [*self._parts.take(), ModelFinished(reason, word, usage, self._response_id)]
+
+    def _read(self, event: StreamEvent, sse: SseEvent) -> None:
+        kind = _DELTAS.get(event.type)
+        if kind is not None:
+            if isinstance(event.delta, str):
+                self._grow(event, kind, event.delta)
+        elif event.type == "response.output_item.added":
+            self._add(event)
+        elif event.type == "response.output_item.done":
+            self._done(event.output_index, event.item)
+        elif event.type in _ENDS and event.response is not None:
+            self._end(event.response, _ENDS[event.type])
+        elif event.type == "error" or event.error or sse.event == "error":
+            self.failure = stream_error(event.error or {"code": event.code, "message": event.message})
+        elif event.type == "response.created" and event.response is not None:
+            self._response_id = event.response.id or ""
+
+    def _add(self, event: StreamEvent) -> None:
+        item = decode_head(event.item)
+        # Some gateways number every item 0: a later one takes the number over.
+        opened = self._items[event.output_index] = _OpenItem(item.type, item.id or "")
+        if item.type == "function_call":
+            self._open_call(opened, decode_item(event.item))
+
+    def _open_call(self, opened: _OpenItem, item: Item) -> OpenPart:
+        part = OpenPart(PartKind.TOOL_CALL, item.name or "", item.call_id or item.id or "")
+        opened.parts[_CALL, 0] = self._parts.open(part)
+        return part
+
+    def _grow(self, event: StreamEvent, kind: int, text: str) -> None:
+        opened = self._items.get(event.output_index)
+        if opened is None:
+            opened = self._items[event.output_index] = _OpenItem("", "")
+        if kind == _CALL:
+            part = opened.parts.get((_CALL, 0))
+            if part is not None:
+                self._parts.append(part, text)
+            return
+        number = event.summary_index if kind == _SUMMARY else event.content_index
+        self._append(opened, kind, number, text)
+
+    def _append(self, opened: _OpenItem, kind: int, number: int, text: str) -> None:
+        if not text or (kind == _THOUGHT and opened.has(_SUMMARY)) or (kind == _SUMMARY and opened.has(_THOUGHT)):
+            # Reasoning comes as a summary or in full; where a vendor sends both, the first one is shown.
+            return
+        part = opened.parts.get((kind, number))
+        if part is None or part.is_ended:
+            # Ended before its item: another item's part came between.
+            is_reasoning = kind in (_SUMMARY, _THOUGHT)
+            part = self._parts.open(OpenPart(PartKind.REASONING if is_reasoning else PartKind.TEXT))
+            if kind == _THOUGHT:
+                part.details[OPEN_REASONING] = "1"
+            opened.parts[kind, number] = part
+        self._is_refused |= kind == _REFUSAL
+        self._parts.append(part, text)
+
+    def _done(self, index: int, raw: msgspec.Raw) -> None:
+        """An item is whole: fill in what was not streamed, and end its parts."""
+        head = decode_head(raw)
+        opened = self._items.get(index)
+        if opened is None or opened.is_done or opened.type not in ("", head.type):
+            opened = self._items[index] = _OpenItem(head.type, head.id or "")
+        opened.is_done = True
+        self._num_done += 1
+        if head.type == "message":
+            self._done_message(opened, decode_item(raw))
+        elif head.type == "reasoning":
+            self._done_reasoning(opened, decode_item(raw))
+        elif head.type == "function_call":
+            item = decode_item(raw)
+            part = opened.parts.get((_CALL, 0)) or self._open_call(opened, item)
+            if not part.texts:
+                self._parts.append(part, item.arguments or "")
+        else:
+            self._own(raw)
+        for part in opened.parts.values():
+            self._parts.close(part)
+
+    def _done_message(self, opened: _OpenItem, item: Item) -> None:
+        for number, piece in enumerate(item.content or ()):
+            kind = _REFUSAL if piece.type == "refusal" else _TEXT
+            self._fill_in(opened, kind, number, piece.refusal if kind == _REFUSAL else piece.text)
+            part = opened.parts.get((kind, number))
+            if part is not None and piece.annotations:
+                part.details[ANNOTATIONS] = msgspec.json.encode(piece.annotations).decode()
+        if item.phase:
+            for part in opened.parts.values():
+                part.details[PHASE] = item.phase
+
+    def _done_reasoning(self, opened: _OpenItem, item: Item) -> None:
+        pieces: list[tuple[int, list[ContentPart]]] = [(_SUMMARY, item.summary or []), (_THOUGHT, item.content or [])]
+        for kind, items in pieces:
+            for number, piece in enumerate(items):
+                self._fill_in(opened, kind, number, piece.text)
+        if item.encrypted_content:
+            # One signature seals all parts of the item and rides on its last.
+            last = next(reversed(opened.parts.values()), None)
+            if last is None or last.is_ended:
+                last = opened.parts[_SUMMARY, len(opened.parts)] = self._parts.open(OpenPart(PartKind.REASONING))
+            last.signature = item.encrypted_content
+        for part in opened.parts.values():
+            part.details[ITEM_ID] = item.id or opened.id
+
+    def _fill_in(self, opened: _OpenItem, kind: int, number: int, text: str | None) -> None:
+        if text and (kind, number) not in opened.parts:
+            self._append(opened, kind, number, text)
+
+    def _own(self, raw: msgspec.Raw) -> None:
+        part, arguments = own_part(raw)
+        if part is not None:
+            self._parts.open(part)
+            self._parts.append(part, arguments)
+            self._parts.close(part)
+
+    def _end(self, response: Response, word: str) -> None:
+        output = response.output or []
+        if self._num_done < len(output):
+            # Items that were announced by nothing else, all of them on servers that stream no items.
+            for index, raw in enumerate(output):
+                known = self._items.get(index)
+                if known is None or not known.is_done:
+                    self._done(index, raw)
+        self._usage = response.usage
+        self._response_id = response.id or self._response_id
+        if word == "failed":
+            self.failure = stream_error(response.error or {"message": "The response failed."})
+            self.failure.usage = _usage(self._usage) if self._usage is not None else None
+            return
+        self._finish_reason = response.status or word
+        if response.incomplete_details is not None:
+            self._incomplete = response.incomplete_details.reason or ""
+        self.is_over = self.is_complete = True
+
+
+def _usage(usage: Usage) -> content_pb2.Usage:
+    """Counts in our terms: input without cache; what was not said stays unset."""
+    result = content_pb2.Usage(num_calls=1)
+    details = usage.input_tokens_details
+    read = details.cached_tokens if details is not None else None
+    written = details.cache_write_tokens if details is not None else None
+    if usage.input_tokens is not None:
+        result.input_tokens = max(0, usage.input_tokens - (read or 0) - (written or 0))
+    if usage.output_tokens is not None:
+        result.output_tokens = usage.output_tokens
+    if read is not None:
+        result.cache_read_tokens = read
+    if written is not None:
+        result.cache_write_tokens = written
+    output = usage.output_tokens_details
+    if output is not None and output.reasoning_tokens is not None:
+        result.reasoning_tokens = output.reasoning_tokens
+    return result

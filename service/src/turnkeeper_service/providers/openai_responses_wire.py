@@ -1,0 +1,113 @@
+"""The events of an ``openai-responses`` stream: only what is read, everything else is skipped while parsing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class ContentPart(msgspec.Struct, gc=False):
+    """A piece of a message or of reasoning."""
+
+    type: str = ""
+    text: str | None = None
+    refusal: str | None = None
+    annotations: list[msgspec.Raw] | None = None
+
+
+class Head(msgspec.Struct, gc=False):
+    """What tells items apart."""
+
+    type: str = ""
+    id: str | None = None
+
+
+class Item(msgspec.Struct, gc=False):
+    """A message, a piece of reasoning, or a call for the caller."""
+
+    type: str = ""
+    id: str | None = None
+    phase: str | None = None
+    content: list[ContentPart] | None = None
+    summary: list[ContentPart] | None = None
+    encrypted_content: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+
+
+class OwnTool(msgspec.Struct, gc=False):
+    """A call of a tool that the provider ran itself."""
+
+    type: str = ""
+    id: str | None = None
+    name: str | None = None
+    arguments: Any = None
+    action: Any = None
+    code: Any = None
+    queries: Any = None
+    tools: Any = None
+
+
+class InputDetails(msgspec.Struct, gc=False):
+    """What the input's tokens are made of."""
+
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class OutputDetails(msgspec.Struct, gc=False):
+    """What the output's tokens are made of."""
+
+    reasoning_tokens: int | None = None
+
+
+class Usage(msgspec.Struct, gc=False):
+    """Tokens of the whole response."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: InputDetails | None = None
+    output_tokens_details: OutputDetails | None = None
+
+
+class Incomplete(msgspec.Struct, gc=False):
+    """Why a response is not complete."""
+
+    reason: str | None = None
+
+
+class Response(msgspec.Struct, gc=False):
+    """The response as a whole, at its begin and at its end."""
+
+    id: str | None = None
+    status: str | None = None
+    output: list[msgspec.Raw] | None = None
+    incomplete_details: Incomplete | None = None
+    usage: Usage | None = None
+    error: Any = None
+
+
+class StreamEvent(msgspec.Struct, gc=False):
+    """One event's data."""
+
+    type: str = ""
+    output_index: int = 0
+    content_index: int = 0
+    summary_index: int = 0
+    delta: Any = None
+    text: Any = None
+    refusal: Any = None
+    arguments: Any = None
+    item: msgspec.Raw = msgspec.Raw(b"")
+    response: Response | None = None
+    error: Any = None
+    code: Any = None
+    message: Any = None
+
+
+decode_event = msgspec.json.Decoder(StreamEvent).decode
+decode_head = msgspec.json.Decoder(Head).decode
+decode_item = msgspec.json.Decoder(Item).decode
+decode_own_tool = msgspec.json.Decoder(OwnTool).decode
