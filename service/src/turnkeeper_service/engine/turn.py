@@ -82,6 +82,7 @@ class FloorTurn:
             self.num_steps = resume.step
             self._step = self._new_step(resume.message_id, resume.attempt)
             self._step.preload(resume.partial)
+            self._messages.append(resume.message_id)
         if resume.calls:
             self._batch = self._new_batch(resume.calls)
 
@@ -157,7 +158,10 @@ class FloorTurn:
         fold, self._fold = self._fold, ()
         resume, self._resume = self._resume, None
         if resume is not None and resume.message_id:
-            self._open_step(resume.message_id, resume.attempt + 1)
+            # What was bound while the stream was open folds before the step is run again.
+            self._write_folds(draft, fold)
+            self._step = self._new_step(resume.message_id, resume.attempt + 1)
+            draft.commit.drop_partials.append(plan.run_id)
             event = self._event(attempt=resume.attempt)
             event.attempt_discarded.message_id = resume.message_id
             event.attempt_discarded.attempt = resume.attempt
@@ -175,12 +179,7 @@ class FloorTurn:
         is_allowed = self.num_steps < limit or (self._is_stopping and plan.max_steps > 0)
         if is_allowed:
             self.num_steps += 1
-        for run in fold:
-            message_id = self._user_message(draft, run.prompt, run.run_id)
-            target = event_pb2.Fold(
-                into_run_id=plan.run_id, turn_id=plan.turn_id, step=self.num_steps, message_id=message_id
-            )
-            run.fold(draft, target)
+        self._write_folds(draft, fold)
         if not is_allowed:
             self._step = None
             return {}
@@ -191,6 +190,15 @@ class FloorTurn:
         event.step_started.message_id = step.opened.message_id
         draft.event(event)
         return self._step_tools()
+
+    def _write_folds(self, draft: Draft, fold: Sequence[FoldedRun]) -> None:
+        """Put the prompts of folded runs into the context, and write their terminals."""
+        for run in fold:
+            message_id = self._user_message(draft, run.prompt, run.run_id)
+            target = event_pb2.Fold(
+                into_run_id=self.plan.run_id, turn_id=self.plan.turn_id, step=self.num_steps, message_id=message_id
+            )
+            run.fold(draft, target)
 
     def _step_tools(self) -> Mapping[str, OfferedTool]:
         """The tools of the step that begins: none in the last one that may be taken, and none after a stop."""
