@@ -88,6 +88,7 @@ class Caller:
         await self._mid_stream(self.ghost, "again", MID_STREAM)
         await self._mid_stream(self.street, "cut", 1)
         self._covers(await self.street.conversation.cancel("cut"))
+        self._record.cut.append("cut")
         if "again" not in self.ghost.outcomes:
             self._record.resumed.append("again")
         cue("kill")

@@ -44,6 +44,8 @@ class Record:
     """Runs that were cancelled before they were submitted."""
     resumed: list[str] = field(default_factory=list)
     """Runs whose answer was being written when the server was killed."""
+    cut: list[str] = field(default_factory=list)
+    """Runs that were cancelled just before the kill: what is kept of their answer is what was durable by then."""
     events: dict[str, list[Event]] = field(default_factory=dict)
     """The durable events of each session, as they arrived, over all connections."""
     shown: list[Shown] = field(default_factory=list)
@@ -64,6 +66,7 @@ class Record:
             covered=plain["covered"],
             overtaken=plain["overtaken"],
             resumed=plain["resumed"],
+            cut=plain["cut"],
             events={name: _unpacked(events) for name, events in plain["events"].items()},
             shown=[Shown(**item) for item in plain["shown"]],
         )

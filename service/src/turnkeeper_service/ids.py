@@ -10,10 +10,24 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """What every id matches, whole."""
 
 
+_POOL_BYTES = 4096
+_pool = b""
+_taken = 0
+
+
+def _random(size: int) -> bytes:
+    """Bytes of the system's generator, of which every one is used once. A call of the system for each id costs more."""
+    global _pool, _taken
+    start, _taken = _taken, _taken + size
+    if _taken > len(_pool):
+        _pool, start, _taken = os.urandom(_POOL_BYTES), 0, size
+    return _pool[start:_taken]
+
+
 def uuid7() -> str:
     """A UUIDv7: sorts by time of minting."""
     milliseconds = time.time_ns() // 1_000_000
-    tail = os.urandom(10)
+    tail = _random(10)
     value = (milliseconds << 80) | int.from_bytes(tail, "big")
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
@@ -23,7 +37,7 @@ def uuid7() -> str:
 
 def short_id(prefix: str) -> str:
     """A random id for what only has to be unique in a session: turns, messages, leases."""
-    return f"{prefix}-{os.urandom(9).hex()}"
+    return f"{prefix}-{_random(9).hex()}"
 
 
 def is_id(text: str) -> bool:

@@ -24,7 +24,7 @@ FOLDED = event_pb2.OUTCOME_STATUS_FOLDED
 EXPIRED = event_pb2.OUTCOME_STATUS_EXPIRED
 
 
-def directive(text: str = "one two three four", gate: str = "", gate_after: int = 0, **more: Any) -> str:
+def directive(text: str | None = "one two three four", gate: str = "", gate_after: int = 0, **more: Any) -> str:
     """A prompt that tells the scripted provider what to answer; with a gate before the token of that number."""
     fields: dict[str, Any] = {"text": text, **more}
     if gate:

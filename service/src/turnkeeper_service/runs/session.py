@@ -15,6 +15,7 @@ from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft
 from turnkeeper_service.events.log import LogEntry, OpenMessage, SessionLog
 from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState, Store
 
+_KINDS = {one.name: one.number for one in event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
 WARM_HISTORY_BYTES = 64 << 10
 """An idle session keeps a history up to this size for its next run; a longer one is read again."""
 
@@ -51,7 +52,8 @@ class Session:
         self._store = store
         self._clock = clock
         self._on_published = on_published
-        self._history: list[content_pb2.Message] | None = None
+        # A session that has no event yet has no messages to read.
+        self._history: list[content_pb2.Message] | None = None if row.last_seq else []
         self._history_bytes = 0
         self._history_loading = asyncio.Lock()
 
@@ -119,7 +121,7 @@ class Session:
             self._next_seq += 1
             event.time.seconds, event.time.nanos = seconds, nanos
             payload = event.WhichOneof("payload")
-            kind = event.DESCRIPTOR.fields_by_name[payload].number if payload else 0
+            kind = _KINDS[payload] if payload else 0
             if payload == "message_committed":
                 message = event.message_committed.message
                 message.seq = seq

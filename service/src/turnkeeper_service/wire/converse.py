@@ -174,7 +174,7 @@ class Conversation:
 
     def _offer(self, offer: tool_service_pb2.OfferTools, session: Session, reader: Reader) -> list[str]:
         """Offer the tools of this client to its session."""
-        tools = check_offer(offer)
+        tools = check_offer(offer, "offer_tools.")
         remote = self._runs.remote
         if self._holder is None:
             self._link = ClientLink(lambda item: reader.put(item.SerializeToString()))
@@ -196,7 +196,7 @@ class Conversation:
         if answer.session_id not in ("", session.session_id):
             raise _mismatch("answer_approval.session_id", session)
         answer.session_id = session.session_id
-        check_answer(answer)
+        check_answer(answer, "answer_approval.")
         return await self._runs.approvals.answer(self._call.tenant, self._call.actor, answer)
 
     async def _submit(self, submission: pb.Submission, session: Session) -> pb.RunReceipt:

@@ -9,19 +9,17 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from turnkeeper.v1 import admin_service_pb2, agent_service_pb2, run_service_pb2, session_service_pb2, tool_service_pb2
 from turnkeeper_service.clock import Clock
 from turnkeeper_service.principal import Role
 from turnkeeper_service.runs.runs import Runs
 
-from . import admin, run_service, sessions, tools
+from . import admin, reflection, run_service, sessions, tools
 from .call import Gatekeeper
 from .streams import Streams
 from .validate import Validator
 
-REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _AGENT_ROLES: dict[str, Role] = {
     "CreateAgent": "user",
     "GetAgent": "read",
@@ -100,25 +98,7 @@ class WireServer:
         self._server.add_generic_rpc_handlers(tuple(handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if options.has_reflection:
-            self._reflect()
-
-    def _reflect(self) -> None:
-        """Offer reflection under both of its names; the messages of v1 and v1alpha are the same on the wire."""
-        names = [service.full_name for service in SERVICES]
-        names += [health.SERVICE_NAME, reflection.SERVICE_NAME, REFLECTION_V1]
-        reflection.enable_server_reflection(names, self._server)
-        servicer = reflection.aio.ReflectionServicer(names) if hasattr(reflection, "aio") else None
-        if servicer is None:
-            from grpc_reflection.v1alpha._async import ReflectionServicer
-
-            servicer = ReflectionServicer(names)
-        handler = grpc.stream_stream_rpc_method_handler(
-            servicer.ServerReflectionInfo,
-            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-        )
-        generic = grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": handler})
-        self._server.add_generic_rpc_handlers((generic,))
+            reflection.add_to(self._server, [*(service.full_name for service in SERVICES), health.SERVICE_NAME])
 
     async def start(self, address: str, credentials: grpc.ServerCredentials | None) -> str:
         """Listen and serve; returns the address with its port. Raises OSError where the port is taken."""

@@ -135,10 +135,10 @@ class SessionServicer:
         return pb.AnswerApprovalResponse(approval=await self._runs.approvals.answer(call.tenant, call.actor, request))
 
 
-def check_answer(request: pb.AnswerApprovalRequest) -> None:
+def check_answer(request: pb.AnswerApprovalRequest, path: str = "") -> None:
     """The shape of an approval's answer. Raises Refused."""
     found = Findings()
-    check_text(found, request)
-    check_id(found, "session_id", request.session_id)
-    check_id(found, "approval_id", request.approval_id)
+    check_text(found, request, path)
+    check_id(found, f"{path}session_id", request.session_id)
+    check_id(found, f"{path}approval_id", request.approval_id)
     found.refuse()

@@ -23,18 +23,18 @@ ROLES: Mapping[str, Role] = {"ServeTools": "worker"}
 MAX_TOOLS = 128
 
 
-def check_offer(offer: pb.OfferTools) -> Sequence[pb.Tool]:
+def check_offer(offer: pb.OfferTools, path: str) -> Sequence[pb.Tool]:
     """The shape of an offer. Raises Refused."""
     found = Findings()
-    check_text(found, offer)
+    check_text(found, offer, path)
     if len(offer.tools) > MAX_TOOLS:
-        found.add("tools", f"has more than {MAX_TOOLS} entries")
+        found.add(f"{path}tools", f"has more than {MAX_TOOLS} entries")
     if len({tool.name for tool in offer.tools}) < len(offer.tools):
-        found.add("tools", "has a name twice")
+        found.add(f"{path}tools", "has a name twice")
     for index, tool in enumerate(offer.tools):
-        check_tool(found, f"tools[{index}].", tool)
+        check_tool(found, f"{path}tools[{index}].", tool)
     if offer.HasField("reconnect_grace"):
-        check_duration(found, "reconnect_grace", offer.reconnect_grace)
+        check_duration(found, f"{path}reconnect_grace", offer.reconnect_grace)
     found.refuse()
     return list(offer.tools)
 
@@ -127,7 +127,7 @@ class ToolServicer:
         worker_id = require_id("open.worker_id", opening.worker_id)
         if opening.max_concurrent < 0:
             raise invalid("open.max_concurrent", "is negative")
-        tools = check_offer(opening.offer)
+        tools = check_offer(opening.offer, "open.offer.")
         link = WorkerLink()
         link.put(pb.ServeToolsResponse(tools=pb.ToolsReceipt(names=[tool.name for tool in tools])))
         holder = self._runs.remote.connect(
@@ -175,7 +175,7 @@ class ToolServicer:
     def _carry_out(self, frame: pb.ServeToolsRequest, holder: Holder, link: WorkerLink) -> None:
         match frame.WhichOneof("frame"):
             case "offer_tools":
-                tools = check_offer(frame.offer_tools)
+                tools = check_offer(frame.offer_tools, "offer_tools.")
                 self._runs.remote.offer(holder, tools, grace_of(frame.offer_tools))
                 link.put(pb.ServeToolsResponse(tools=pb.ToolsReceipt(names=[tool.name for tool in tools])))
             case "result":
