@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-COLOURS = {"server": "bold white", "vendor": "dim", "florence": "cyan", "street": "yellow", "ghost": "magenta"}
+COLOURS = {"server": "bold", "vendor": "dim", "florence": "cyan", "street": "yellow", "ghost": "magenta"}
 MARKS = {
     "COMPLETED": "bold green",
     "FOLDED": "bold green",

@@ -132,9 +132,9 @@ class ScriptedProvider:
         """Release connections. Idempotent."""
 
     async def _reply(self, request: ModelRequest) -> Reply:
-        prompt, num_answers, num_since = _conversation(request)
         if request.model.startswith("file:"):
-            return (await self._load(request.model.removeprefix("file:"))).at(num_answers)
+            return (await self._load(request.model.removeprefix("file:"))).at(_num_answers(request))
+        prompt, num_since = _conversation(request)
         if prompt.startswith("{") and prompt.endswith("}"):
             directive = _directive(prompt)
             if directive is not None:
@@ -213,16 +213,19 @@ class ScriptedProvider:
             await self._clock.sleep(reply.pace_ms / 1000)
 
 
-def _conversation(request: ModelRequest) -> tuple[str, int, int]:
-    """The last user text, how many answers there are, and how many of them since that text."""
-    num_answers = sum(message.role == content_pb2.ROLE_ASSISTANT for message in request.messages)
+def _num_answers(request: ModelRequest) -> int:
+    return sum(message.role == content_pb2.ROLE_ASSISTANT for message in request.messages)
+
+
+def _conversation(request: ModelRequest) -> tuple[str, int]:
+    """The last user text, and how many answers there are since. Looks no further back, however long the history is."""
     num_since = 0
     for message in reversed(request.messages):
         if message.role == content_pb2.ROLE_ASSISTANT:
             num_since += 1
         elif message.role == content_pb2.ROLE_USER:
-            return "".join(part.text.text for part in message.parts).strip(), num_answers, num_since
-    return "", num_answers, num_since
+            return "".join(part.text.text for part in message.parts).strip(), num_since
+    return "", num_since
 
 
 def _directive(prompt: str) -> Script | None:

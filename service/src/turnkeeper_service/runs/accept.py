@@ -185,6 +185,9 @@ class Acceptor:
             self._line.owner.fault(f"accept of {run.run_id}", error)
 
     def _settle(self, run: Run, done: asyncio.Future[None]) -> None:
+        if run.accepted.done():
+            # The server has closed meanwhile: recovery finds the run if it reached the store.
+            return
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
         if error is None:
             run.accepted.set_result(None)

@@ -35,7 +35,10 @@ class SessionLifecycle:
         """Create a session, or find the one an earlier call with the same settings made: (session, is_replay)."""
         is_named = bool(session_id)
         if self._line.is_draining:
-            raise draining()
+            # What is there already is still found, so that streams can be opened on it.
+            if not is_named or await self._line.store.get_session(tenant, session_id) is None:
+                raise draining()
+            return await self._existing(tenant, session_id, settings), True
         session_id = session_id or uuid7()
         now = self._line.clock.time()
         row = SessionRow(
@@ -123,6 +126,11 @@ class SessionLifecycle:
                 await asyncio.shield(task)
             except StoreError:
                 raise store_unavailable() from None
+            except asyncio.CancelledError:
+                if task.cancelled():
+                    # The server closes; the next one goes on with it.
+                    raise store_unavailable() from None
+                raise
 
     def start(self, session: Session, actor: str) -> asyncio.Task[None]:
         """Begin a deletion, or go on with it after a restart; it no longer depends on its caller."""

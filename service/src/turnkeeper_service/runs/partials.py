@@ -22,11 +22,14 @@ class PartialFlusher:
         self._max_bytes = max_bytes
         self._dirty: dict[str, tuple[str, str, OpenMessage]] = {}
         self._timer: Timer | None = None
+        self._is_closed = False
 
     def follow(self, tenant: str, session_id: str) -> Callable[[OpenMessage], None]:
         """What the log of a session calls when one of its messages has new text."""
 
         def grown(message: OpenMessage) -> None:
+            if self._is_closed:
+                return
             if message.is_dirty:
                 self._dirty.pop(message.message_id, None)
                 self._flush(tenant, session_id, message)
@@ -71,6 +74,7 @@ class PartialFlusher:
 
     def close(self) -> None:
         """Flush what is left and stop the timer. Idempotent."""
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
         self._tick()

@@ -12,7 +12,7 @@ from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import Position, Reader, ReadFilter
 from turnkeeper_service.events.tenant import NoticeFeed
 from turnkeeper_service.providers.registry import ProviderRegistry
-from turnkeeper_service.store.base import Boot, RunRow, RunState, SessionRow, Store
+from turnkeeper_service.store.base import Boot, RunRow, RunState, SessionRow, Store, StoreClosedError
 from turnkeeper_service.tasks import TaskOwner
 from turnkeeper_service.tools.base import OfferedTool
 from turnkeeper_service.tools.remote import RemoteTools
@@ -175,8 +175,11 @@ class Runs:
                 self.submitter_lost(run)
             raise
         if accepted.run is not None:
-            snapshot = self._core.snapshot(accepted.run.session.key)
-            return receipt_of_run(accepted.run, snapshot, is_replay=accepted.is_replay), accepted.run
+            run, is_replay = accepted.run, accepted.is_replay
+            # A snapshot is as long as the line. A run that was accepted behind others is told its place of then.
+            is_looked_up = run.state == RunState.QUEUED and (is_replay or not run.position)
+            snapshot = self._core.snapshot(run.session.key) if is_looked_up else None
+            return receipt_of_run(run, snapshot, is_replay=is_replay), run
         assert accepted.row is not None
         return receipt_of_row(accepted.row), None
 
@@ -367,15 +370,18 @@ class Runs:
     async def close(self, reason: BaseException) -> None:
         """Cut what still runs, without a terminal, and end all readers. Idempotent."""
         self.line.is_draining = self.line.is_cut = True
+        self._core.drain()
         for run in list(self.line.runs.values()):
             run.stop_timers()
-        self._flusher.close()
         self.remote.close()
         await self._owner.close(timeout=self.line.options.cancel_grace + 1)
+        self._flusher.close()
         for run in list(self.line.runs.values()):
-            for future in (run.finished, run.accepted):
-                if not future.done():
-                    future.cancel()
+            if not run.finished.done():
+                run.finished.cancel()
+            if not run.accepted.done():
+                # Whether it reaches the disk is not known; the same run_id will tell.
+                run.accepted.set_exception(StoreClosedError("the server closes"))
         self.feed.end(reason)
         for session in self.table:
             session.log.end(reason)
