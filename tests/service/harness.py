@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from turnkeeper_service.clock import Clock
 from turnkeeper_service.providers.gates import Gates
 from turnkeeper_service.settings import Settings
 from turnkeeper_service.store.base import Store
+from turnkeeper_service.tools.base import OfferedTool
 
 LIMIT = 10.0
 """Seconds after which a wait of a test is a hang. Nothing that passes ever takes this long."""
@@ -171,13 +172,19 @@ async def serving(
     store: Store | None = None,
     settings: Settings | None = None,
     gates: Gates | None = None,
+    tools: Mapping[str, OfferedTool] | None = None,
     places: Places | None = None,
     **overrides: str,
 ) -> AsyncIterator[Harness]:
     """A server on a free port, closed at the end."""
     gates, places = gates or Gates(), places or Places()
     server = Server(
-        settings or load_settings(data_dir, **overrides), clock=clock, gates=gates, checkpoints=places, store=store
+        settings or load_settings(data_dir, **overrides),
+        clock=clock,
+        gates=gates,
+        checkpoints=places,
+        store=store,
+        tools=tools,
     )
     await server.start()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 import structlog
@@ -22,6 +23,8 @@ from turnkeeper_service.store.base import Store, StoreError
 from turnkeeper_service.store.sqlite import SqliteStore
 from turnkeeper_service.tasks import TaskOwner
 from turnkeeper_service.tls import server_credentials
+from turnkeeper_service.tools.base import OfferedTool
+from turnkeeper_service.tools.loading import load
 from turnkeeper_service.wire.call import Gatekeeper
 from turnkeeper_service.wire.server import WireServer
 from turnkeeper_service.wire.streams import Streams
@@ -38,7 +41,8 @@ SWEEP_SECONDS = 3600.0
 class Server:
     """One Turnkeeper server in this process.
 
-    ``clock``, ``gates``, ``checkpoints`` and ``store`` are for tests; production takes their defaults.
+    ``tools`` are offered beside those of the settings, for programs that embed the server. ``clock``, ``gates``,
+    ``checkpoints`` and ``store`` are for tests; production takes their defaults.
     """
 
     def __init__(
@@ -49,10 +53,12 @@ class Server:
         gates: Gates | None = None,
         checkpoints: Checkpoints | None = None,
         store: Store | None = None,
+        tools: Mapping[str, OfferedTool] | None = None,
     ) -> None:
         self._settings = settings
         self._clock: Clock = clock or SystemClock()
         self._checkpoints = checkpoints
+        self._tools = dict(tools or {})
         self._gates = gates
         self._store: Store = store or SqliteStore(settings.server.data_dir)
         self._owner = TaskOwner(self._fault)
@@ -108,6 +114,7 @@ class Server:
                 self._owner,
                 checkpoints=self._checkpoints,
                 observer=self._metrics,
+                tools={**load(settings.tools.functions), **self._tools},
             )
             self._streams = Streams(clock, settings.server.heartbeat_interval_seconds, self._store.check_fence)
             validator = Validator(Bounds(limits.max_prompt_bytes, limits.max_system_prompt_bytes), runs.has_model)

@@ -42,6 +42,7 @@ from .settings_tables import (
     StoreSettings,
     Table,
     TlsSettings,
+    ToolSettings,
     is_loopback,
 )
 
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     tls: TlsSettings = TlsSettings()
     providers: dict[ProviderName, ProviderSettings] = {}
     models: dict[ModelName, ModelSettings] = {}
+    tools: ToolSettings = ToolSettings()
     defaults: DefaultSettings = DefaultSettings()
     _missing_keys: dict[str, str] = PrivateAttr(default_factory=dict)
 

@@ -183,6 +183,15 @@ class ModelSettings(Table):
     ] = setting(None, "What it can do; unset asks the built-in list.")
 
 
+class ToolSettings(Table):
+    """Tools that run in the server, and what all tools live by."""
+
+    functions: Annotated[list[str], BeforeValidator(_json)] = setting([], "Python functions, as `package.module:name`.")
+    timeout_seconds: Seconds = setting(120.0, "How long a call may take where its tool does not say.")
+    approval_timeout_seconds: Seconds = setting(86_400.0, "How long an approval waits until its default applies.")
+    approval_default: Literal["deny", "allow"] = setting("deny", "What applies then.")
+
+
 class DefaultSettings(Table):
     """What a session gets that does not say otherwise."""
 

@@ -35,6 +35,10 @@ def run_options(settings: Settings) -> RunOptions:
         stop_grace=defaults.stop_grace_seconds,
         run_timeout=defaults.run_timeout_seconds,
         max_tombstones=limits.max_tombstones_per_tenant,
+        tool_timeout=settings.tools.timeout_seconds,
+        max_tool_result_bytes=limits.max_tool_result_bytes,
+        approval_timeout=settings.tools.approval_timeout_seconds,
+        is_allowed_by_default=settings.tools.approval_default == "allow",
         partial_flush_interval=limits.partial_flush_interval_seconds,
         partial_flush_bytes=limits.partial_flush_bytes,
     )

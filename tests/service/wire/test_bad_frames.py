@@ -93,15 +93,15 @@ FRAMES: dict[str, tuple[Refusal, dict[str, Any]]] = {
         },
     ),
     "tools": (
-        refusal(grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED"),
-        {"offer_tools": tool_service_pb2.OfferTools()},
+        bad("offer_tools.tools[0].name"),
+        {"offer_tools": tool_service_pb2.OfferTools(tools=[tool_service_pb2.Tool(name="a b")])},
     ),
     "a tool's result": (
-        refusal(grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED"),
+        bad("tool_result"),
         {"tool_result": tool_service_pb2.ToolInvocationResult()},
     ),
     "an approval": (
-        refusal(grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED"),
+        bad("answer_approval.approval_id", reason="INVALID_ID"),
         {"answer_approval": session_service_pb2.AnswerApprovalRequest()},
     ),
 }

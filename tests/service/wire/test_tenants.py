@@ -45,8 +45,11 @@ ISOLATION: dict[str, tuple[Refusal | str, MakeRequest]] = {
     "SessionService.ListMessages": (NO_SESSION, lambda s, r: sessions.ListMessagesRequest(session_id=s)),
     "SessionService.SummarizeSession": (LATER, lambda s, r: sessions.SummarizeSessionRequest(session_id=s)),
     "SessionService.ListOrphans": (LATER, lambda s, r: sessions.ListOrphansRequest(session_id=s)),
-    "SessionService.ListApprovals": (LATER, lambda s, r: sessions.ListApprovalsRequest(session_id=s)),
-    "SessionService.AnswerApproval": (LATER, lambda s, r: sessions.AnswerApprovalRequest(session_id=s)),
+    "SessionService.ListApprovals": (NO_SESSION, lambda s, r: sessions.ListApprovalsRequest(session_id=s)),
+    "SessionService.AnswerApproval": (
+        refusal(grpc.StatusCode.NOT_FOUND, "APPROVAL_NOT_FOUND", kinds=("ResourceInfo",)),
+        lambda s, r: sessions.AnswerApprovalRequest(session_id=s, approval_id="approval"),
+    ),
     "RunService.SubmitRun": (NO_SESSION, lambda s, r: runs.SubmitRunRequest(submission=submission(s, run_id=r))),
     "RunService.Run": (NO_SESSION, lambda s, r: runs.RunRequest(submission=submission(s, run_id=r))),
     "RunService.GetRun": (NO_RUN, lambda s, r: runs.GetRunRequest(run_id=r)),
@@ -65,7 +68,11 @@ ISOLATION: dict[str, tuple[Refusal | str, MakeRequest]] = {
     "AgentService.ListAgents": (LATER, lambda s, r: agents.ListAgentsRequest()),
     "AgentService.UpdateAgent": (LATER, lambda s, r: agents.UpdateAgentRequest()),
     "AgentService.DeleteAgent": (LATER, lambda s, r: agents.DeleteAgentRequest()),
-    "ToolService.ServeTools": (LATER, lambda s, r: tools.ServeToolsRequest()),
+    "ToolService.ServeTools": (
+        # A worker names no session: tests of tools show that it gets its own tenant's calls alone.
+        refusal(grpc.StatusCode.INVALID_ARGUMENT, "FIRST_FRAME_NOT_OPEN"),
+        lambda s, r: tools.ServeToolsRequest(),
+    ),
     "AdminService.Drain": (OPERATORS_ONLY, lambda s, r: admin.DrainRequest()),
     "AdminService.GetStats": (OPERATORS_ONLY, lambda s, r: admin.GetStatsRequest()),
     "AdminService.ListActiveTurns": (OPERATORS_ONLY, lambda s, r: admin.ListActiveTurnsRequest(tenant="acme")),

@@ -88,6 +88,7 @@ class Journal(Protocol):
         """Hand a draft over, in order; never blocks.
 
         When it is durable its ``on_durable`` is called, then its events are published, then the future resolves.
+        Cancelling whoever awaits the future takes nothing back.
         """
         ...
 

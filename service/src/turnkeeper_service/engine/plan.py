@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.providers.base import Provider
+from turnkeeper_service.tools.base import ToolAnswer, Toolbox
+
+
+@dataclass(slots=True)
+class CallState:
+    """One call of an answer. ``has_started``: its tool_call_started is durable, or on its way."""
+
+    call: content_pb2.ToolCall
+    result: content_pb2.ToolResult | None = None
+    has_started: bool = False
+    executor: str = ""
+    is_turn_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +28,8 @@ class Resume:
 
     ``step`` is the step to run. ``message_id`` is set where that step's stream was open: what was shown of ``attempt``
     is discarded and the step is run again. ``partial`` is what was flushed of it, part by part, as (kind, text).
-    ``message_ids`` are those that the turn has committed, ``usage`` is what its finished steps used. ``num_losses``
+    ``message_ids`` are those that the turn has committed, ``usage`` is what its finished steps used. ``calls`` are
+    those of a batch that was under way, ``signatures`` what earlier steps did, for the loop detector. ``num_losses``
     counts the processes that were lost during this step.
     """
 
@@ -24,6 +38,8 @@ class Resume:
     attempt: int = 0
     partial: Sequence[tuple[int, str]] = ()
     message_ids: Sequence[str] = ()
+    calls: Sequence[CallState] = ()
+    signatures: Sequence[str] = ()
     num_losses: int = 0
     usage: content_pb2.RunUsage = field(default_factory=content_pb2.RunUsage)
 
@@ -50,6 +66,19 @@ class TurnPlan:
     max_steered_steps: int
     max_answer_bytes: int
     session_hash: str
+    tenant: str
+    session_id: str
+    toolbox: Toolbox
+    tool_filter: Callable[[str], bool]
+    """Which tools of the toolbox the session offers, by name."""
+    is_pre_approved: Callable[[str], bool]
+    """Whether a tool may run without asking, by name."""
+    tool_timeout: float
+    """Seconds that a call may take where its tool does not say."""
+    max_tool_result_bytes: int
+    cancel_grace: float
+    detach: Callable[[asyncio.Task[ToolAnswer], content_pb2.ToolCall], None]
+    """Takes over a tool that ignores its cancel (U-12)."""
     resume: Resume | None = None
 
 

@@ -63,6 +63,8 @@ class Step:
         self._log = log
         self._clock = clock
         self.opened = OpenMessage(message_id, plan.run_id, plan.turn_id, context_id, attempt)
+        self.is_committed = False
+        """Whether its message was handed to the store."""
         self._parts: list[content_pb2.Part | None] = []
         self._open_parts: list[OpenPart] = []
         self._number = number

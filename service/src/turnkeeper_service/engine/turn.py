@@ -1,4 +1,4 @@
-"""The turn loop: prepare a step, stream it, commit it, and again, until an answer concludes the run.
+"""The turn loop: prepare a step, stream it, run its tools, and again, until an answer concludes the run.
 
 Written once for every kind of turn. What it does between two awaits is one step: what the scheduler gave at a fold
 point is in a submitted draft before anything else can happen. A turn can be cut at any await, also while it ignores
@@ -7,22 +7,28 @@ that; its owner then calls `FloorTurn.cut`, which writes what there is.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.clock import Clock
 from turnkeeper_service.ids import short_id
-from turnkeeper_service.providers.base import ModelRequest, ProviderError
+from turnkeeper_service.providers.base import ModelRequest, ProviderError, ToolDefinition
+from turnkeeper_service.tools.base import OfferedTool
 
+from .approval import Approvals
+from .batch import ToolBatch
 from .journal import MAIN_CONTEXT, Draft, Journal
-from .plan import TurnEnd, TurnPlan
+from .loops import LoopDetector, signature
+from .plan import CallState, TurnEnd, TurnPlan
 from .scheduling import FoldedRun, Scheduling
 from .step import Step, StepAnswer
 from .usage import add_step, estimate
 
 COMPLETED = event_pb2.OUTCOME_STATUS_COMPLETED
 FAILED = event_pb2.OUTCOME_STATUS_FAILED
+SKIPPED = "skipped: something else came first"
+CANCELLED = "the run was cancelled before this call had a result"
+FAILED_CALL = "the run failed before this call had a result"
 
 _REASONS = {
     content_pb2.FINISH_REASON_MAX_TOKENS: event_pb2.OUTCOME_REASON_MAX_TOKENS,
@@ -33,21 +39,27 @@ _REASONS = {
 class FloorTurn:
     """One floor turn of one run."""
 
-    def __init__(self, plan: TurnPlan, journal: Journal, scheduling: Scheduling, clock: Clock) -> None:
+    def __init__(
+        self, plan: TurnPlan, journal: Journal, scheduling: Scheduling, clock: Clock, approvals: Approvals
+    ) -> None:
         self.plan = plan
         self._journal = journal
         self._scheduling = scheduling
         self._clock = clock
+        self._approvals = approvals
         self._resume = plan.resume
         self._step: Step | None = None
         self._final: StepAnswer | None = None
+        self._batch: ToolBatch | None = None
+        self._fold: Sequence[FoldedRun] = ()
+        self._is_stopping = False
+        self._had_tools_withheld = False
+        self._loops = LoopDetector()
         self._messages: list[str] = []
         self.num_steps = plan.resume.step - 1 if plan.resume else 0
         self.has_started = plan.resume is not None
         """Whether a step_started has been submitted: from then on its messages stay in context (U-28)."""
         self.usage = content_pb2.RunUsage()
-        if plan.resume is not None:
-            self.usage.CopyFrom(plan.resume.usage)
         self.text = ""
         self.message_id = ""
         self.finish_reason = content_pb2.FINISH_REASON_UNSPECIFIED
@@ -55,74 +67,107 @@ class FloorTurn:
         """What the turn does, for the run's holds."""
         self.since = clock.monotonic()
         if plan.resume is not None:
-            self._messages.extend(plan.resume.message_ids)
-            if plan.resume.message_id:
-                # Until the step runs again, what was flushed of its last attempt is what there is of it.
-                self.num_steps = plan.resume.step
-                self._step = self._new_step(plan.resume.message_id, plan.resume.attempt)
-                self._step.preload(plan.resume.partial)
-                self._messages.append(plan.resume.message_id)
+            self._restore(plan)
+
+    def _restore(self, plan: TurnPlan) -> None:
+        """Stand where the lost process stood."""
+        resume = plan.resume
+        assert resume is not None
+        self.usage.CopyFrom(resume.usage)
+        self._messages.extend(resume.message_ids)
+        for one in resume.signatures:
+            self._loops.step(one)
+        if resume.message_id:
+            # Until the step runs again, what was flushed of its last attempt is what there is of it.
+            self.num_steps = resume.step
+            self._step = self._new_step(resume.message_id, resume.attempt)
+            self._step.preload(resume.partial)
+            self._messages.append(resume.message_id)
+        if resume.calls:
+            self._batch = self._new_batch(resume.calls)
 
     @property
     def message_ids(self) -> Sequence[str]:
         """The messages that this turn has committed or will commit at its end, for a rollback."""
         return self._messages
 
-    async def run(self) -> TurnEnd:
-        """Run to an end that concludes the run.
-
-        Raises ProviderError where a model call fails, TurnCancelledError where an abort came between steps.
-        """
-        history = await self._journal.history()
-        fold: Sequence[FoldedRun] = ()
-        is_answered = False
-        while True:
-            if not is_answered:
-                fold = self._scheduling.fold_point().fold
-            draft = self._journal.draft()
-            self._prepare(draft, fold)
-            if self._step is None:
-                # Shielded: a turn that is cut must not take the commit's end from those who publish it.
-                await asyncio.shield(self._journal.submit(draft))
-                end = self._end(None)
-            else:
-                durable = self._journal.submit(draft)
-                self._note("store")
-                await asyncio.shield(durable)
-                self._note("model")
-                self._final = await self._step.stream(self._request(history))
-                self._count(self._final.usage)
-                end = self._end(self._final)
-            if isinstance(end, TurnEnd):
-                return end
-            # Steered after its answer: the answer stays, a further step of the same run follows (U-21).
-            fold = end
-            is_answered = True
-
     def _note(self, label: str) -> None:
         self.label = label
         self.since = self._clock.monotonic()
 
-    def _prepare(self, draft: Draft, fold: Sequence[FoldedRun]) -> None:
-        """Write what the next step begins with: the answer before it, the prompt, folded prompts, its start."""
+    # ---- the loop
+
+    async def run(self) -> TurnEnd:
+        """Run to an end that concludes the run, or to one that its owner concludes.
+
+        Raises ProviderError where a model call fails, TurnCancelledError where an abort came between steps.
+        """
+        history = await self._journal.history()
+        is_steered = False
+        while True:
+            if self._batch is not None:
+                end = await self._run_batch(self._batch)
+                if end is not None:
+                    return end
+                is_steered = bool(self._fold)
+            if not is_steered:
+                self._look()
+            is_steered = False
+            draft = self._journal.draft()
+            tools = self._prepare(draft)
+            durable = self._journal.submit(draft)
+            self._note("store")
+            await durable
+            if self._step is None:
+                end = self._conclude(None)
+            else:
+                self._note("model")
+                self._final = await self._step.stream(self._request(history, tools))
+                add_step(self.usage, self.plan.model, self._final.usage)
+                if self._final.tool_calls and tools:
+                    await self._begin_batch(self._final.tool_calls)
+                    continue
+                self._loops.step("")
+                end = self._conclude(self._final)
+            if end is not None:
+                return end
+            # Steered after its answer: the answer stays, a further step of the same run follows (U-21).
+            is_steered = True
+
+    def _look(self) -> bool:
+        """A fold point: take what is to be folded. Whether there is nothing that comes first."""
+        point = self._scheduling.fold_point()
+        self._fold = point.fold
+        self._is_stopping = self._is_stopping or point.is_stopping
+        return not point.fold and not point.is_stopping
+
+    # ---- steps
+
+    def _tools(self) -> Mapping[str, OfferedTool]:
+        """The tools of the session as they are now."""
         plan = self.plan
+        offered = plan.toolbox.tools(plan.tenant, plan.session_id)
+        return {name: tool for name, tool in offered.items() if plan.tool_filter(name)}
+
+    def _prepare(self, draft: Draft) -> Mapping[str, OfferedTool]:
+        """Write what the next step begins with: what came before it, folded prompts, its start. Returns its tools."""
+        plan = self.plan
+        self._close_batch(draft, SKIPPED, is_cancelled=False)
         if self._final is not None:
             self.write_end(draft)
-        resume = self._resume
-        self._resume = None
+        fold, self._fold = self._fold, ()
+        resume, self._resume = self._resume, None
         if resume is not None and resume.message_id:
             # What was bound while the stream was open folds before the step is run again.
-            self._fold(draft, fold)
+            self._write_folds(draft, fold)
             self._step = self._new_step(resume.message_id, resume.attempt + 1)
             draft.commit.drop_partials.append(plan.run_id)
-            event = event_pb2.Event(
-                run_id=plan.run_id, turn_id=plan.turn_id, context_id=MAIN_CONTEXT, attempt=resume.attempt
-            )
+            event = self._event(attempt=resume.attempt)
             event.attempt_discarded.message_id = resume.message_id
             event.attempt_discarded.attempt = resume.attempt
             event.attempt_discarded.cause = "PROCESS_LOST"
             draft.event(event)
-            return
+            return self._step_tools()
         if not self.has_started:
             started = event_pb2.Event(run_id=plan.run_id, turn_id=plan.turn_id)
             started.run_started.model = plan.model
@@ -131,31 +176,35 @@ class FloorTurn:
             self._user_message(draft, plan.prompt, plan.run_id)
         self.has_started = True
         limit = plan.max_steps + (plan.max_steered_steps if fold else 0)
-        is_allowed = self.num_steps < limit
+        is_allowed = self.num_steps < limit or (self._is_stopping and plan.max_steps > 0)
         if is_allowed:
             self.num_steps += 1
-        self._fold(draft, fold)
+        self._write_folds(draft, fold)
         if not is_allowed:
             self._step = None
-            return
+            return {}
         step = self._open_step(short_id("msg"), 1)
-        event = event_pb2.Event(run_id=plan.run_id, turn_id=plan.turn_id, context_id=MAIN_CONTEXT, attempt=1)
+        event = self._event(attempt=1)
         event.step_started.step = self.num_steps
         event.step_started.model = plan.model
         event.step_started.message_id = step.opened.message_id
         draft.event(event)
+        return self._step_tools()
 
-    def _fold(self, draft: Draft, fold: Sequence[FoldedRun]) -> None:
+    def _write_folds(self, draft: Draft, fold: Sequence[FoldedRun]) -> None:
         """Put the prompts of folded runs into the context, and write their terminals."""
-        plan = self.plan
         for run in fold:
             message_id = self._user_message(draft, run.prompt, run.run_id)
-            run.fold(
-                draft,
-                event_pb2.Fold(
-                    into_run_id=plan.run_id, turn_id=plan.turn_id, step=self.num_steps, message_id=message_id
-                ),
+            target = event_pb2.Fold(
+                into_run_id=self.plan.run_id, turn_id=self.plan.turn_id, step=self.num_steps, message_id=message_id
             )
+            run.fold(draft, target)
+
+    def _step_tools(self) -> Mapping[str, OfferedTool]:
+        """The tools of the step that begins: none in the last one that may be taken, and none after a stop."""
+        tools = self._tools()
+        self._had_tools_withheld = bool(tools) and self.num_steps >= self.plan.max_steps
+        return {} if self._is_stopping or self._had_tools_withheld else tools
 
     def _open_step(self, message_id: str, attempt: int) -> Step:
         self._step = self._new_step(message_id, attempt)
@@ -188,54 +237,109 @@ class FloorTurn:
         self._messages.append(message.message_id)
         return message.message_id
 
-    def _request(self, history: Sequence[content_pb2.Message]) -> ModelRequest:
+    def _event(self, attempt: int = 0) -> event_pb2.Event:
+        return event_pb2.Event(
+            run_id=self.plan.run_id, turn_id=self.plan.turn_id, context_id=MAIN_CONTEXT, attempt=attempt
+        )
+
+    def _request(self, history: Sequence[content_pb2.Message], tools: Mapping[str, OfferedTool]) -> ModelRequest:
         plan = self.plan
         messages = history
         if plan.prompt_prefix:
             prefix = content_pb2.Message(role=content_pb2.ROLE_USER)
             prefix.parts.add().text.text = plan.prompt_prefix
             messages = [prefix, *history]
+        instructions = plan.toolbox.instructions(plan.tenant, plan.session_id) if tools else ()
         return ModelRequest(
             model=plan.provider_model,
             messages=messages,
-            system=plan.system_prompt,
+            system="\n\n".join(text for text in (plan.system_prompt, *instructions) if text),
             parameters=plan.parameters,
-            tool_choice=plan.tool_choice or "auto",
+            tools=[
+                ToolDefinition(one.tool.name, one.tool.description, one.tool.input_schema_json)
+                for one in tools.values()
+            ],
+            tool_choice=(plan.tool_choice or "auto") if tools else "auto",
             output_schema_json=plan.output_schema_json,
             session_hash=plan.session_hash,
         )
 
-    def _count(self, usage: content_pb2.Usage) -> None:
-        add_step(self.usage, self.plan.model, usage)
+    # ---- tools
 
-    def _end(self, answer: StepAnswer | None) -> TurnEnd | Sequence[FoldedRun]:
-        """What the step's answer leads to; the runs to fold where the turn goes on."""
-        if answer is not None and answer.tool_calls:
-            detail = "no tools are offered in this session, and the model called " + ", ".join(
-                sorted({call.name for call in answer.tool_calls})
-            )
-            return TurnEnd(FAILED, event_pb2.OUTCOME_REASON_TOOL, errors=[self._error("Unknown tool", detail)])
-        concluding = self._scheduling.conclude_answer(
-            steer=answer is not None and self.num_steps < self.plan.max_steps + self.plan.max_steered_steps
+    def _new_batch(self, calls: Sequence[CallState]) -> ToolBatch:
+        return ToolBatch(
+            self.plan,
+            self._journal,
+            self._clock,
+            self._approvals,
+            calls,
+            tools=self._tools,
+            may_go_on=self._look,
+            note=self._note,
         )
+
+    async def _begin_batch(self, calls: Sequence[content_pb2.ToolCall]) -> None:
+        """Commit the answer with its calls: from here on each of them will have its result."""
+        draft = self._journal.draft()
+        self.write_end(draft)
+        self._batch = self._new_batch([CallState(call) for call in calls])
+        await self._journal.submit(draft)
+
+    async def _run_batch(self, batch: ToolBatch) -> TurnEnd | None:
+        """Run the calls of an answer; the end of the turn, if they lead to it."""
+        await batch.run()
+        if batch.is_turn_end:
+            return self._conclude(None, event_pb2.OUTCOME_REASON_TOOL_ENDED)
+        if self._loops.step(signature((state.call, state.result) for state in batch.states)):
+            detail = "the model repeated the same tool calls with the same results"
+            return TurnEnd(
+                FAILED,
+                event_pb2.OUTCOME_REASON_TOOL_LOOP,
+                errors=[self._error(event_pb2.OUTCOME_REASON_TOOL_LOOP, "Tool loop", detail)],
+            )
+        return None
+
+    def _close_batch(self, draft: Draft, why: str, *, is_cancelled: bool) -> None:
+        if self._batch is not None:
+            message = self._batch.close(draft, why, is_cancelled=is_cancelled)
+            self._messages.append(message.message_id)
+            self._batch = None
+
+    # ---- ends
+
+    def _conclude(
+        self, answer: StepAnswer | None, reason: event_pb2.OutcomeReason.ValueType | None = None
+    ) -> TurnEnd | None:
+        """Propose that the turn ends here; None where a steer comes first and the turn goes on with it."""
+        if answer is not None and answer.tool_calls and not self._had_tools_withheld and not self._is_stopping:
+            names = ", ".join(sorted({call.name for call in answer.tool_calls}))
+            detail = f"no tools are offered in this session, and the model called {names}"
+            return TurnEnd(
+                FAILED,
+                event_pb2.OUTCOME_REASON_TOOL,
+                errors=[self._error(event_pb2.OUTCOME_REASON_TOOL, "Unknown tool", detail)],
+            )
+        may_go_on = self.num_steps < self.plan.max_steps + self.plan.max_steered_steps
+        concluding = self._scheduling.conclude_answer(steer=may_go_on and self.plan.max_steps > 0)
         if not concluding.is_concluded:
-            return concluding.fold
-        reason = event_pb2.OUTCOME_REASON_ANSWERED
-        if concluding.is_stopped:
-            reason = event_pb2.OUTCOME_REASON_STOPPED
-        elif answer is None:
-            reason = event_pb2.OUTCOME_REASON_STEP_LIMIT
-        else:
-            reason = _REASONS.get(answer.message.finish_reason, reason)
+            self._fold = concluding.fold
+            return None
+        if reason is None:
+            reason = event_pb2.OUTCOME_REASON_ANSWERED
+            if concluding.is_stopped:
+                reason = event_pb2.OUTCOME_REASON_STOPPED
+            elif answer is None or self._had_tools_withheld:
+                reason = event_pb2.OUTCOME_REASON_STEP_LIMIT
+            else:
+                reason = _REASONS.get(answer.message.finish_reason, reason)
         return TurnEnd(COMPLETED, reason, is_cancelled=concluding.is_cancelled)
 
-    def _error(self, title: str, detail: str) -> event_pb2.RunError:
-        return event_pb2.RunError(
-            reason=event_pb2.OUTCOME_REASON_TOOL, title=title, detail=detail, turn_id=self.plan.turn_id
-        )
+    def _error(self, reason: event_pb2.OutcomeReason.ValueType, title: str, detail: str) -> event_pb2.RunError:
+        return event_pb2.RunError(reason=reason, title=title, detail=detail, turn_id=self.plan.turn_id)
 
     def write_end(self, draft: Draft) -> None:
-        """Write the answer of the last step; nothing where there is none."""
+        """Write the answer of the last step, and results for the calls that no tool will answer."""
+        self._close_batch(draft, SKIPPED, is_cancelled=False)
         answer, step = self._final, self._step
         if answer is None or step is None:
             return
@@ -243,27 +347,17 @@ class FloorTurn:
         self._commit_message(draft, answer.message, step)
         for event in answer.step_events:
             draft.event(event)
-        if answer.tool_calls:
-            # No tools are offered yet: every call gets its one result, directly after it (promise 8).
-            results = content_pb2.Message(
-                message_id=short_id("msg"),
-                role=content_pb2.ROLE_TOOL,
-                status=content_pb2.MESSAGE_STATUS_COMPLETE,
-                run_id=self.plan.run_id,
-                turn_id=self.plan.turn_id,
-                context_id=MAIN_CONTEXT,
-                in_context=True,
-            )
-            for call in answer.tool_calls:
-                result = results.parts.add().tool_result
-                result.tool_call_id, result.name = call.tool_call_id, call.name
-                result.is_error = result.is_synthetic = True
-                result.content.add().text.text = f"there is no tool {call.name!r} in this session"
-            draft.message(results, run_id=self.plan.run_id)
-            self._messages.append(results.message_id)
+        if answer.tool_calls and self._is_unanswerable():
+            unanswered = self._new_batch([CallState(call) for call in answer.tool_calls])
+            message = unanswered.close(draft, "no tools may be used now", is_cancelled=False)
+            self._messages.append(message.message_id)
+
+    def _is_unanswerable(self) -> bool:
+        return self._is_stopping or self._had_tools_withheld or not self._tools()
 
     def _commit_message(self, draft: Draft, message: content_pb2.Message, step: Step) -> None:
         draft.message(message, run_id=self.plan.run_id, attempt=step.opened.attempt, closes=step.opened)
+        step.is_committed = True
         text = "".join(part.text.text for part in message.parts if part.HasField("text"))
         self.text, self.message_id = text, message.message_id
         self.finish_reason = message.finish_reason
@@ -276,11 +370,13 @@ class FloorTurn:
         failure: ProviderError | None = None,
     ) -> None:
         """Write what there is of a turn that does not end by itself: its partial answer, marked, and its usage."""
+        is_cancelled = status == content_pb2.MESSAGE_STATUS_CANCELLED
+        self._close_batch(draft, CANCELLED if is_cancelled else FAILED_CALL, is_cancelled=is_cancelled)
         if self._final is not None:
             self.write_end(draft)
             return
         step = self._step
-        if step is None or step.opened.closed:
+        if step is None or step.is_committed:
             return
         message = step.partial(status, error)
         usage = failure.usage if failure is not None else None
@@ -288,6 +384,6 @@ class FloorTurn:
             usage = content_pb2.Usage(num_calls=1)
             if step.opened.num_bytes:
                 usage = estimate((), self.plan.system_prompt, step.opened.num_bytes)
-        self._count(usage)
+        add_step(self.usage, self.plan.model, usage)
         self._commit_message(draft, message, step)
         draft.event(step.finished(usage, message.finish_reason))

@@ -145,6 +145,10 @@ class Reader:
         while len(self._injected) >= MAX_INJECTED:
             self._taken.clear()
             await self._taken.wait()
+        self.put(item)
+
+    def put(self, item: bytes) -> None:
+        """As `inject`, for items whose number something else bounds."""
         self._injected.append(item)
         self._wake.set()
 

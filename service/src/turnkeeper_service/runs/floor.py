@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +23,18 @@ from turnkeeper_service.ids import short_id
 from turnkeeper_service.providers.base import ProviderError
 from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.store.base import StoreError
+from turnkeeper_service.tools.base import ToolAnswer, Toolbox
 
+from .approvals import ApprovalDesk, RunApprovals
 from .line import Line
 from .missing import provider_of
 from .run import Run
 from .scheduler import RunRef
 
 log = structlog.get_logger(__name__)
+
+Late = Callable[[str, str, str, str, content_pb2.ToolResult], None]
+"""(tenant, session_id, run_id, turn_id, result): records a result that came too late."""
 
 COMPLETED = event_pb2.OUTCOME_STATUS_COMPLETED
 FAILED = event_pb2.OUTCOME_STATUS_FAILED
@@ -98,14 +103,36 @@ class RunScheduling:
 class FloorDriver:
     """Drives floor turns."""
 
-    def __init__(self, line: Line, providers: ProviderRegistry) -> None:
+    def __init__(
+        self, line: Line, providers: ProviderRegistry, toolbox: Toolbox, desk: ApprovalDesk, late: Late
+    ) -> None:
         self._line = line
         self._providers = providers
+        self._toolbox = toolbox
+        self._desk = desk
+        self._late = late
+
+    def turn(self, run: Run) -> FloorTurn:
+        """The floor turn of a run that begins or goes on."""
+        plan = self.plan(run)
+        approvals = RunApprovals(self._desk, run, plan.turn_id)
+        return FloorTurn(plan, run.session, RunScheduling(self._line, run), self._line.clock, approvals)
+
+    def _detach(self, run: Run, turn_id: str, work: asyncio.Task[ToolAnswer], call: content_pb2.ToolCall) -> None:
+        """Take over a tool that ignores its cancel; what it says in the end is recorded and never applied (U-12)."""
+        log.warning("a tool ignores its cancel and is detached", run_id=run.run_id, tool=call.name)
+        self._line.owner.adopt(work)
+
+        def ended(done: asyncio.Task[ToolAnswer]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._late(run.session.tenant, run.session.session_id, run.run_id, turn_id, done.result().result)
+
+        work.add_done_callback(ended)
 
     async def drive(self, run: Run) -> None:
         """Drive a run from the start of its floor turn to its terminal."""
         line = self._line
-        turn = FloorTurn(self.plan(run), run.session, RunScheduling(line, run), line.clock)
+        turn = self.turn(run)
         run.turn = turn
         if run.started_us is None:
             run.started_us = int(line.clock.time() * 1e6)
@@ -153,9 +180,21 @@ class FloorDriver:
             max_steps = submission.max_steps
         else:
             max_steps = settings.max_steps if settings.HasField("max_steps") else options.max_steps
+        turn_id = run.resume_turn_id or short_id("turn")
+        offered = frozenset(settings.tools)
+        approved = frozenset([*settings.pre_approved_tools, *submission.pre_approved_tools])
         return TurnPlan(
             run_id=run.run_id,
-            turn_id=run.resume_turn_id or short_id("turn"),
+            turn_id=turn_id,
+            tenant=run.session.tenant,
+            session_id=run.session.session_id,
+            toolbox=self._toolbox,
+            tool_filter=lambda name: not settings.is_tool_free and (not offered or name in offered),
+            is_pre_approved=lambda name: name in approved or "*" in approved,
+            tool_timeout=options.tool_timeout,
+            max_tool_result_bytes=options.max_tool_result_bytes,
+            cancel_grace=options.cancel_grace,
+            detach=lambda work, call: self._detach(run, turn_id, work, call),
             prompt=run.prompt,
             model=model,
             provider=provider,
@@ -265,7 +304,10 @@ class FloorDriver:
         await asyncio.shield(run.session.submit(draft))
 
     def _write_turn(self, run: Run, turn: FloorTurn, end: _End, draft: Draft) -> None:
-        if end.status == COMPLETED or end.reason == event_pb2.OUTCOME_REASON_TOOL:
+        if end.status == COMPLETED or end.reason in (
+            event_pb2.OUTCOME_REASON_TOOL,
+            event_pb2.OUTCOME_REASON_TOOL_LOOP,
+        ):
             turn.write_end(draft)
             return
         status = content_pb2.MESSAGE_STATUS_CANCELLED if end.is_cancelled else content_pb2.MESSAGE_STATUS_FAILED

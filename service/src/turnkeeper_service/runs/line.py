@@ -82,6 +82,10 @@ class RunOptions:
     stop_grace: float = 30.0
     run_timeout: float | None = None
     max_tombstones: int = 10_000
+    tool_timeout: float = 120.0
+    max_tool_result_bytes: int = 1 << 20
+    approval_timeout: float = 86_400.0
+    is_allowed_by_default: bool = False
     partial_flush_interval: float = 0.5
     partial_flush_bytes: int = 16 << 10
 

@@ -5,19 +5,91 @@ from __future__ import annotations
 from typing import cast
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
-from turnkeeper_service.engine.plan import Resume
-from turnkeeper_service.engine.turn import FloorTurn
+from turnkeeper_service.engine.approval import Decision
+from turnkeeper_service.engine.loops import signature
+from turnkeeper_service.engine.plan import CallState, Resume
 from turnkeeper_service.engine.usage import add_step
 from turnkeeper_service.store.base import RunRow, RunState, Store
 
 from .cancel import Canceller, cancel_of
-from .floor import FloorDriver, RunScheduling
+from .floor import FloorDriver
 from .lifecycle import SessionLifecycle
 from .line import Line
-from .run import Run
+from .run import Recovered, Run
 from .scheduler import Delivery
 from .session import Session
 from .table import SessionTable
+
+
+class _Told:
+    """What the events of a run say of where its turn stands."""
+
+    def __init__(self) -> None:
+        self.turn_id = ""
+        self.step, self.attempt, self.losses = 0, 1, 0
+        self.message_id = ""
+        self.model = ""
+        self.usage = content_pb2.RunUsage()
+        self.message_ids: list[str] = []
+        self.calls: dict[str, CallState] = {}
+        self.signatures: list[str] = []
+        self.asked: dict[str, tuple[str, int, int]] = {}
+        self.decisions: dict[str, Decision] = {}
+
+    def take(self, event: event_pb2.Event) -> None:
+        """Take in the next event."""
+        match event.WhichOneof("payload"):
+            case "run_started":
+                self.turn_id = event.turn_id
+            case "step_started":
+                self.step, self.model = event.step_started.step, event.step_started.model
+                self.message_id, self.attempt, self.losses = event.step_started.message_id, 1, 0
+            case "attempt_discarded":
+                self.attempt = event.attempt_discarded.attempt + 1
+                self.losses += event.attempt_discarded.cause == "PROCESS_LOST"
+            case "step_finished":
+                add_step(self.usage, self.model, event.step_finished.usage)
+                self.message_id = ""
+                self.signatures.append("")
+            case "message_committed":
+                self._message(event.message_committed.message)
+            case "tool_call_requested":
+                call = event.tool_call_requested.tool_call
+                self.calls[call.tool_call_id] = CallState(call)
+            case "tool_call_started" | "tool_call_finished" | "tool_call_skipped" | "tool_call_cancelled":
+                self._tool(event)
+            case "approval_requested":
+                asked = event.approval_requested
+                created = event.time.ToMicroseconds()
+                self.asked[asked.tool_call.tool_call_id] = (
+                    asked.approval_id,
+                    created,
+                    asked.deadline.ToMicroseconds(),
+                )
+            case "approval_resolved":
+                resolved = event.approval_resolved
+                for call_id, (approval_id, _, _) in self.asked.items():
+                    if approval_id == resolved.approval_id:
+                        self.decisions[call_id] = Decision(resolved.is_allowed, resolved.comment, resolved.actor)
+
+    def _message(self, message: content_pb2.Message) -> None:
+        self.message_ids.append(message.message_id)
+        if message.role == content_pb2.ROLE_TOOL:
+            # The batch is whole: its signature takes the place of its step.
+            if self.signatures:
+                self.signatures[-1] = signature((state.call, state.result) for state in self.calls.values())
+            self.calls.clear()
+
+    def _tool(self, event: event_pb2.Event) -> None:
+        if event.HasField("tool_call_started"):
+            state = self.calls.get(event.tool_call_started.tool_call_id)
+            if state is not None:
+                state.has_started, state.executor = True, event.tool_call_started.executor
+            return
+        result = getattr(event, event.WhichOneof("payload") or "").result
+        state = self.calls.get(result.tool_call_id)
+        if state is not None:
+            state.result = result
 
 
 class Recovery:
@@ -94,26 +166,12 @@ class Recovery:
         """Read from the run's events where its turn stands."""
         session = run.session
         rows = await self._store.read_run_events(session.tenant, session.session_id, run.run_id)
-        step, message_id, attempt, losses = 0, "", 1, 0
-        usage = content_pb2.RunUsage()
-        message_ids: list[str] = []
-        model = ""
+        told = _Told()
         for row in rows:
-            event = event_pb2.Event.FromString(row.payload)
-            payload = event.WhichOneof("payload")
-            if payload == "run_started":
-                run.resume_turn_id = event.turn_id
-            elif payload == "step_started":
-                step, model = event.step_started.step, event.step_started.model
-                message_id, attempt, losses = event.step_started.message_id, 1, 0
-            elif payload == "attempt_discarded":
-                attempt = event.attempt_discarded.attempt + 1
-                losses += event.attempt_discarded.cause == "PROCESS_LOST"
-            elif payload == "step_finished":
-                add_step(usage, model, event.step_finished.usage)
-                message_id = ""
-            elif payload == "message_committed":
-                message_ids.append(event.message_committed.message.message_id)
+            told.take(event_pb2.Event.FromString(row.payload))
+        run.resume_turn_id = told.turn_id
+        run.approvals = Recovered(told.asked, told.decisions)
+        step, message_id, attempt = told.step, told.message_id, told.attempt
         partial: dict[int, tuple[int, bytearray]] = {}
         for piece in await self._store.read_partials(session.tenant, run.run_id):
             if piece.message_id == message_id and piece.attempt == attempt:
@@ -125,9 +183,11 @@ class Recovery:
             message_id=message_id,
             attempt=attempt,
             partial=[(kind, bytes(content).decode()) for _, (kind, content) in sorted(partial.items())],
-            message_ids=message_ids,
-            num_losses=losses + 1 if message_id else 0,
-            usage=usage,
+            message_ids=told.message_ids,
+            calls=list(told.calls.values()),
+            signatures=told.signatures,
+            num_losses=told.losses + 1 if message_id else 0,
+            usage=told.usage,
         )
 
     def _go_on(self, run: Run) -> None:
@@ -147,7 +207,7 @@ class Recovery:
             self._canceller.arm_stop(run)
 
     def _close_started(self, run: Run) -> None:
-        turn = FloorTurn(self._driver.plan(run), run.session, RunScheduling(self._line, run), self._line.clock)
+        turn = self._driver.turn(run)
         draft = run.session.draft()
         turn.cut(draft, content_pb2.MESSAGE_STATUS_CANCELLED)
         outcome = self._line.cancelled_outcome(run)

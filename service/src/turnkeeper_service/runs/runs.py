@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.clock import Clock
-from turnkeeper_service.errors import run_not_found
+from turnkeeper_service.errors import Refused, run_not_found
 from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import Position, Reader, ReadFilter
 from turnkeeper_service.events.tenant import NoticeFeed
 from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.store.base import Boot, RunRow, RunState, SessionRow, Store, StoreClosedError
 from turnkeeper_service.tasks import TaskOwner
+from turnkeeper_service.tools.base import OfferedTool
+from turnkeeper_service.tools.remote import RemoteTools
 
 from .accept import Acceptance, Acceptor
+from .approvals import ApprovalDesk
 from .cancel import Canceller
 from .floor import FloorDriver
 from .lifecycle import SessionLifecycle
@@ -27,6 +30,7 @@ from .run import Run
 from .scheduler import CoreScheduler, Limits, Snapshot, Stats
 from .session import Session
 from .table import SessionTable
+from .toolbox import SessionToolbox
 from .views import holds_of, receipt_of_row, receipt_of_run, run_of_row, run_view, session_view
 
 __all__ = ["RunOptions", "Runs"]
@@ -51,6 +55,7 @@ class Runs:
         *,
         checkpoints: Checkpoints | None = None,
         observer: Observer | None = None,
+        tools: Mapping[str, OfferedTool] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -65,7 +70,12 @@ class Runs:
         self.table = SessionTable(store, self._make_session)
         self._canceller = Canceller(self.line, self.table)
         self._acceptor = Acceptor(self.line, self.table, self._canceller)
-        self._driver = FloorDriver(self.line, providers)
+        self.remote = RemoteTools(clock)
+        self.approvals = ApprovalDesk(
+            self.line, timeout=options.approval_timeout, is_allowed_by_default=options.is_allowed_by_default
+        )
+        toolbox = SessionToolbox(self.remote, tools or {})
+        self._driver = FloorDriver(self.line, providers, toolbox, self.approvals, self.record_late)
         self.line.driven_by(self._driver.drive)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)
         self._recovery = Recovery(self.line, self.table, store, self._canceller, self._driver, self._lifecycle)
@@ -253,6 +263,32 @@ class Runs:
             covered += sum(run.disposition == run_service_pb2.CANCEL_DISPOSITION_COVERED for run in receipt.runs)
         return covered
 
+    def record_late(
+        self, tenant: str, session_id: str, run_id: str, turn_id: str, result: content_pb2.ToolResult
+    ) -> None:
+        """Record a tool's result that came after its call was closed; it is never applied (U-12)."""
+        self._owner.spawn(f"late result of {run_id}", self._record_late(tenant, session_id, run_id, turn_id, result))
+
+    async def _record_late(
+        self, tenant: str, session_id: str, run_id: str, turn_id: str, result: content_pb2.ToolResult
+    ) -> None:
+        try:
+            async with self.table.pin(tenant, session_id) as session:
+                if session.is_active:
+                    draft = session.draft()
+                    event = event_pb2.Event(run_id=run_id, turn_id=turn_id, context_id="main")
+                    event.tool_call_late_result.result.CopyFrom(result)
+                    draft.event(event)
+                    await session.submit(draft)
+        except Refused:
+            # The session is gone, and the result with it (U-18).
+            return
+
+    async def list_approvals(self, tenant: str, session_id: str) -> list[session_service_pb2.Approval]:
+        """The approvals of a session that wait. Raises Refused SESSION_NOT_FOUND."""
+        async with self.table.pin(tenant, session_id):
+            return list(self.approvals.of(tenant, session_id))
+
     def submitter_lost(self, run: Run) -> None:
         """The stream that submitted a run is gone: its disconnect policy begins (model.md section 7)."""
         policy = run.submission.on_disconnect
@@ -337,6 +373,7 @@ class Runs:
         self._core.drain()
         for run in list(self.line.runs.values()):
             run.stop_timers()
+        self.remote.close()
         await self._owner.close(timeout=self.line.options.cancel_grace + 1)
         self._flusher.close()
         for run in list(self.line.runs.values()):

@@ -99,12 +99,15 @@ class Session:
         """Hand a draft over, in order; never blocks.
 
         When it is durable its ``on_durable`` is called, then its events are published, then the future resolves.
+        Cancelling whoever awaits the future takes nothing back.
         """
         entries = self._number(draft)
         self.pin()
         future = self._store.commit(draft.commit)
         future.add_done_callback(lambda done: self._settled(done, draft, entries))
-        return future
+        shielded = asyncio.shield(future)
+        shielded.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return shielded
 
     def _number(self, draft: Draft) -> list[LogEntry]:
         """Give the draft's events their seq and bytes, and its messages their place in the history."""

@@ -10,18 +10,23 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from turnkeeper.v1 import run_service_pb2 as pb
+from turnkeeper.v1 import session_service_pb2, tool_service_pb2
 from turnkeeper_service.errors import Reason, Refused, invalid
 from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import Reader, ReadFilter
+from turnkeeper_service.ids import short_id
 from turnkeeper_service.runs.run import Run
 from turnkeeper_service.runs.runs import Runs
 from turnkeeper_service.runs.session import Session
 from turnkeeper_service.store.base import StoreError
+from turnkeeper_service.tools.remote import Holder
 
-from .call import Call, Malformed, not_implemented
+from .call import Call, Malformed
 from .requests import RUN_FINISHED, check_cancel, folding, read_filter
+from .sessions import check_answer
 from .status import frame_error
 from .streams import Streams, positions_of, start_of, until_cancelled
+from .tools import ClientLink, check_offer, grace_of, take_answer
 from .validate import Findings, Validator, require_id
 
 Frames = AsyncIterator["pb.ConverseRequest | Malformed"]
@@ -40,6 +45,9 @@ class Conversation:
         self._follow: Callable[[LogEntry], bool] = folding(None)
         self._is_half_closed = False
         self._waits: set[asyncio.Task[None]] = set()
+        self._client_name = ""
+        self._holder: Holder | None = None
+        self._link: ClientLink | None = None
 
     async def serve(self, frames: Frames) -> None:
         """Serve the stream to its end. Raises Refused where it cannot even be opened."""
@@ -49,6 +57,7 @@ class Conversation:
         if first is None or first.WhichOneof("frame") != "open":
             raise Refused(Reason.ERROR_REASON_FIRST_FRAME_NOT_OPEN, "the first frame has to open the stream")
         opening = first.open
+        self._client_name = opening.client_name or short_id("client")
         found = Findings()
         session_id = found.attempt(lambda: require_id("open.session_id", opening.session_id), "")
         if opening.after_seq < 0:
@@ -83,6 +92,8 @@ class Conversation:
                 await until_cancelled(taking)
                 for wait in list(self._waits):
                     await until_cancelled(wait)
+                if self._holder is not None and self._link is not None:
+                    self._runs.remote.disconnect(self._holder, self._link)
                 if not is_over:
                     for run in self._submitted.values():
                         self._runs.submitter_lost(run)
@@ -148,11 +159,45 @@ class Conversation:
                 if frame.open.session_id != session.session_id:
                     raise _mismatch("open.session_id", session)
                 raise invalid("open", "the stream is open already")
-            case "offer_tools" | "tool_result" | "answer_approval" as kind:
-                raise not_implemented(f"the frame {kind}")
+            case "offer_tools":
+                receipt.tools.names.extend(self._offer(frame.offer_tools, session, reader))
+            case "tool_result":
+                if self._holder is None:
+                    raise invalid("tool_result", "this stream offers no tools")
+                is_late, call_id = take_answer(self._runs, self._holder, frame.tool_result)
+                receipt.tool_result.tool_call_id, receipt.tool_result.is_late = call_id, is_late
+            case "answer_approval":
+                receipt.approval.approval.CopyFrom(await self._answer(frame.answer_approval, session))
             case _:
                 raise Refused(Reason.ERROR_REASON_UNKNOWN_FRAME, "the frame holds nothing that this server knows")
         await reader.inject(pb.StreamItem(receipt=receipt).SerializeToString())
+
+    def _offer(self, offer: tool_service_pb2.OfferTools, session: Session, reader: Reader) -> list[str]:
+        """Offer the tools of this client to its session."""
+        tools = check_offer(offer, "offer_tools.")
+        remote = self._runs.remote
+        if self._holder is None:
+            self._link = ClientLink(lambda item: reader.put(item.SerializeToString()))
+            self._holder = remote.connect(
+                self._call.tenant,
+                self._client_name,
+                session.session_id,
+                self._link,
+                tools,
+                grace=grace_of(offer),
+            )
+        else:
+            remote.offer(self._holder, tools, grace_of(offer))
+        return [tool.name for tool in tools]
+
+    async def _answer(
+        self, answer: session_service_pb2.AnswerApprovalRequest, session: Session
+    ) -> session_service_pb2.Approval:
+        if answer.session_id not in ("", session.session_id):
+            raise _mismatch("answer_approval.session_id", session)
+        answer.session_id = session.session_id
+        check_answer(answer, "answer_approval.")
+        return await self._runs.approvals.answer(self._call.tenant, self._call.actor, answer)
 
     async def _submit(self, submission: pb.Submission, session: Session) -> pb.RunReceipt:
         if submission.session_id not in ("", session.session_id):

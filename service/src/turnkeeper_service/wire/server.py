@@ -15,7 +15,7 @@ from turnkeeper_service.clock import Clock
 from turnkeeper_service.principal import Role
 from turnkeeper_service.runs.runs import Runs
 
-from . import admin, reflection, run_service, sessions
+from . import admin, reflection, run_service, sessions, tools
 from .call import Gatekeeper
 from .streams import Streams
 from .validate import Validator
@@ -27,7 +27,6 @@ _AGENT_ROLES: dict[str, Role] = {
     "UpdateAgent": "user",
     "DeleteAgent": "user",
 }
-_TOOL_ROLES: dict[str, Role] = {"ServeTools": "worker"}
 SERVICES = [
     module.DESCRIPTOR.services_by_name[name]
     for module, name in (
@@ -93,7 +92,7 @@ class WireServer:
                 SERVICES[1], run_service.RunServicer(runs, validator, streams, clock).methods(), run_service.ROLES
             ),
             gatekeeper.handlers(SERVICES[2], {}, _AGENT_ROLES),
-            gatekeeper.handlers(SERVICES[3], {}, _TOOL_ROLES),
+            gatekeeper.handlers(SERVICES[3], tools.ToolServicer(runs, streams).methods(), tools.ROLES),
             gatekeeper.handlers(SERVICES[4], admin.AdminServicer(runs, streams, process, clock).methods(), admin.ROLES),
         ]
         self._server.add_generic_rpc_handlers(tuple(handlers))

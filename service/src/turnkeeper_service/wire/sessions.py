@@ -11,7 +11,7 @@ from turnkeeper_service.runs.runs import Runs
 
 from .call import Call
 from .pages import MAX_PAGE_BYTES, from_token, not_of_this_query, number, page_size, to_token
-from .validate import Findings, Validator, check_id, require_id
+from .validate import Findings, Validator, check_id, check_text, require_id
 
 ROLES: Mapping[str, Role] = {
     "CreateSession": "user",
@@ -43,6 +43,8 @@ class SessionServicer:
             "UpdateSession": self.update,
             "DeleteSession": self.delete,
             "ListMessages": self.messages,
+            "ListApprovals": self.approvals,
+            "AnswerApproval": self.answer,
         }
 
     async def create(self, request: pb.CreateSessionRequest, call: Call) -> pb.CreateSessionResponse:
@@ -114,3 +116,29 @@ class SessionServicer:
         if len(response.messages) < len(messages) or len(messages) == limit:
             response.next_page_token = to_token(str(response.messages[-1].seq), *query)
         return response
+
+    async def approvals(self, request: pb.ListApprovalsRequest, call: Call) -> pb.ListApprovalsResponse:
+        """ListApprovals."""
+        session_id = require_id("session_id", request.session_id)
+        query = ("approvals", call.tenant, session_id)
+        after = number(request.page_token, *query)
+        limit = page_size(request.page_size)
+        waiting = await self._runs.list_approvals(call.tenant, session_id)
+        response = pb.ListApprovalsResponse(approvals=waiting[after : after + limit])
+        if after + limit < len(waiting):
+            response.next_page_token = to_token(str(after + limit), *query)
+        return response
+
+    async def answer(self, request: pb.AnswerApprovalRequest, call: Call) -> pb.AnswerApprovalResponse:
+        """AnswerApproval."""
+        check_answer(request)
+        return pb.AnswerApprovalResponse(approval=await self._runs.approvals.answer(call.tenant, call.actor, request))
+
+
+def check_answer(request: pb.AnswerApprovalRequest, path: str = "") -> None:
+    """The shape of an approval's answer. Raises Refused."""
+    found = Findings()
+    check_text(found, request, path)
+    check_id(found, f"{path}session_id", request.session_id)
+    check_id(found, f"{path}approval_id", request.approval_id)
+    found.refuse()

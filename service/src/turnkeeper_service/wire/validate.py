@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -11,7 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from turnkeeper.v1 import content_pb2, error_pb2, event_pb2, run_service_pb2, session_service_pb2
+from turnkeeper.v1 import content_pb2, error_pb2, event_pb2, run_service_pb2, session_service_pb2, tool_service_pb2
 from turnkeeper_service.errors import Reason, Refused, Violation
 from turnkeeper_service.ids import is_id
 from turnkeeper_service.runs.accept import fixed_by_target
@@ -212,6 +214,24 @@ def check_parameters(found: Findings, path: str, parameters: content_pb2.ModelPa
         found.add(f"{path}stop", f"has more than {MAX_STOPS} entries")
     if any(not stop for stop in parameters.stop):
         found.add(f"{path}stop", "has an empty entry")
+
+
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_tool(found: Findings, path: str, tool: tool_service_pb2.Tool) -> None:
+    """An offered tool has a name that models take and a schema that is one."""
+    if TOOL_NAME.fullmatch(tool.name) is None:
+        found.add(f"{path}name", "is not 1 to 64 of the characters A-Z a-z 0-9 _ -")
+    if tool.input_schema_json:
+        try:
+            schema = json.loads(tool.input_schema_json)
+        except ValueError:
+            schema = None
+        if not isinstance(schema, dict) or schema.get("type", "object") != "object":
+            found.add(f"{path}input_schema_json", "is not a JSON Schema of an object")
+    if tool.HasField("timeout"):
+        check_duration(found, f"{path}timeout", tool.timeout)
 
 
 def check_text(found: Findings, message: Message, path: str = "") -> None:

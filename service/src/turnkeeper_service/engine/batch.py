@@ -1,0 +1,247 @@
+"""The calls of one answer: every one gets exactly one result, in the order of the calls (promise 8).
+
+A call goes through: is there such a tool, do its arguments fit, may it run, it starts (durable before it runs), its
+result (durable when it is there). Calls marked parallel run beside their neighbours. After each of them the turn looks
+whether something else comes first; then calls that have not started are skipped, with a result that says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from turnkeeper.v1 import content_pb2, event_pb2, tool_service_pb2
+from turnkeeper_service.clock import Clock
+from turnkeeper_service.ids import short_id
+from turnkeeper_service.tools.arguments import BadArgumentsError, parse
+from turnkeeper_service.tools.base import Invocation, OfferedTool, ToolAnswer, synthetic_result, text_result
+from turnkeeper_service.tools.functions import ToolError
+
+from .approval import Approvals
+from .journal import MAIN_CONTEXT, Draft, Journal
+from .plan import CallState, TurnPlan
+
+log = structlog.get_logger(__name__)
+
+PARALLEL_CALLS = 5
+SAFE = tool_service_pb2.REPLAY_CLASS_SAFE
+
+
+class ToolBatch:
+    """Runs the calls of one answer."""
+
+    def __init__(
+        self,
+        plan: TurnPlan,
+        journal: Journal,
+        clock: Clock,
+        approvals: Approvals,
+        calls: Sequence[CallState],
+        *,
+        tools: Callable[[], Mapping[str, OfferedTool]],
+        may_go_on: Callable[[], bool],
+        note: Callable[[str], None],
+    ) -> None:
+        self._plan = plan
+        self._journal = journal
+        self._clock = clock
+        self._approvals = approvals
+        self._tools = tools
+        self._may_go_on = may_go_on
+        self._note = note
+        self.states = list(calls)
+
+    @property
+    def is_turn_end(self) -> bool:
+        """Whether a result ends the turn."""
+        return any(state.is_turn_end for state in self.states)
+
+    async def run(self) -> None:
+        """Run the calls in order, until all have results or something else comes first."""
+        index = 0
+        has_run = False
+        while index < len(self.states):
+            group = self._group(index)
+            index += len(group)
+            todo = [state for state in group if state.result is None]
+            if not todo:
+                continue
+            # What came while the model answered waits for the first call: that one always runs (U-20).
+            if has_run and not self._may_go_on():
+                return
+            has_run = True
+            if len(todo) == 1:
+                await self._one(todo[0])
+            else:
+                async with asyncio.TaskGroup() as together:
+                    for state in todo:
+                        together.create_task(self._one(state), name=f"tool {state.call.name}")
+            if self.is_turn_end:
+                return
+
+    def _group(self, start: int) -> list[CallState]:
+        tools = self._tools()
+
+        def is_parallel(state: CallState) -> bool:
+            offered = tools.get(state.call.name)
+            return offered is not None and offered.tool.is_parallel
+
+        group = [self.states[start]]
+        if is_parallel(group[0]):
+            for state in self.states[start + 1 : start + PARALLEL_CALLS]:
+                if not is_parallel(state):
+                    break
+                group.append(state)
+        return group
+
+    async def _one(self, state: CallState) -> None:
+        """Bring one call to its result."""
+        offered = self._tools().get(state.call.name)
+        if offered is None and state.has_started:
+            offered = self._plan.toolbox.absent(state.call.name)
+        if offered is None:
+            await self._finish(
+                state, text_result(state.call, f"there is no tool {state.call.name!r}", is_error=True), 0.0
+            )
+            return
+        if state.has_started and state.executor == "server" and offered.tool.replay_class != SAFE:
+            text = "the process was lost while this tool ran; whether it took effect is unknown"
+            await self._finish(state, synthetic_result(state.call, text), 0.0)
+            return
+        try:
+            parse(offered.tool, state.call)
+        except BadArgumentsError as error:
+            await self._finish(state, text_result(state.call, str(error), is_error=True), 0.0)
+            return
+        if offered.tool.needs_approval and not state.has_started and not self._plan.is_pre_approved(state.call.name):
+            self._note(f"approval of {state.call.name}")
+            decision = await self._approvals.ask(state.call)
+            if not decision.is_allowed:
+                text = (
+                    f"this call was not allowed: {decision.comment}"
+                    if decision.comment
+                    else "this call was not allowed"
+                )
+                await self._finish(state, text_result(state.call, text, is_error=True), 0.0, is_skipped=True)
+                return
+        await self._run(state, offered)
+
+    async def _run(self, state: CallState, offered: OfferedTool) -> None:
+        timeout = self._plan.tool_timeout
+        if offered.tool.HasField("timeout"):
+            timeout = offered.tool.timeout.seconds + offered.tool.timeout.nanos / 1e9
+        invocation = Invocation(
+            tenant=self._plan.tenant,
+            session_id=self._plan.session_id,
+            run_id=self._plan.run_id,
+            turn_id=self._plan.turn_id,
+            call=state.call,
+            lease_id=short_id("lease"),
+            deadline=self._clock.time() + timeout,
+            attempt=2 if state.has_started else 1,
+        )
+        draft = self._journal.draft()
+        event = self._event()
+        started = event.tool_call_started
+        started.tool_call_id, started.executor = state.call.tool_call_id, offered.executor_name
+        if offered.executor_name != "server":
+            started.lease_id = invocation.lease_id
+        draft.event(event)
+        state.has_started = True
+        await self._journal.submit(draft)
+        began = self._clock.monotonic()
+        self._note(f"tool {state.call.name}")
+        answer = await self._answer(offered, invocation, timeout)
+        state.is_turn_end = answer.is_turn_end
+        result = self._bounded(state.call, answer.result)
+        await self._finish(state, result, self._clock.monotonic() - began)
+
+    async def _answer(self, offered: OfferedTool, invocation: Invocation, timeout: float) -> ToolAnswer:
+        """The tool's answer; whatever goes wrong is an answer too."""
+        call = invocation.call
+        work = asyncio.get_running_loop().create_task(_awaited(offered, invocation), name=f"tool {call.name}")
+        try:
+            await self._within(work, timeout)
+            if not work.done():
+                work.cancel()
+                await self._within(work, self._plan.cancel_grace)
+        except asyncio.CancelledError:
+            # The turn is cut; whoever cut it waits for us, and we for the tool (U-12).
+            work.cancel()
+            await asyncio.wait({work})
+            raise
+        if not work.done():
+            self._plan.detach(work, call)
+        if not work.done() or work.cancelled():
+            return ToolAnswer(synthetic_result(call, f"the tool did not answer within {timeout:g} seconds"))
+        error = work.exception()
+        if error is None:
+            return work.result()
+        if isinstance(error, (BadArgumentsError, ToolError)):
+            return ToolAnswer(text_result(call, str(error), is_error=True))
+        log.warning("a tool failed", tool=call.name, run_id=invocation.run_id, error=type(error).__name__)
+        return ToolAnswer(text_result(call, f"the tool failed: {type(error).__name__}", is_error=True))
+
+    async def _within(self, work: asyncio.Task[ToolAnswer], seconds: float) -> None:
+        """Wait until a tool has ended, at most so long."""
+        expired: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(seconds, expired.cancel)
+        try:
+            await asyncio.wait({work, expired}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            expired.cancel()
+
+    def _bounded(self, call: content_pb2.ToolCall, result: content_pb2.ToolResult) -> content_pb2.ToolResult:
+        limit = self._plan.max_tool_result_bytes
+        if result.ByteSize() <= limit:
+            return result
+        return text_result(call, f"the result is longer than {limit} bytes and was left out", is_error=True)
+
+    async def _finish(
+        self, state: CallState, result: content_pb2.ToolResult, seconds: float, *, is_skipped: bool = False
+    ) -> None:
+        draft = self._journal.draft()
+        event = self._event()
+        if is_skipped:
+            event.tool_call_skipped.result.CopyFrom(result)
+        else:
+            event.tool_call_finished.result.CopyFrom(result)
+            event.tool_call_finished.duration.FromNanoseconds(int(seconds * 1e9))
+        draft.event(event)
+        state.result = result
+        await self._journal.submit(draft)
+
+    def _event(self) -> event_pb2.Event:
+        return event_pb2.Event(run_id=self._plan.run_id, turn_id=self._plan.turn_id, context_id=MAIN_CONTEXT)
+
+    def close(self, draft: Draft, why: str, *, is_cancelled: bool) -> content_pb2.Message:
+        """Give every call without a result a synthetic one and write the message that holds all of them."""
+        message = content_pb2.Message(
+            message_id=short_id("msg"),
+            role=content_pb2.ROLE_TOOL,
+            status=content_pb2.MESSAGE_STATUS_COMPLETE,
+            run_id=self._plan.run_id,
+            turn_id=self._plan.turn_id,
+            context_id=MAIN_CONTEXT,
+            in_context=True,
+        )
+        for state in self.states:
+            if state.result is None:
+                state.result = synthetic_result(state.call, why)
+                event = self._event()
+                if is_cancelled:
+                    event.tool_call_cancelled.result.CopyFrom(state.result)
+                else:
+                    event.tool_call_skipped.result.CopyFrom(state.result)
+                draft.event(event)
+            message.parts.add().tool_result.CopyFrom(state.result)
+        draft.message(message, run_id=self._plan.run_id)
+        return message
+
+
+async def _awaited(offered: OfferedTool, invocation: Invocation) -> ToolAnswer:
+    return await offered.executor.call(invocation)

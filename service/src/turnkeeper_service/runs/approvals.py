@@ -1,0 +1,154 @@
+"""Approvals: asked for durably, seen by every client of the session, answered once, with a default in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
+from turnkeeper_service.clock import microseconds
+from turnkeeper_service.engine.approval import Decision
+from turnkeeper_service.errors import Reason, Refused, store_unavailable
+from turnkeeper_service.ids import short_id
+from turnkeeper_service.store.base import StoreError
+
+from .line import Line
+from .run import Run
+
+MAX_ANSWERED = 10_000
+"""Answered approvals that are told apart from ones that never were."""
+
+
+@dataclass(eq=False, slots=True)
+class Asked:
+    """An approval that waits. ``deadline_us`` is wall clock."""
+
+    approval_id: str
+    run: Run
+    call: content_pb2.ToolCall
+    created_us: int
+    deadline_us: int
+    decided: asyncio.Future[Decision]
+    is_answered: bool = False
+
+    def decide(self, decision: Decision) -> None:
+        """The decision is durable."""
+        if not self.decided.done():
+            self.decided.set_result(decision)
+
+    def view(self, *, is_allowed_by_default: bool) -> session_service_pb2.Approval:
+        """As callers see it."""
+        view = session_service_pb2.Approval(
+            approval_id=self.approval_id,
+            session_id=self.run.session.session_id,
+            run_id=self.run.run_id,
+            tool_call=self.call,
+            is_allowed_by_default=is_allowed_by_default,
+        )
+        view.create_time.FromMicroseconds(self.created_us)
+        view.deadline.FromMicroseconds(self.deadline_us)
+        return view
+
+
+class ApprovalDesk:
+    """All approvals that wait."""
+
+    def __init__(self, line: Line, *, timeout: float, is_allowed_by_default: bool) -> None:
+        self._line = line
+        self._timeout = timeout
+        self._default = is_allowed_by_default
+        self._asked: dict[tuple[str, str, str], Asked] = {}
+        self._answered: dict[tuple[str, str, str], None] = {}
+
+    def of(self, tenant: str, session_id: str) -> Iterator[session_service_pb2.Approval]:
+        """The approvals of a session that wait, in the order in which they were asked for."""
+        for key, asked in self._asked.items():
+            if key[:2] == (tenant, session_id) and not asked.is_answered:
+                yield asked.view(is_allowed_by_default=self._default)
+
+    async def ask(self, run: Run, turn_id: str, call: content_pb2.ToolCall) -> Decision:
+        """Ask for leave, or go on asking after a restart."""
+        decision = run.approvals.decisions.get(call.tool_call_id)
+        if decision is not None:
+            return decision
+        decided: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+        recovered = run.approvals.waiting.get(call.tool_call_id)
+        if recovered is not None:
+            asked = Asked(recovered[0], run, call, recovered[1], recovered[2], decided)
+        else:
+            now = microseconds(self._line.clock.time())
+            asked = Asked(short_id("approval"), run, call, now, now + microseconds(self._timeout), decided)
+        key = (*run.session.key, asked.approval_id)
+        if recovered is None:
+            draft = run.session.draft()
+            event = event_pb2.Event(run_id=run.run_id, turn_id=turn_id, context_id="main")
+            event.approval_requested.approval_id = asked.approval_id
+            event.approval_requested.tool_call.CopyFrom(call)
+            event.approval_requested.deadline.FromMicroseconds(asked.deadline_us)
+            event.approval_requested.is_allowed_by_default = self._default
+            draft.event(event)
+            draft.on_durable.append(lambda: self._asked.update({key: asked}))
+            await run.session.submit(draft)
+        else:
+            self._asked[key] = asked
+        remaining = asked.deadline_us / 1e6 - self._line.clock.time()
+        timer = self._line.clock.call_later(remaining, lambda: self._expire(asked, turn_id))
+        try:
+            return await decided
+        finally:
+            timer.cancel()
+            self._asked.pop(key, None)
+            self._answered[key] = None
+            while len(self._answered) > MAX_ANSWERED:
+                del self._answered[next(iter(self._answered))]
+
+    def _expire(self, asked: Asked, turn_id: str) -> None:
+        if not asked.is_answered and not self._line.is_cut:
+            self._resolve(asked, turn_id, Decision(self._default))
+
+    def _resolve(self, asked: Asked, turn_id: str, decision: Decision) -> asyncio.Future[None]:
+        asked.is_answered = True
+        draft = asked.run.session.draft()
+        event = event_pb2.Event(run_id=asked.run.run_id, turn_id=turn_id, context_id="main")
+        resolved = event.approval_resolved
+        resolved.approval_id, resolved.is_allowed = asked.approval_id, decision.is_allowed
+        resolved.actor, resolved.comment = decision.actor, decision.comment
+        draft.event(event)
+        draft.on_durable.append(lambda: asked.decide(decision))
+        return asked.run.session.submit(draft)
+
+    async def answer(
+        self, tenant: str, actor: str, request: session_service_pb2.AnswerApprovalRequest
+    ) -> session_service_pb2.Approval:
+        """Answer an approval, once. Raises Refused APPROVAL_NOT_FOUND, APPROVAL_ANSWERED."""
+        key = (tenant, request.session_id, request.approval_id)
+        asked = self._asked.get(key)
+        if key in self._answered or (asked is not None and asked.is_answered):
+            raise Refused(Reason.ERROR_REASON_APPROVAL_ANSWERED, f"approval {request.approval_id!r} has been answered")
+        if asked is None:
+            raise Refused(
+                Reason.ERROR_REASON_APPROVAL_NOT_FOUND,
+                f"no approval {request.approval_id!r}",
+                resource=("turnkeeper.dev/Approval", request.approval_id),
+            )
+        turn_id = asked.run.turn.plan.turn_id if asked.run.turn is not None else ""
+        decision = Decision(request.is_allowed, request.comment, actor)
+        try:
+            await asyncio.shield(self._resolve(asked, turn_id, decision))
+        except StoreError:
+            raise store_unavailable() from None
+        return asked.view(is_allowed_by_default=self._default)
+
+
+class RunApprovals:
+    """The engine's view of the desk, for one run."""
+
+    def __init__(self, desk: ApprovalDesk, run: Run, turn_id: str) -> None:
+        self._desk = desk
+        self._run = run
+        self._turn_id = turn_id
+
+    async def ask(self, call: content_pb2.ToolCall) -> Decision:
+        """Wait for the decision."""
+        return await self._desk.ask(self._run, self._turn_id, call)

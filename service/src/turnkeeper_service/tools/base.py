@@ -1,0 +1,91 @@
+"""What a tool is: something that is offered to a session and answers calls, whoever runs it.
+
+A call gets exactly one result. Whatever goes wrong with it, an unknown tool, bad arguments, an exception, a lost
+client, becomes an error result that the model sees; only the turn's own end cuts a call short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from turnkeeper.v1 import content_pb2, tool_service_pb2
+
+Tool = tool_service_pb2.Tool
+SERVER = "server"
+"""The executor's name of tools that run in this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call of one tool. ``deadline`` is in seconds since the epoch; ``attempt`` counts from 1."""
+
+    tenant: str
+    session_id: str
+    run_id: str
+    turn_id: str
+    call: content_pb2.ToolCall
+    lease_id: str
+    deadline: float
+    attempt: int = 1
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same however often the call is handed out."""
+        return f"{self.session_id}:{self.run_id}:{self.call.tool_call_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    """What a call came to."""
+
+    result: content_pb2.ToolResult
+    is_turn_end: bool = False
+
+
+class ToolExecutor(Protocol):
+    """Runs calls."""
+
+    async def call(self, invocation: Invocation) -> ToolAnswer:
+        """Run one call. May raise anything: it becomes an error result. Cancelling it takes the call back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedTool:
+    """A tool as a session has it now."""
+
+    tool: Tool
+    executor: ToolExecutor
+    executor_name: str = SERVER
+
+
+class Toolbox(Protocol):
+    """All tools that a session has."""
+
+    def tools(self, tenant: str, session_id: str) -> Mapping[str, OfferedTool]:
+        """The tools by name, as they are now; asked before every step."""
+        ...
+
+    def absent(self, name: str) -> OfferedTool | None:
+        """A tool that is not offered now and whose call is worth waiting for, because its client may come back."""
+        ...
+
+    def instructions(self, tenant: str, session_id: str) -> Sequence[str]:
+        """What tool servers want the system prompt to say."""
+        ...
+
+
+def text_result(call: content_pb2.ToolCall, text: str, *, is_error: bool = False) -> content_pb2.ToolResult:
+    """A result of one text."""
+    result = content_pb2.ToolResult(tool_call_id=call.tool_call_id, name=call.name, is_error=is_error)
+    result.content.add().text.text = text
+    return result
+
+
+def synthetic_result(call: content_pb2.ToolCall, text: str) -> content_pb2.ToolResult:
+    """An error result for a call that gave none (promise 8)."""
+    result = text_result(call, text, is_error=True)
+    result.is_synthetic = True
+    return result

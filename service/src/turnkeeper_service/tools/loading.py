@@ -1,0 +1,42 @@
+"""Finds the function tools that the configuration names."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+
+from .base import OfferedTool
+from .functions import FunctionTool
+
+
+class ToolLoadError(Exception):
+    """A configured tool cannot be loaded; the message names it."""
+
+
+def load(names: Iterable[str]) -> dict[str, OfferedTool]:
+    """Load ``package.module:function`` by name; an attribute that is a FunctionTool is taken as it is."""
+    tools: dict[str, OfferedTool] = {}
+    for name in names:
+        module_name, colon, attribute = name.partition(":")
+        if not colon:
+            raise ToolLoadError(f"{name!r} is not of the form package.module:function")
+        try:
+            found = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ToolLoadError(f"cannot load the tool {name!r}: {error}") from error
+        tool = _as_tool(name, found)
+        if tool.tool.name in tools:
+            raise ToolLoadError(f"two tools have the name {tool.tool.name!r}")
+        tools[tool.tool.name] = tool.offered()
+    return tools
+
+
+def _as_tool(name: str, found: object) -> FunctionTool:
+    if isinstance(found, FunctionTool):
+        return found
+    if not isinstance(found, Callable):  # type: ignore[arg-type]
+        raise ToolLoadError(f"{name!r} is not a function")
+    try:
+        return FunctionTool(found)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ToolLoadError(f"cannot make a tool of {name!r}: {error}") from error

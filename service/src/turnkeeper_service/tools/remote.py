@@ -1,0 +1,256 @@
+"""Tools that run elsewhere: in a client, over its Converse stream, or in a worker, over ServeTools.
+
+A call is handed out under a lease: one holder at a time, a deadline, one result. A holder whose stream is lost keeps
+its leases for a grace time; if it comes back under its name it gets what it has not answered again, with the next
+attempt. If it does not, a call that may be run again goes to another holder that offers the tool, else the call ends as
+lost. A result without a live lease is late: it is reported and never applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from turnkeeper.v1 import content_pb2, tool_service_pb2
+from turnkeeper_service.clock import Clock, Timer
+
+from .base import Invocation, OfferedTool, Tool, ToolAnswer, synthetic_result
+
+DEFAULT_GRACE = 30.0
+MAX_REMEMBERED = 10_000
+"""Closed leases whose late results can still be told apart from made-up ones."""
+SAFE = tool_service_pb2.REPLAY_CLASS_SAFE
+
+
+class Link(Protocol):
+    """The stream of a holder. Both calls return at once."""
+
+    def invoke(self, invocation: tool_service_pb2.ToolInvocation) -> None:
+        """Hand out a call."""
+        ...
+
+    def take_back(self, cancelled: tool_service_pb2.ToolInvocationCancelled) -> None:
+        """Say that a lease is gone."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Lease:
+    """One call that was handed out, or waits to be."""
+
+    invocation: Invocation
+    answer: asyncio.Future[ToolAnswer]
+    tool: str
+    holder: Holder | None = None
+    attempt: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Holder:
+    """A client or worker by its name. ``session_id`` is "" for a worker, which serves all sessions of its tenant."""
+
+    tenant: str
+    name: str
+    session_id: str
+    link: Link | None
+    tools: dict[str, Tool] = field(default_factory=dict)
+    grace: float = DEFAULT_GRACE
+    max_concurrent: int = 16
+    leases: dict[str, Lease] = field(default_factory=dict)
+    waiting: OrderedDict[str, Lease] = field(default_factory=OrderedDict)
+    timer: Timer | None = None
+
+    def serves(self, tenant: str, session_id: str) -> bool:
+        """Whether its tools are offered to a session."""
+        return self.tenant == tenant and self.session_id in ("", session_id)
+
+
+class RemoteTools:
+    """All holders and leases. Only the event loop's thread touches it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._holders: dict[tuple[str, str, str], Holder] = {}
+        self._leases: dict[str, Lease] = {}
+        self._unheld: OrderedDict[str, Lease] = OrderedDict()
+        self._closed: OrderedDict[str, Invocation] = OrderedDict()
+
+    # ---- holders
+
+    def connect(
+        self,
+        tenant: str,
+        name: str,
+        session_id: str,
+        link: Link,
+        tools: Sequence[Tool],
+        *,
+        grace: float | None = None,
+        max_concurrent: int = 0,
+    ) -> Holder:
+        """A stream offers tools. One that comes back under its name within its grace gets its open calls again."""
+        key = (tenant, name, session_id)
+        holder = self._holders.get(key)
+        if holder is None:
+            holder = self._holders[key] = Holder(tenant, name, session_id, link)
+        elif holder.timer is not None:
+            holder.timer.cancel()
+            holder.timer = None
+        holder.link = link
+        holder.grace = DEFAULT_GRACE if grace is None else grace
+        holder.max_concurrent = max_concurrent or 16
+        holder.tools = {tool.name: tool for tool in tools}
+        for lease in list(holder.leases.values()):
+            self._hand_out(holder, lease)
+        for lease in list(self._unheld.values()):
+            invocation = lease.invocation
+            if lease.tool in holder.tools and holder.serves(invocation.tenant, invocation.session_id):
+                del self._unheld[invocation.lease_id]
+                self._give(holder, lease)
+        return holder
+
+    def offer(self, holder: Holder, tools: Sequence[Tool], grace: float | None = None) -> None:
+        """Replace what a holder offers; open calls stay with it."""
+        holder.tools = {tool.name: tool for tool in tools}
+        if grace is not None:
+            holder.grace = grace
+
+    def disconnect(self, holder: Holder, link: Link) -> None:
+        """A stream is lost. Harmless if the holder has a newer one."""
+        if holder.link is not link:
+            return
+        holder.link = None
+        holder.timer = self._clock.call_later(holder.grace, lambda: self._lost(holder))
+
+    def _lost(self, holder: Holder) -> None:
+        """A holder did not come back in time."""
+        holder.timer = None
+        if holder.link is not None:
+            return
+        self._holders.pop((holder.tenant, holder.name, holder.session_id), None)
+        for lease in [*holder.leases.values(), *holder.waiting.values()]:
+            was_started = lease.invocation.lease_id in holder.leases
+            other = self._find(lease.invocation.tenant, lease.invocation.session_id, lease.tool)
+            if was_started and holder.tools[lease.tool].replay_class != SAFE:
+                text = f"the client that ran {lease.tool!r} was lost; whether it took effect is unknown"
+                self._settle(lease, ToolAnswer(synthetic_result(lease.invocation.call, text)))
+            elif other is not None:
+                self._give(other, lease)
+            else:
+                text = f"the client that serves {lease.tool!r} was lost"
+                self._settle(lease, ToolAnswer(synthetic_result(lease.invocation.call, text)))
+        holder.leases.clear()
+        holder.waiting.clear()
+
+    def _find(self, tenant: str, session_id: str, tool: str) -> Holder | None:
+        """Who should run a call: a client of the session before a worker, the least busy of equals."""
+        fitting = [
+            holder
+            for holder in self._holders.values()
+            if holder.link is not None and tool in holder.tools and holder.serves(tenant, session_id)
+        ]
+        return min(fitting, key=lambda one: (one.session_id == "", len(one.leases) + len(one.waiting)), default=None)
+
+    def offered(self, tenant: str, session_id: str) -> Iterator[tuple[str, Holder, Tool]]:
+        """The tools of a session's holders, those of lost holders in their grace too."""
+        for holder in self._holders.values():
+            if holder.serves(tenant, session_id):
+                for name, tool in holder.tools.items():
+                    yield name, holder, tool
+
+    def tools(self, tenant: str, session_id: str) -> Mapping[str, OfferedTool]:
+        """The tools by name."""
+        return {name: OfferedTool(tool, self, holder.name) for name, holder, tool in self.offered(tenant, session_id)}
+
+    # ---- calls
+
+    async def call(self, invocation: Invocation) -> ToolAnswer:
+        """Hand out a call and wait for its result; cancelled, it is taken back."""
+        lease = Lease(
+            invocation, asyncio.get_running_loop().create_future(), invocation.call.name, attempt=invocation.attempt - 1
+        )
+        self._leases[invocation.lease_id] = lease
+        holder = self._find(invocation.tenant, invocation.session_id, lease.tool)
+        if holder is None:
+            self._unheld[invocation.lease_id] = lease
+        else:
+            self._give(holder, lease)
+        try:
+            return await lease.answer
+        finally:
+            self._close(lease)
+
+    def _give(self, holder: Holder, lease: Lease) -> None:
+        lease.holder = holder
+        if len(holder.leases) >= holder.max_concurrent:
+            holder.waiting[lease.invocation.lease_id] = lease
+        else:
+            holder.leases[lease.invocation.lease_id] = lease
+            self._hand_out(holder, lease)
+
+    def _hand_out(self, holder: Holder, lease: Lease) -> None:
+        lease.attempt += 1
+        given = lease.invocation
+        message = tool_service_pb2.ToolInvocation(
+            lease_id=given.lease_id,
+            session_id=given.session_id,
+            run_id=given.run_id,
+            turn_id=given.turn_id,
+            tool_call=given.call,
+            idempotency_key=given.idempotency_key,
+            attempt=lease.attempt,
+        )
+        message.deadline.FromNanoseconds(int(given.deadline * 1e9))
+        if holder.link is not None:
+            holder.link.invoke(message)
+
+    def _close(self, lease: Lease) -> None:
+        """The call is over: its lease is gone, and its holder hears so if it did not answer."""
+        lease_id = lease.invocation.lease_id
+        self._leases.pop(lease_id, None)
+        self._unheld.pop(lease_id, None)
+        self._closed[lease_id] = lease.invocation
+        if len(self._closed) > MAX_REMEMBERED:
+            self._closed.popitem(last=False)
+        holder = lease.holder
+        if holder is None:
+            return
+        holder.waiting.pop(lease_id, None)
+        was_answered = lease.answer.done() and not lease.answer.cancelled()
+        if holder.leases.pop(lease_id, None) is not None and not was_answered and holder.link is not None:
+            call_id = lease.invocation.call.tool_call_id
+            holder.link.take_back(tool_service_pb2.ToolInvocationCancelled(lease_id=lease_id, tool_call_id=call_id))
+        while holder.waiting and len(holder.leases) < holder.max_concurrent:
+            _, following = holder.waiting.popitem(last=False)
+            self._give(holder, following)
+
+    @staticmethod
+    def _settle(lease: Lease, answer: ToolAnswer) -> None:
+        if not lease.answer.done():
+            lease.answer.set_result(answer)
+
+    def answer(self, holder: Holder, given: tool_service_pb2.ToolInvocationResult) -> tuple[bool, Invocation | None]:
+        """A holder sends a result: (whether it is late, the call it is for; None if there was never such a lease)."""
+        lease = self._leases.get(given.lease_id)
+        if lease is None or lease.holder is not holder or lease.answer.done():
+            closed = self._closed.get(given.lease_id)
+            if closed is not None and holder.serves(closed.tenant, closed.session_id):
+                return True, closed
+            return True, None
+        result = content_pb2.ToolResult()
+        result.CopyFrom(given.result)
+        result.tool_call_id = lease.invocation.call.tool_call_id
+        result.name = lease.invocation.call.name
+        result.is_synthetic = False
+        self._settle(lease, ToolAnswer(result, given.is_turn_end))
+        return False, lease.invocation
+
+    def close(self) -> None:
+        """Stop all timers. Idempotent."""
+        for holder in self._holders.values():
+            if holder.timer is not None:
+                holder.timer.cancel()
+                holder.timer = None

@@ -1,0 +1,203 @@
+"""ToolService, and the links over which clients and workers get calls to run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from turnkeeper.v1 import run_service_pb2
+from turnkeeper.v1 import tool_service_pb2 as pb
+from turnkeeper_service.errors import Reason, Refused, invalid
+from turnkeeper_service.principal import Role
+from turnkeeper_service.runs.runs import Runs
+from turnkeeper_service.tools.base import Invocation
+from turnkeeper_service.tools.remote import Holder
+
+from .call import Call, Malformed
+from .status import code_of
+from .streams import Streams, until_cancelled
+from .validate import Findings, check_duration, check_text, check_tool, require_id
+
+ROLES: Mapping[str, Role] = {"ServeTools": "worker"}
+MAX_TOOLS = 128
+
+
+def check_offer(offer: pb.OfferTools, path: str) -> Sequence[pb.Tool]:
+    """The shape of an offer. Raises Refused."""
+    found = Findings()
+    check_text(found, offer, path)
+    if len(offer.tools) > MAX_TOOLS:
+        found.add(f"{path}tools", f"has more than {MAX_TOOLS} entries")
+    if len({tool.name for tool in offer.tools}) < len(offer.tools):
+        found.add(f"{path}tools", "has a name twice")
+    for index, tool in enumerate(offer.tools):
+        check_tool(found, f"{path}tools[{index}].", tool)
+    if offer.HasField("reconnect_grace"):
+        check_duration(found, f"{path}reconnect_grace", offer.reconnect_grace)
+    found.refuse()
+    return list(offer.tools)
+
+
+def grace_of(offer: pb.OfferTools) -> float | None:
+    """How long a lost stream keeps its leases, in seconds; None for the default."""
+    if not offer.HasField("reconnect_grace"):
+        return None
+    return offer.reconnect_grace.seconds + offer.reconnect_grace.nanos / 1e9
+
+
+def take_answer(runs: Runs, holder: Holder, given: pb.ToolInvocationResult) -> tuple[bool, str]:
+    """Take a holder's result: (whether it is late, the call's id). Raises Refused TOOL_CALL_NOT_FOUND."""
+    is_late, invocation = runs.remote.answer(holder, given)
+    if invocation is None:
+        raise Refused(
+            Reason.ERROR_REASON_TOOL_CALL_NOT_FOUND,
+            f"there was no lease {given.lease_id!r}",
+            resource=("turnkeeper.dev/Lease", given.lease_id),
+        )
+    if is_late:
+        _record(runs, invocation, given)
+    return is_late, invocation.call.tool_call_id
+
+
+def _record(runs: Runs, invocation: Invocation, given: pb.ToolInvocationResult) -> None:
+    given.result.tool_call_id = invocation.call.tool_call_id
+    given.result.name = invocation.call.name
+    runs.record_late(invocation.tenant, invocation.session_id, invocation.run_id, invocation.turn_id, given.result)
+
+
+class WorkerLink:
+    """The stream of one worker. What it has to be told waits here until it is written."""
+
+    def __init__(self) -> None:
+        self._items: list[pb.ServeToolsResponse] = []
+        self._wake = asyncio.Event()
+        self._is_over = False
+
+    def put(self, item: pb.ServeToolsResponse) -> None:
+        """Tell the worker something."""
+        self._items.append(item)
+        self._wake.set()
+
+    def invoke(self, invocation: pb.ToolInvocation) -> None:
+        """Hand out a call; a worker never has more than it takes at a time."""
+        self.put(pb.ServeToolsResponse(invocation=invocation))
+
+    def take_back(self, cancelled: pb.ToolInvocationCancelled) -> None:
+        """Say that a lease is gone."""
+        self.put(pb.ServeToolsResponse(cancelled=cancelled))
+
+    def beat(self) -> None:
+        """Show a sign of life."""
+        self.put(pb.ServeToolsResponse(heartbeat=pb.WorkerHeartbeat()))
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._is_over = True
+        self._wake.set()
+
+    async def next(self) -> list[pb.ServeToolsResponse]:
+        """What is new; empty at the end."""
+        while not self._items and not self._is_over:
+            self._wake.clear()
+            await self._wake.wait()
+        items, self._items = self._items, []
+        return items
+
+
+class ToolServicer:
+    """Workers of the caller's tenant."""
+
+    def __init__(self, runs: Runs, streams: Streams) -> None:
+        self._runs = runs
+        self._streams = streams
+
+    def methods(self) -> Mapping[str, Callable[..., Any]]:
+        """The methods that are implemented."""
+        return {"ServeTools": self.serve}
+
+    async def serve(self, frames: AsyncIterator[pb.ServeToolsRequest | Malformed], call: Call) -> None:
+        """ServeTools."""
+        first = await anext(aiter(frames), None)
+        if isinstance(first, Malformed):
+            raise first.refused
+        if first is None or first.WhichOneof("frame") != "open":
+            raise Refused(Reason.ERROR_REASON_FIRST_FRAME_NOT_OPEN, "the first frame has to open the stream")
+        opening = first.open
+        worker_id = require_id("open.worker_id", opening.worker_id)
+        if opening.max_concurrent < 0:
+            raise invalid("open.max_concurrent", "is negative")
+        tools = check_offer(opening.offer, "open.offer.")
+        link = WorkerLink()
+        link.put(pb.ServeToolsResponse(tools=pb.ToolsReceipt(names=[tool.name for tool in tools])))
+        holder = self._runs.remote.connect(
+            call.tenant,
+            worker_id,
+            "",
+            link,
+            tools,
+            grace=grace_of(opening.offer),
+            max_concurrent=opening.max_concurrent,
+        )
+        tracked = self._streams.enter(link)
+        taking = asyncio.get_running_loop().create_task(self._take(frames, holder, link), name="worker frames")
+        try:
+            while items := await link.next():
+                for item in items:
+                    await call.write(item)
+                self._streams.sent(tracked)
+        finally:
+            self._streams.leave(tracked)
+            await until_cancelled(taking)
+            self._runs.remote.disconnect(holder, link)
+
+    async def _take(
+        self, frames: AsyncIterator[pb.ServeToolsRequest | Malformed], holder: Holder, link: WorkerLink
+    ) -> None:
+        try:
+            async for frame in frames:
+                frame_id = "" if isinstance(frame, Malformed) else frame.frame_id[:128]
+                try:
+                    if isinstance(frame, Malformed):
+                        raise frame.refused
+                    self._carry_out(frame, holder, link)
+                except Refused as refused:
+                    error = pb.ServeToolsError(
+                        frame_id=frame_id,
+                        code=code_of(refused.reason).value[0],
+                        reason=refused.reason,
+                        message=refused.message,
+                    )
+                    link.put(pb.ServeToolsResponse(error=error))
+        finally:
+            link.end()
+
+    def _carry_out(self, frame: pb.ServeToolsRequest, holder: Holder, link: WorkerLink) -> None:
+        match frame.WhichOneof("frame"):
+            case "offer_tools":
+                tools = check_offer(frame.offer_tools, "offer_tools.")
+                self._runs.remote.offer(holder, tools, grace_of(frame.offer_tools))
+                link.put(pb.ServeToolsResponse(tools=pb.ToolsReceipt(names=[tool.name for tool in tools])))
+            case "result":
+                is_late, _ = take_answer(self._runs, holder, frame.result)
+                acknowledged = pb.ToolResultAcknowledged(lease_id=frame.result.lease_id, is_late=is_late)
+                link.put(pb.ServeToolsResponse(acknowledged=acknowledged))
+            case "open":
+                raise invalid("open", "the stream is open already")
+            case _:
+                raise Refused(Reason.ERROR_REASON_UNKNOWN_FRAME, "the frame holds nothing that this server knows")
+
+
+class ClientLink:
+    """The part of a Converse stream that hands out calls."""
+
+    def __init__(self, tell: Callable[[run_service_pb2.StreamItem], None]) -> None:
+        self._tell = tell
+
+    def invoke(self, invocation: pb.ToolInvocation) -> None:
+        """Hand out a call."""
+        self._tell(run_service_pb2.StreamItem(tool_invocation=invocation))
+
+    def take_back(self, cancelled: pb.ToolInvocationCancelled) -> None:
+        """Say that a lease is gone."""
+        self._tell(run_service_pb2.StreamItem(tool_invocation_cancelled=cancelled))
