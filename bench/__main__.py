@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,8 @@ from .processes import LOAD_CORE, pin
 from .report import Report
 
 SECTIONS = (
-    "core", "store", "turns", "submit", "converse", "ttft", "cancel", "process", "resume", "recovery", "breakdown",
+    "core", "binding", "store",
+    "turns", "submit", "converse", "ttft", "cancel", "process", "resume", "recovery", "breakdown",
 )  # fmt: skip
 
 
@@ -45,6 +47,20 @@ async def measure(chosen: set[str], runs: int, seconds: float) -> Report:
     return report
 
 
+def alone(name: str, *, is_quick: bool) -> None:
+    """Run a bench that is a program of its own, before this process takes a core for itself."""
+    commands = {
+        "core": ["cargo", "bench", "--quiet", "-p", "turnkeeper-core", *(["--", "--quick"] if is_quick else [])],
+        "binding": [sys.executable, "-m", "bench.core.cycle", *(["--cycles", "20000"] if is_quick else [])],
+        "store": [sys.executable, "-m", "bench.store", "--seconds", "0.2" if is_quick else "1"],
+    }
+    if shutil.which(commands[name][0]) is None:
+        sys.exit(f"bench: {name} needs {commands[name][0]}, which is not installed")
+    print(f"\n{name}: {' '.join(commands[name][1 if name == 'core' else 2 :])}", flush=True)
+    if subprocess.run(commands[name], cwd=Path(__file__).resolve().parent.parent, check=False).returncode:
+        sys.exit(f"bench: {name} failed")
+
+
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
@@ -55,14 +71,9 @@ def main() -> None:
     chosen = set(options.only.split(","))
     if not chosen <= set(SECTIONS):
         parser.error(f"no section is called {', '.join(sorted(chosen - set(SECTIONS)))}")
-    root = Path(__file__).resolve().parent
-    for name, file in (("core", root / "core" / "__main__.py"), ("store", root / "store.py")):
-        if name in chosen and file.exists():
-            print(f"\n{name}: python {file.relative_to(root.parent)}", flush=True)
-            # In a process of its own: it has the machine for itself.
-            command = [sys.executable, *(["-m", "bench.core"] if name == "core" else [str(file), "--seconds", "0.5"])]
-            if subprocess.run(command, cwd=root.parent, check=False).returncode:
-                sys.exit(f"bench: {name} failed")
+    for name in ("core", "binding", "store"):
+        if name in chosen:
+            alone(name, is_quick=options.quick)
     before = os.getloadavg()[0]
     pin(LOAD_CORE)
     start = time.perf_counter()
