@@ -33,10 +33,10 @@ class HeldStore(SqliteStore):
         return [commit for commit, _ in self._held]
 
     def release(self) -> None:
-        """Write what is held, in order, and hold nothing any more."""
+        """Write what is held, in order, and hold nothing any more; all of it is told to be durable at once."""
         held, self._held = self._held or [], None
-        for commit, outer in held:
-            super().commit(commit).add_done_callback(partial(_pass_on, outer))
+        written = asyncio.gather(*(super(HeldStore, self).commit(commit) for commit, _ in held), return_exceptions=True)
+        written.add_done_callback(partial(_pass_on, [outer for _, outer in held]))
 
     def commit(self, commit: Commit) -> asyncio.Future[None]:
         if self._held is None:
@@ -47,11 +47,11 @@ class HeldStore(SqliteStore):
         return outer
 
 
-def _pass_on(outer: asyncio.Future[None], done: asyncio.Future[None]) -> None:
-    if outer.done():
-        return
-    error = done.exception()
-    if error is not None:
-        outer.set_exception(error)
-    else:
-        outer.set_result(None)
+def _pass_on(outers: list[asyncio.Future[None]], written: asyncio.Future[list[BaseException | None]]) -> None:
+    for outer, error in zip(outers, written.result(), strict=True):
+        if outer.done():
+            continue
+        if error is not None:
+            outer.set_exception(error)
+        else:
+            outer.set_result(None)
