@@ -1,8 +1,8 @@
 """A model on the loopback that costs little: prebuilt SSE, HTTP/1.1 spoken by a bare protocol on uvloop.
 
-``examples/upstream`` can misbehave and counts what it does; this one only answers, so that it is not the limit. The name
-of the model says what: ``tokens-N`` sends N tokens, one write for each, in as many turns of the loop (a fast model);
-``paced-N-MS`` sends them MS milliseconds apart, the first at once.
+``examples/upstream`` can misbehave and counts what it does; this one only answers, so that it is not the limit. The
+name of the model says what: ``tokens-N`` sends N tokens, one write for each, in as many turns of the loop (a fast
+model); ``paced-N-MS`` sends them MS milliseconds apart, the first at once.
 """
 
 from __future__ import annotations
