@@ -15,7 +15,7 @@ import pytest
 
 from tests.service.dispatch.stage import row
 from tests.service.dispatch.watch import COMPLETED, watching
-from tests.service.harness import LIMIT, serving, submission
+from tests.service.harness import LIMIT, load_settings, serving, submission
 from turnkeeper.v1 import (
     content_pb2,
     run_service_pb2,
@@ -74,9 +74,8 @@ async def test_runs_of_a_killed_server_reach_their_terminals_after_a_restart(tmp
             await runs.SubmitRun(request)
         async with asyncio.timeout(LIMIT):
             # The model's text is on its way to a reader, and no more comes.
-            async for response in watch:
-                if response.item.delta.text.endswith("two"):
-                    break
+            while not (await watch.read()).item.delta.text.endswith("two"):
+                pass
             listed = await runs.ListRuns(run_service_pb2.ListRunsRequest(session_id="s"))
         assert [(run.run_id, run.state) for run in listed.runs] == [
             ("active", run_service_pb2.RUN_STATE_RUNNING),
@@ -87,9 +86,11 @@ async def test_runs_of_a_killed_server_reach_their_terminals_after_a_restart(tmp
         assert await process.wait() == -9
         watch.cancel()
     script.write_text(json.dumps({"replies": [{"text": "one two three"}]}))
-    overrides = dict(setting.split("=") for setting in scripted)
+    settings = load_settings(
+        tmp_path, providers__scripted__format="scripted", providers__scripted__script_root=str(tmp_path)
+    )
     async with (
-        serving(tmp_path, **{key.replace(".", "__"): value for key, value in overrides.items()}) as server,
+        serving(tmp_path, settings=settings) as server,
         watching(server, "s") as after,
     ):
         outcomes = await after.quiet()
