@@ -109,6 +109,9 @@ def _settle(runner: asyncio.Runner | None, before: Snapshot) -> list[str]:
         leaked = _observe(runner).leaked_since(before)
         if leaked:
             gc.collect()
+            if runner is not None:
+                # Generators that were collected are closed by tasks of their own.
+                runner.run(_turns())
             leaked = _observe(runner).leaked_since(before)
         is_waiting_for_threads = any(line.startswith("descriptor") for line in leaked)
         if not is_waiting_for_threads or time.monotonic() > deadline:
