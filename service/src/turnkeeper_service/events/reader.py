@@ -124,6 +124,7 @@ class Reader:
         self._is_beating = False
         self._is_over = False
         self._is_fresh = True
+        self._attached_seq = log.published_seq
         log.attach(self._wake)
 
     def close(self) -> None:
@@ -210,7 +211,7 @@ class Reader:
             return items
         if not self._filter.without_deltas:
             for message in self._log.open.values():
-                self._progress(message, items)
+                self._progress(message, items, self.after)
         self._is_fresh = False
         if self._is_beating:
             self._is_beating = False
@@ -227,8 +228,9 @@ class Reader:
         )
         if is_wanted:
             if entry.closes is not None:
-                if not self._filter.without_deltas:
-                    self._progress(entry.closes, items, seq=entry.seq - 1)
+                # What was whole when the reader came is told by its commit alone.
+                if not self._filter.without_deltas and entry.seq > self._attached_seq:
+                    self._progress(entry.closes, items, entry.seq - 1)
                 self._follows.pop(entry.closes.message_id, None)
             items.append(length_delimited(_ITEM_EVENT, entry.payload))
         if self._on_entry is not None and self._on_entry(entry):
@@ -236,13 +238,13 @@ class Reader:
         if self._until is not None and entry.seq >= self._until:
             self._is_over = True
 
-    def _progress(self, message: OpenMessage, items: list[bytes], seq: int | None = None) -> None:
+    def _progress(self, message: OpenMessage, items: list[bytes], seq: int) -> None:
         wanted = self._filter.run_ids
         if wanted is not None and message.run_id not in wanted:
             return
         follow = self._follows.get(message.message_id)
         if follow is None:
-            follow = self._begin(message, items)
+            follow = self._begin(message, items, seq)
         elif follow.attempt != message.attempt:
             follow.attempt = message.attempt
             follow.offsets = []
@@ -251,16 +253,16 @@ class Reader:
             if index == len(offsets):
                 offsets.append(0)
             if offsets[index] < len(part.content):
-                self._deltas(message, index, part, offsets, items, self.after if seq is None else seq)
+                self._deltas(message, index, part, offsets, items, seq)
 
-    def _begin(self, message: OpenMessage, items: list[bytes]) -> _Follow:
+    def _begin(self, message: OpenMessage, items: list[bytes], seq: int) -> _Follow:
         follow = _Follow(message, message.attempt)
         self._follows[message.message_id] = follow
         given = self._given.pop(message.message_id, None)
         if given is not None and given.attempt == message.attempt and _fits(message, given.offsets):
             follow.offsets = list(given.offsets)
         elif self._is_fresh and any(part.content for part in message.parts):
-            items.append(self._snapshot(message))
+            items.append(self._snapshot(message, seq))
             follow.offsets = [len(part.content) for part in message.parts]
         return follow
 
@@ -294,11 +296,12 @@ class Reader:
             start = end
         offsets[index] = start
 
-    def _snapshot(self, message: OpenMessage) -> bytes:
+    @staticmethod
+    def _snapshot(message: OpenMessage, seq: int) -> bytes:
         snapshot = run_service_pb2.Snapshot(
             message_id=message.message_id,
             attempt=message.attempt,
-            seq=self.after,
+            seq=seq,
             run_id=message.run_id,
             turn_id=message.turn_id,
         )
