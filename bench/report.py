@@ -33,7 +33,15 @@ class Report:
             self.lines.append(text)
         print(f"  {text}", flush=True)
 
-    def pair(self, name: str, ours: Sequence[Measure], bare: Sequence[Measure], what: str, goal: float | None) -> None:
+    def pair(
+        self,
+        name: str,
+        ours: Sequence[Measure],
+        bare: Sequence[Measure],
+        what: str,
+        goal: float | None,
+        cpu_goal: float | None = None,
+    ) -> None:
         """Print a pair: rates, CPU, and their ratios, run by run."""
         for label, measures in (("service", ours), ("bare", bare)):
             rate = statistics.median(one.rate for one in measures)
@@ -41,7 +49,9 @@ class Report:
             self.note(f"{name}, {label}: {rate:,.0f} {what}/s, {cpu:,.0f} µs of CPU each")
         pairs = list(zip(ours, bare, strict=True))
         self.figure(f"{name}: service / bare, {what}/s", [a.rate / b.rate for a, b in pairs], "", goal, least=True)
-        self.figure(f"{name}: bare / service, CPU each", [b.cpu_us / a.cpu_us for a, b in pairs], "", None)
+        self.figure(
+            f"{name}: bare / service, CPU each", [b.cpu_us / a.cpu_us for a, b in pairs], "", cpu_goal, least=True
+        )
 
     def summary(self) -> None:
         """Print every figure that has a goal once more."""
