@@ -86,9 +86,7 @@ def serve(
 
     Examples:
         turnkeeper serve
-
         turnkeeper serve --port 0 --data-dir ./data --set limits.max_running_turns=8
-
         TURNKEEPER_CONFIG=/etc/turnkeeper.toml turnkeeper serve
     """
     if port is not None and grpc_address is not None:
@@ -116,9 +114,7 @@ def show_config(context: typer.Context, config: ConfigFlag = None, set_: SetFlag
 
     Examples:
         turnkeeper config
-
         turnkeeper config --config turnkeeper.toml --set limits.max_depth=2
-
         turnkeeper config check --config turnkeeper.toml
     """
     context.obj = (config, set_)
@@ -170,7 +166,6 @@ def token(
 
     Examples:
         turnkeeper token --tenant acme --name billing
-
         turnkeeper token --tenant acme --name ops --role user --role admin --append tokens.toml
     """
     from turnkeeper_service.principal import TokenFileError, hash_token, mint_token, parse_tokens
@@ -259,7 +254,6 @@ async def _serve(settings: Settings, build: Callable[[Settings], Servable]) -> i
         _settle_memory()
         typer.echo(f"listening grpc={server.grpc_address} http={server.http_address}")
         sys.stdout.flush()
-        logger.info("serving", grpc=server.grpc_address, http=server.http_address)
         error = await _until_over(server, stopping, settings.server.drain_timeout_seconds)
     except Exception as raised:
         error = raised

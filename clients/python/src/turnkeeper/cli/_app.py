@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from turnkeeper._ids import new_id
 from turnkeeper._submission import CancelModeName
 from turnkeeper.cli import _show
 from turnkeeper.cli._chat import HELP, Chat
+from turnkeeper.cli._help import help_of
 from turnkeeper.cli._lines import Lines
 from turnkeeper.cli._plugins import PluginGroup
 
@@ -49,8 +49,7 @@ SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="The ses
 
 def _command(function: Command) -> Command:
     """Add a command. Its help is its docstring, whose examples keep their lines."""
-    text = inspect.cleandoc(function.__doc__ or "").replace("\nExamples:\n", "\n\b\nExamples:\n")
-    app.command(function.__name__, help=text)(function)
+    app.command(function.__name__, help=help_of(function))(function)
     return function
 
 

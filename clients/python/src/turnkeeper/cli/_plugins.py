@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from turnkeeper.cli._help import help_of
+
 GROUP = "turnkeeper.commands"
 # Commands of a package that may not be there; what is said then names it.
 MISSING = {"serve": "turnkeeper-service", "config": "turnkeeper-service"}
@@ -43,10 +45,13 @@ def _command(point: EntryPoint) -> Any:
     """A typer app becomes a group, a function becomes a command."""
     loaded = point.load()
     if isinstance(loaded, typer.Typer):
+        for registered in loaded.registered_commands:
+            if registered.help is None and registered.callback is not None:
+                registered.help = help_of(registered.callback)
         command: Any = typer.main.get_command(loaded)
     else:
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        alone.command(point.name)(loaded)
+        alone.command(point.name, help=help_of(loaded))(loaded)
         command = typer.main.get_command(alone)
     command.name = point.name
     return command
