@@ -155,6 +155,9 @@ class ResponsesDecoder(StreamDecoder):
             # Ended before its item: another item's part came between.
             is_reasoning = kind in (_SUMMARY, _THOUGHT)
             part = self._parts.open(OpenPart(PartKind.REASONING if is_reasoning else PartKind.TEXT))
+            if is_reasoning:
+                # Now, since it may be ended before its item is.
+                part.details[ITEM_ID] = opened.id
             if kind == _THOUGHT:
                 part.details[OPEN_REASONING] = "1"
             opened.parts[kind, number] = part
@@ -205,8 +208,7 @@ class ResponsesDecoder(StreamDecoder):
             if last is None or last.is_ended:
                 last = opened.parts[_SUMMARY, len(opened.parts)] = self._parts.open(OpenPart(PartKind.REASONING))
             last.signature = item.encrypted_content
-        for part in opened.parts.values():
-            part.details[ITEM_ID] = item.id or opened.id
+            last.details[ITEM_ID] = opened.id or item.id or ""
 
     def _fill_in(self, opened: _OpenItem, kind: int, number: int, text: str | None) -> None:
         if text and (kind, number) not in opened.parts:

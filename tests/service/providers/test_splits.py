@@ -1,0 +1,77 @@
+"""A stream gives the same events however its bytes are cut."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from examples.upstream import streams_folder
+from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.providers.base import ModelEvent
+from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.registry import FORMATS, SCRIPTED, ProviderRegistry
+from turnkeeper_service.providers.sse import SseSplitter
+from turnkeeper_service.providers.streaming import HttpProvider
+
+STREAMS = sorted(path for path in streams_folder().glob("*/*.sse") if path.stem != "long")
+WIRE_FORMATS = [name for name in FORMATS if name != SCRIPTED]
+
+
+@cache
+def provider(wire_format: str) -> HttpProvider:
+    registry = ProviderRegistry([ProviderOptions("p", wire_format, "http://127.0.0.1")], SystemClock())
+    found = registry.resolve("p/m")[0]
+    assert isinstance(found, HttpProvider)
+    return found
+
+
+def events(wire_format: str, pieces: list[bytes]) -> tuple[list[ModelEvent], str]:
+    """What a decoder makes of the pieces, up to its end or to the error that it met."""
+    splitter, decode = SseSplitter(), provider(wire_format).decoder()
+    found: list[ModelEvent] = []
+    for piece in [*pieces, None]:
+        for event in splitter.finish() if piece is None else splitter.feed(piece):
+            found += decode.decode(event)
+            if decode.failure is not None:
+                return found, str(decode.failure)
+            if decode.is_over:
+                return found + decode.finish(), ""
+    return found + decode.finish(), ""
+
+
+def cut(body: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(body) + 1) for place in places), len(body)]
+    return [body[start:end] for start, end in pairwise(edges)]
+
+
+def test_every_format_has_streams() -> None:
+    assert {path.parent.name for path in STREAMS} == set(WIRE_FORMATS)
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_any_two_pieces(path: Path) -> None:
+    body = path.read_bytes()
+    whole = events(path.parent.name, [body])
+    # Every place for small streams; a stride that shares no factor with line lengths for longer ones.
+    for place in range(0, len(body), 1 if len(body) < 1500 else 7):
+        assert events(path.parent.name, [body[:place], body[place:]]) == whole, place
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(STREAMS), st.lists(st.integers(0, 1 << 20), max_size=24))
+def test_any_pieces(path: Path, places: list[int]) -> None:
+    body = path.read_bytes()
+    assert events(path.parent.name, cut(body, places)) == events(path.parent.name, [body])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(STREAMS), st.sampled_from([b"\n", b"\r\n", b"\r"]), st.lists(st.integers(0, 1 << 16)))
+def test_any_line_ends(path: Path, line_end: bytes, places: list[int]) -> None:
+    body = path.read_bytes()
+    written = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", line_end)
+    assert events(path.parent.name, cut(written, places)) == events(path.parent.name, [body])
