@@ -6,6 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 
 class TaskOwner:
     """Holds tasks until they end.
@@ -36,10 +40,18 @@ class TaskOwner:
         return task
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
-        """Take over a task that somebody else has started and cannot wait for any longer (U-12)."""
+        """Take over a task that somebody else has started and cannot wait for any longer (U-12).
+
+        How it ends at last concerns nobody any more: no exception of it is a fault.
+        """
         if not task.done():
             self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(self._reaped)
+
+    def _reaped(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        log.info("detached work has ended", task=task.get_name(), error=type(error).__name__ if error else None)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
