@@ -16,7 +16,12 @@ from turnkeeper.v1 import run_service_pb2
 from turnkeeper_service.app import Server
 from turnkeeper_service.providers.gates import Gates
 
-BIG = [("grpc.max_receive_message_length", -1)]
+BIG: list[tuple[str, int]] = [("grpc.max_receive_message_length", -1)]
+NARROW: list[tuple[str, int]] = [
+    # A connection of its own, whose windows stay as small as they begin: who does not read here makes the server wait.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.http2.bdp_probe", 0),
+]
 
 
 class Remote(Harness):
@@ -38,7 +43,7 @@ class Remote(Harness):
 
 
 @asynccontextmanager
-async def connected(process: ServerProcess) -> AsyncIterator[Remote]:
+async def connected(process: ServerProcess, *options: tuple[str, int]) -> AsyncIterator[Remote]:
     """A channel to a server that serves."""
-    async with grpc.aio.insecure_channel(process.grpc_address, options=BIG) as channel:
+    async with grpc.aio.insecure_channel(process.grpc_address, options=[*BIG, *options]) as channel:
         yield Remote(channel)
