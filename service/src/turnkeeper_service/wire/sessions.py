@@ -119,10 +119,13 @@ class SessionServicer:
 
     async def approvals(self, request: pb.ListApprovalsRequest, call: Call) -> pb.ListApprovalsResponse:
         """ListApprovals."""
-        session_id = require_id("session_id", request.session_id)
+        session_id = request.session_id
         query = ("approvals", call.tenant, session_id)
-        after = number(request.page_token, *query)
-        limit = page_size(request.page_size)
+        found = Findings()
+        check_id(found, "session_id", session_id)
+        after = found.attempt(lambda: number(request.page_token, *query), 0)
+        limit = found.attempt(lambda: page_size(request.page_size), 0)
+        found.refuse()
         waiting = await self._runs.list_approvals(call.tenant, session_id)
         response = pb.ListApprovalsResponse(approvals=waiting[after : after + limit])
         if after + limit < len(waiting):
