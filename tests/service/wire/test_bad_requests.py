@@ -256,6 +256,18 @@ CASES: dict[str, tuple[Refusal, Call]] = {
         bad("session_id", "page_token", "page_size", reason="INVALID_ID"),
         runs(session_id="ä", page_token="%%%", page_size=-(2**31)),
     ),
+    "approvals": (
+        bad("session_id", "page_token", "page_size", reason="INVALID_ID"),
+        lambda server: server.sessions.ListApprovals(
+            session_service_pb2.ListApprovalsRequest(page_token="x", page_size=-1)
+        ),
+    ),
+    "answer to no approval": (
+        bad("session_id", "approval_id", "comment"),
+        lambda server: server.sessions.AnswerApproval(
+            session_service_pb2.AnswerApprovalRequest(session_id="a b", approval_id="", comment="\0")
+        ),
+    ),
     "sessions": (
         bad("page_token", "page_size", reason="INVALID_PAGE_TOKEN"),
         sessions(page_token="AAAA", page_size=-1),

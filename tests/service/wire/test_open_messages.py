@@ -204,10 +204,13 @@ async def test_the_end_of_a_message_is_committed_before_it_is_seen(tmp_path: Pat
         finished = event_pb2.Event.DESCRIPTOR.fields_by_name["run_finished"].number
         assert kinds[-1] == finished
         # A heartbeat is the sentinel: it is written after all there is to see. The message grows, and is not there.
-        for times in (1, 2, 3):
+        reading = asyncio.ensure_future(read_until(call, "heartbeat"))
+        times = 1
+        while not reading.done():
             await clock.armed(HEARTBEAT_LOOK, times)
             clock.advance(HEARTBEAT_LOOK)
-        shown = await read_until(call, "heartbeat")
+            times += 1
+        shown = await reading
         assert {item.WhichOneof("item") for item in shown} == {"delta", "heartbeat"}
         assert shown[-1].heartbeat.seq == commit.events[0].seq - 1
         store.release()
