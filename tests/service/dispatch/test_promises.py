@@ -147,14 +147,12 @@ async def _by_converse(server: Harness) -> run_service_pb2.RunReceipt:
     call = server.runs.Converse()
     await call.write(run_service_pb2.ConverseRequest(open=run_service_pb2.OpenFrame(session_id="s")))
     await call.write(run_service_pb2.ConverseRequest(frame_id="1", submit=submission("s", "hello", "r")))
-    receipts = []
     async for response in call:
         if response.item.receipt.frame_id == "1":
-            receipts.append(response.item.receipt.run)
-            await call.done_writing()
-    assert len(receipts) == 1
-    receipt: run_service_pb2.RunReceipt = receipts[0]
-    return receipt
+            receipt: run_service_pb2.RunReceipt = response.item.receipt.run
+            call.cancel()
+            return receipt
+    raise AssertionError("the stream ended without the receipt")
 
 
 def test_promise_4_first_come_first_served(storms: list[Record]) -> None:
