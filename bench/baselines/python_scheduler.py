@@ -1,7 +1,6 @@
 """A scheduler in plain Python, which the compiled one is measured and checked against.
 
-It does what every run goes through (accept, dispatch, conclude, finish, cancel, limits, tenants in turn) with dicts, on
-one thread. It has no STEER, REPLACE, mark, stop, expiry, restore or snapshot.
+It does accept, dispatch, conclude, finish, cancel, limits and tenants in turn, with dicts, on one thread; nothing else.
 """
 
 from collections import OrderedDict, defaultdict, deque
