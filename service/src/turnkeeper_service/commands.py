@@ -310,11 +310,13 @@ def render(settings: Settings) -> str:
 
 def _tables(tables: Mapping[str, Any]) -> Iterator[str]:
     for table, content in tables.items():
-        if table in ("providers", "models"):
+        if table in ("providers", "models", "mcp"):
             named = {f"{table}.{_key(name)}": values for name, values in content.items()}
         else:
             named = {table: content}
         for header, values in named.items():
+            # A set has no order of its own.
+            values = {k: sorted(v) if k == "capabilities" and v else v for k, v in values.items()}
             lines = [f"{_key(k)} = {_toml(v)}" if v is not None else f"# {k} is unset" for k, v in values.items()]
             yield "\n".join([f"[{header}]", *lines, ""])
 
@@ -328,7 +330,7 @@ def _toml(value: Any) -> str:
         case dict():
             return "{" + ", ".join(f"{_key(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
         case list():
-            return "[" + ", ".join(_toml(inner) for inner in sorted(value)) + "]"
+            return "[" + ", ".join(_toml(inner) for inner in value) + "]"
         case str():
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return json.dumps(value)

@@ -34,6 +34,8 @@ from .settings_tables import (
     AuthSettings,
     DefaultSettings,
     LimitSettings,
+    McpName,
+    McpSettings,
     ModelName,
     ModelSettings,
     ProviderName,
@@ -60,6 +62,7 @@ class Settings(BaseSettings):
     providers: dict[ProviderName, ProviderSettings] = {}
     models: dict[ModelName, ModelSettings] = {}
     tools: ToolSettings = ToolSettings()
+    mcp: dict[McpName, McpSettings] = {}
     defaults: DefaultSettings = DefaultSettings()
     _missing_keys: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -140,11 +143,24 @@ class Settings(BaseSettings):
         for name, provider in self.providers.items():
             if provider.format != "scripted" and not provider.base_url.startswith(("http://", "https://")):
                 yield ("providers", name, "base_url"), "must start with http:// or https://"
+        yield from self._mcp_contradictions()
         for name in ("model", "small_model"):
             model: str | None = getattr(self.defaults, name)
             named = model.partition("/")[0] if model is not None else "scripted"
             if named != "scripted" and named not in self.providers:
                 yield ("defaults", name), f"{model} needs a table [providers.{named}]"
+
+    def _mcp_contradictions(self) -> Iterator[tuple[Key, str]]:
+        prefixes: dict[str, str] = {}
+        for name, server in self.mcp.items():
+            if bool(server.command) == bool(server.url):
+                yield ("mcp", name), "needs either a command or a url"
+            elif server.url and not server.url.startswith(("http://", "https://")):
+                yield ("mcp", name, "url"), "must start with http:// or https://"
+            prefix = f"{name}_" if server.prefix is None else server.prefix
+            if prefix in prefixes:
+                yield ("mcp", name), f"its tools have the prefix of mcp.{prefixes[prefix]}"
+            prefixes.setdefault(prefix, name)
 
     def _with_keys(self, environ: Mapping[str, str]) -> Settings:
         """Fetch the keys. What is missing is kept for whoever wants to use that provider."""
@@ -183,7 +199,7 @@ def find_config(environ: Mapping[str, str], config: str | Path | None, *, cwd: P
 
 
 def known_keys() -> Iterator[tuple[Key, FieldInfo]]:
-    """Every key of the file in order. NAME stands for a provider's name, PROVIDER/MODEL for a model's."""
+    """Every key of the file in order. NAME and PROVIDER/MODEL stand for what an operator names."""
     for table, info in Settings.model_fields.items():
         if table in TABLES_BY_NAME:
             name, model = TABLES_BY_NAME[table]
@@ -207,5 +223,5 @@ def _explain(layers: Sequence[Layer], item: ErrorDetails) -> str:
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"{place}: {shown} must be a table"
     problem = item["msg"].removeprefix("Value error, ")
-    is_secret = key[-1] == "api_key" or "headers" in key
+    is_secret = key[-1] == "api_key" or "headers" in key or "env" in key
     return f"{place}: {shown}: {problem}" + ("" if is_secret else f" (it is {item['input']!r})")

@@ -60,6 +60,7 @@ Grace = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+McpName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 Usd = Annotated[float | None, Field(ge=0)]
 
 
@@ -192,6 +193,32 @@ class ToolSettings(Table):
     approval_default: Literal["deny", "allow"] = setting("deny", "What applies then.")
 
 
+class McpSettings(Table):
+    """One tool server that speaks MCP: a command to run, or an address to call."""
+
+    command: str = setting("", "The program of a server on standard input and output.")
+    args: Annotated[list[str], BeforeValidator(_json)] = setting([], "Its arguments.")
+    env: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = setting(
+        {}, "Its environment, beside `PATH`, `HOME`, `USER` and the like; it inherits nothing else."
+    )
+    url: str = setting("", "The address of a server over streamable HTTP.")
+    headers: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = setting({}, "Extra headers.")
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,32}$")] | None = setting(
+        None, "What the names of its tools begin with; unset for `NAME_`."
+    )
+    wait: bool = setting(False, "Whether runs wait for it while the server starts, at most `connect_timeout_seconds`.")
+    connect_timeout_seconds: Seconds = setting(30.0, "How long it may take to connect, and to list its tools.")
+    timeout_seconds: Seconds | None = setting(None, "How long a call may take; unset for `tools.timeout_seconds`.")
+    replay: Literal["never", "safe", "hinted"] = setting(
+        "never",
+        "May a call be run again after a crash? `hinted`: where the tool says that it is idempotent or only reads.",
+    )
+    is_parallel: bool = setting(False, "Whether calls of it may run beside other calls of one step.")
+    needs_approval: Annotated[bool | list[str], BeforeValidator(_json)] = setting(
+        False, "Whether somebody has to allow each call first; or the tools, by its own names, that need it."
+    )
+
+
 class DefaultSettings(Table):
     """What a session gets that does not say otherwise."""
 
@@ -208,4 +235,5 @@ class DefaultSettings(Table):
 TABLES_BY_NAME: dict[str, tuple[str, type[Table]]] = {
     "providers": ("NAME", ProviderSettings),
     "models": ("PROVIDER/MODEL", ModelSettings),
+    "mcp": ("NAME", McpSettings),
 }
