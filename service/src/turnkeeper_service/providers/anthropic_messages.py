@@ -20,8 +20,8 @@ class AnthropicMessagesProvider(HttpProvider):
     def auth_headers(self) -> Mapping[str, str]:
         """The format's version, and the key if there is one."""
         headers = {"anthropic-version": VERSION}
-        if self.options.key:
-            headers["x-api-key"] = self.options.key
+        if self.key:
+            headers["x-api-key"] = self.key
         return headers
 
     def encode(self, request: ModelRequest) -> bytes:

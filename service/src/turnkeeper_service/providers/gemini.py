@@ -27,7 +27,7 @@ class GeminiProvider(HttpProvider):
 
     def auth_headers(self) -> Mapping[str, str]:
         """The key, if there is one."""
-        key = self.options.key
+        key = self.key
         return {"x-goog-api-key": key} if key else {}
 
     def encode(self, request: ModelRequest) -> bytes:

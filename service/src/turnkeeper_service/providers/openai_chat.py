@@ -17,7 +17,7 @@ class OpenAIChatProvider(HttpProvider):
 
     def auth_headers(self) -> Mapping[str, str]:
         """A bearer token, if there is a key."""
-        key = self.options.key
+        key = self.key
         return {"authorization": f"Bearer {key}"} if key else {}
 
     def encode(self, request: ModelRequest) -> bytes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+KeySource = Callable[[], Awaitable[str]]
+"""Reads a key anew. Raises OSError or ValueError where there is none."""
 
 
 class Secret:
@@ -49,6 +52,21 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class CallLimits:
+    """Bounds on the calls to one provider; None sets no bound."""
+
+    max_concurrent: int | None = None
+    """Calls that are open at the same time."""
+    max_starts: int | None = None
+    """Calls that begin within `per_seconds`."""
+    per_seconds: float = 60.0
+    max_wait: float = 60.0
+    """Seconds for which a call waits for its turn; it fails then."""
+    max_waiting: int = 10_000
+    """Calls that wait; one more fails at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderOptions:
     """One configured provider."""
 
@@ -60,6 +78,10 @@ class ProviderOptions:
     """Where the format's paths start, for example ``https://api.openai.com/v1``."""
     api_key: Secret | str = field(default_factory=lambda: Secret(""))
     """Sent as the format wants it; empty sends none. A plain string is accepted and hidden."""
+    key_source: KeySource | None = None
+    """Where the key is read again when the vendor refuses it with 401; `credentials` has files and commands."""
+    limits: CallLimits | None = None
+    """Bounds on the calls to this provider."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Extra headers of every request; they win over our own. Values are kept out of ``repr``."""
     timeouts: Timeouts = field(default_factory=Timeouts)

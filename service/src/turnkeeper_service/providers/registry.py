@@ -7,15 +7,24 @@ from collections.abc import Iterable
 
 from turnkeeper_service.providers.anthropic_messages import AnthropicMessagesProvider
 from turnkeeper_service.providers.base import Clock, Provider
+from turnkeeper_service.providers.credentials import RenewingProvider
 from turnkeeper_service.providers.gates import Gates
 from turnkeeper_service.providers.gemini import GeminiProvider
+from turnkeeper_service.providers.limits import LimitedProvider
 from turnkeeper_service.providers.openai_chat import OpenAIChatProvider
 from turnkeeper_service.providers.openai_responses import OpenAIResponsesProvider
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.scripted import ScriptedProvider
+from turnkeeper_service.providers.streaming import HttpProvider
 
 SCRIPTED = "scripted"
-FORMATS = ("openai-chat", "openai-responses", "anthropic-messages", "gemini", SCRIPTED)
+_HTTP_FORMATS: dict[str, type[HttpProvider]] = {
+    "openai-chat": OpenAIChatProvider,
+    "openai-responses": OpenAIResponsesProvider,
+    "anthropic-messages": AnthropicMessagesProvider,
+    "gemini": GeminiProvider,
+}
+FORMATS = (*_HTTP_FORMATS, SCRIPTED)
 
 
 class UnknownModelError(LookupError):
@@ -66,18 +75,18 @@ class ProviderRegistry:
             await provider.close()
 
     def _build(self, options: ProviderOptions) -> Provider:
-        match options.format:
-            case "openai-chat":
-                return OpenAIChatProvider(options, self._clock)
-            case "anthropic-messages":
-                return AnthropicMessagesProvider(options, self._clock)
-            case "openai-responses":
-                return OpenAIResponsesProvider(options, self._clock)
-            case "gemini":
-                return GeminiProvider(options, self._clock)
-            case "scripted":
-                return ScriptedProvider(self._clock, self._gates, options.script_root)
-            case unknown:
-                near = difflib.get_close_matches(unknown, FORMATS, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"provider {options.name!r} has the unknown format {unknown!r}{hint}")
+        """The format's provider in what its options ask for; limits outermost, so that a call counts once."""
+        if options.format == SCRIPTED:
+            provider: Provider = ScriptedProvider(self._clock, self._gates, options.script_root)
+        else:
+            http = self._build_http(options)
+            provider = http if http.credential is None else RenewingProvider(http, http.credential)
+        return provider if options.limits is None else LimitedProvider(provider, options.limits, self._clock)
+
+    def _build_http(self, options: ProviderOptions) -> HttpProvider:
+        kind = _HTTP_FORMATS.get(options.format)
+        if kind is not None:
+            return kind(options, self._clock)
+        near = difflib.get_close_matches(options.format, FORMATS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"provider {options.name!r} has the unknown format {options.format!r}{hint}")

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 
 from turnkeeper_service.providers.base import Clock, FailureReason, ModelEvent, ModelRequest, ProviderError
+from turnkeeper_service.providers.credentials import Credential
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.sse import SseEvent, SseSplitter
 from turnkeeper_service.providers.transport import Body, HttpTransport, Url, parse_url
@@ -40,10 +41,17 @@ class HttpProvider(ABC):
 
     def __init__(self, options: ProviderOptions, clock: Clock) -> None:
         self.options = options
+        self.credential = Credential(options.key_source, options.key) if options.key_source is not None else None
+        """The key, where it can change."""
         self._transport = HttpTransport(clock, options.ca_file)
         if not options.base_url.startswith(("http://", "https://")):
             raise ValueError(f"provider {options.name!r} needs a base_url that begins with http:// or https://")
         self._url = parse_url(options.base_url.rstrip("/") + self.path)
+
+    @property
+    def key(self) -> str:
+        """The key in plain, for the one place that sends it."""
+        return self.options.key if self.credential is None else self.credential.secret.reveal()
 
     path = ""
     """The format's path behind the base URL."""
@@ -67,6 +75,7 @@ class HttpProvider(ABC):
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[ModelEvent]]:
         """Open the call; see `turnkeeper_service.providers.base.Provider`."""
+        key = self.key
         headers = {"content-type": "application/json", "accept": "text/event-stream", **self.auth_headers()}
         if request.session_hash:
             headers["x-session-id"] = headers["x-session-affinity"] = request.session_hash
@@ -81,7 +90,6 @@ class HttpProvider(ABC):
                 yield events
         except ProviderError as error:
             # Some vendors repeat the key that they refuse.
-            key = self.options.key
             if len(key) >= _SHORTEST_SECRET and key in error.detail:
                 error.detail = error.detail.replace(key, "***")
                 error.args = (f"{error.reason}: {error.title}: {error.detail}",)
