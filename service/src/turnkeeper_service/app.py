@@ -29,7 +29,7 @@ from turnkeeper_service.wire.call import Gatekeeper
 from turnkeeper_service.wire.server import WireServer
 from turnkeeper_service.wire.streams import Streams
 from turnkeeper_service.wire.validate import Bounds, Validator
-from turnkeeper_service.wiring import core_limits, provider_options, run_options, server_options
+from turnkeeper_service.wiring import core_limits, price_list, provider_options, run_options, server_options
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +64,7 @@ class Server:
         self._owner = TaskOwner(self._fault)
         self._metrics = Metrics(CollectorRegistry())
         self._providers: ProviderRegistry | None = None
+        self._prices = price_list(settings)
         self._runs: Runs | None = None
         self._wire: WireServer | None = None
         self._http: HttpStatus | None = None
@@ -108,6 +109,7 @@ class Server:
                 self._store,
                 boot,
                 self._providers,
+                self._prices,
                 clock,
                 core_limits(limits),
                 run_options(settings),
@@ -232,6 +234,7 @@ class Server:
             await self._http.close()
         if self._providers is not None:
             await self._providers.close()
+        await self._prices.close()
         await self._store.close()
         if not self.failure.done():
             self.failure.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from turnkeeper_service.providers.options import ProviderOptions, Timeouts
+from turnkeeper_service.providers.prices import ModelPrice, PriceList
 from turnkeeper_service.runs.line import RunOptions
 from turnkeeper_service.runs.scheduler import Limits
 from turnkeeper_service.settings import Settings
@@ -79,3 +80,18 @@ def provider_options(name: str, settings: ProviderSettings) -> ProviderOptions:
         is_cache_marked=settings.is_cache_marked,
         script_root=settings.script_root or Path(),
     )
+
+
+def price_list(settings: Settings) -> PriceList:
+    """What model calls cost."""
+    own = {
+        name: ModelPrice(
+            input_usd=model.input_usd_per_million,
+            output_usd=model.output_usd_per_million,
+            cache_read_usd=model.cache_read_usd_per_million,
+            cache_write_usd=model.cache_write_usd_per_million,
+            is_flat_rate=model.flat_rate,
+        )
+        for name, model in settings.models.items()
+    }
+    return PriceList(own, {name: provider.base_url for name, provider in settings.providers.items()})

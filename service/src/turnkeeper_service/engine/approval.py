@@ -17,9 +17,19 @@ class Decision:
     actor: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class AskedBefore:
+    """What a lost process had asked for one call. ``decision`` is None where it still waits."""
+
+    approval_id: str
+    created_us: int
+    deadline_us: int
+    decision: Decision | None = None
+
+
 class Approvals(Protocol):
     """Asks for leave, durably; the same call is asked about once, also over a restart."""
 
-    async def ask(self, call: content_pb2.ToolCall) -> Decision:
+    async def ask(self, call: content_pb2.ToolCall, asked: AskedBefore | None) -> Decision:
         """Wait for the decision; its deadline gives the default."""
         ...

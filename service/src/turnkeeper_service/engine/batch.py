@@ -16,7 +16,7 @@ import structlog
 from turnkeeper.v1 import content_pb2, event_pb2, tool_service_pb2
 from turnkeeper_service.clock import Clock
 from turnkeeper_service.ids import short_id
-from turnkeeper_service.tools.arguments import BadArgumentsError, parse
+from turnkeeper_service.tools.arguments import NOT_JSON, BadArgumentsError, parse
 from turnkeeper_service.tools.base import Invocation, OfferedTool, ToolAnswer, synthetic_result, text_result
 from turnkeeper_service.tools.functions import ToolError
 
@@ -53,6 +53,8 @@ class ToolBatch:
         self._may_go_on = may_go_on
         self._note = note
         self.states = list(calls)
+        self._working: dict[str, asyncio.Task[ToolAnswer]] = {}
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def is_turn_end(self) -> bool:
@@ -62,25 +64,35 @@ class ToolBatch:
     async def run(self) -> None:
         """Run the calls in order, until all have results or something else comes first."""
         index = 0
-        has_run = False
+        has_run = any(state.result is not None for state in self.states)
         while index < len(self.states):
             group = self._group(index)
             index += len(group)
             todo = [state for state in group if state.result is None]
             if not todo:
                 continue
-            # What came while the model answered waits for the first call: that one always runs (U-20).
-            if has_run and not self._may_go_on():
+            # What came while the model answered waits for the first call: that one always runs (U-20). After a restart
+            # what had begun goes on too.
+            is_begun = any(state.has_started or state.asked is not None for state in todo)
+            if has_run and not is_begun and not self._may_go_on():
                 return
             has_run = True
-            if len(todo) == 1:
-                await self._one(todo[0])
-            else:
-                async with asyncio.TaskGroup() as together:
-                    for state in todo:
-                        together.create_task(self._one(state), name=f"tool {state.call.name}")
+            await self._together(todo)
             if self.is_turn_end:
                 return
+
+    async def _together(self, todo: Sequence[CallState]) -> None:
+        """Bring calls to their results, side by side."""
+        if len(todo) == 1:
+            await self._one(todo[0])
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                for state in todo:
+                    group.create_task(self._one(state), name=f"call {state.call.name}")
+        except ExceptionGroup as several:
+            # A lost store says so in each of them; whoever drives the turn looks for the error itself.
+            raise several.exceptions[0] from several
 
     def _group(self, start: int) -> list[CallState]:
         tools = self._tools()
@@ -112,13 +124,15 @@ class ToolBatch:
             await self._finish(state, synthetic_result(state.call, text), 0.0)
             return
         try:
+            if state.is_malformed:
+                raise BadArgumentsError(NOT_JSON)
             parse(offered.tool, state.call)
         except BadArgumentsError as error:
             await self._finish(state, text_result(state.call, str(error), is_error=True), 0.0)
             return
         if offered.tool.needs_approval and not state.has_started and not self._plan.is_pre_approved(state.call.name):
             self._note(f"approval of {state.call.name}")
-            decision = await self._approvals.ask(state.call)
+            decision = await self._approvals.ask(state.call, state.asked)
             if not decision.is_allowed:
                 text = (
                     f"this call was not allowed: {decision.comment}"
@@ -139,6 +153,7 @@ class ToolBatch:
             run_id=self._plan.run_id,
             turn_id=self._plan.turn_id,
             call=state.call,
+            message_id=state.message_id,
             lease_id=short_id("lease"),
             deadline=self._clock.time() + timeout,
             attempt=2 if state.has_started else 1,
@@ -163,20 +178,26 @@ class ToolBatch:
         """The tool's answer; whatever goes wrong is an answer too."""
         call = invocation.call
         work = asyncio.get_running_loop().create_task(_awaited(offered, invocation), name=f"tool {call.name}")
+        self._working[call.tool_call_id] = work
+        is_expired = False
         try:
             await self._within(work, timeout)
             if not work.done():
+                is_expired = True
                 work.cancel()
                 await self._within(work, self._plan.cancel_grace)
         except asyncio.CancelledError:
-            # The turn is cut; whoever cut it waits for us, and we for the tool (U-12).
+            # The turn is cut. Whoever cut it waits a while for us, and we for the tool; `close` then gives it away.
             work.cancel()
-            await asyncio.wait({work})
+            either: set[asyncio.Future[Any]] = {work, self._closed}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             raise
+        del self._working[call.tool_call_id]
         if not work.done():
             self._plan.detach(work, call)
         if not work.done() or work.cancelled():
-            return ToolAnswer(synthetic_result(call, f"the tool did not answer within {timeout:g} seconds"))
+            text = f"the tool did not answer within {timeout:g} seconds" if is_expired else "the tool was cancelled"
+            return ToolAnswer(synthetic_result(call, text))
         error = work.exception()
         if error is None:
             return work.result()
@@ -198,6 +219,8 @@ class ToolBatch:
     def _bounded(self, call: content_pb2.ToolCall, result: content_pb2.ToolResult) -> content_pb2.ToolResult:
         limit = self._plan.max_tool_result_bytes
         if result.ByteSize() <= limit:
+            # Whatever a tool says of the call, it is the answer to this one.
+            result.tool_call_id, result.name = call.tool_call_id, call.name
             return result
         return text_result(call, f"the result is longer than {limit} bytes and was left out", is_error=True)
 
@@ -238,8 +261,13 @@ class ToolBatch:
                 else:
                     event.tool_call_skipped.result.CopyFrom(state.result)
                 draft.event(event)
+                work = self._working.pop(state.call.tool_call_id, None)
+                if work is not None:
+                    self._plan.detach(work, state.call)
             message.parts.add().tool_result.CopyFrom(state.result)
         draft.message(message, run_id=self._plan.run_id)
+        if not self._closed.done():
+            self._closed.set_result(None)
         return message
 
 

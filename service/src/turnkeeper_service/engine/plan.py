@@ -10,13 +10,22 @@ from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.providers.base import Provider
 from turnkeeper_service.tools.base import ToolAnswer, Toolbox
 
+from .approval import AskedBefore
+
 
 @dataclass(slots=True)
 class CallState:
-    """One call of an answer. ``has_started``: its tool_call_started is durable, or on its way."""
+    """One call of an answer.
+
+    ``is_malformed``: the provider sent arguments that were not JSON. ``asked``: leave to run it was asked for before a
+    restart. ``has_started``: its tool_call_started is durable, or on its way.
+    """
 
     call: content_pb2.ToolCall
+    message_id: str
     result: content_pb2.ToolResult | None = None
+    is_malformed: bool = False
+    asked: AskedBefore | None = None
     has_started: bool = False
     executor: str = ""
     is_turn_end: bool = False
@@ -73,6 +82,8 @@ class TurnPlan:
     """Which tools of the toolbox the session offers, by name."""
     is_pre_approved: Callable[[str], bool]
     """Whether a tool may run without asking, by name."""
+    settle: Callable[[content_pb2.Usage, float | None], None]
+    """Writes the cost of a call into its usage, given what the provider reported."""
     tool_timeout: float
     """Seconds that a call may take where its tool does not say."""
     max_tool_result_bytes: int

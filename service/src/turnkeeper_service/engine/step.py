@@ -113,8 +113,7 @@ class Step:
         if not usage.HasField("output_tokens") and not usage.HasField("input_tokens"):
             usage = estimate(request.messages, request.system, self.opened.num_bytes)
         usage.num_calls = 1
-        if finished.provider_cost_usd is not None:
-            usage.cost_usd = finished.provider_cost_usd
+        self._plan.settle(usage, finished.provider_cost_usd)
         message = self._message(content_pb2.MESSAGE_STATUS_COMPLETE)
         message.parts.extend(part for part in self._parts if part is not None)
         message.finish_reason = finished.finish_reason

@@ -13,6 +13,7 @@ from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.clock import Clock
 from turnkeeper_service.ids import short_id
 from turnkeeper_service.providers.base import ModelRequest, ProviderError, ToolDefinition
+from turnkeeper_service.tools.arguments import malformed
 from turnkeeper_service.tools.base import OfferedTool
 
 from .approval import Approvals
@@ -26,7 +27,9 @@ from .usage import add_step, estimate
 
 COMPLETED = event_pb2.OUTCOME_STATUS_COMPLETED
 FAILED = event_pb2.OUTCOME_STATUS_FAILED
-SKIPPED = "skipped: something else came first"
+SKIPPED = "skipped: an earlier result ended the turn"
+STEERED = "skipped: a message of the user came first"
+STOPPED = "skipped: the run was asked to stop"
 CANCELLED = "the run was cancelled before this call had a result"
 FAILED_CALL = "the run failed before this call had a result"
 
@@ -54,6 +57,8 @@ class FloorTurn:
         self._fold: Sequence[FoldedRun] = ()
         self._is_stopping = False
         self._had_tools_withheld = False
+        self._has_tools = False
+        """Whether the step that runs was offered tools; they may be gone when it ends."""
         self._loops = LoopDetector()
         self._messages: list[str] = []
         self.num_steps = plan.resume.step - 1 if plan.resume else 0
@@ -125,7 +130,7 @@ class FloorTurn:
                 self._final = await self._step.stream(self._request(history, tools))
                 add_step(self.usage, self.plan.model, self._final.usage)
                 if self._final.tool_calls and tools:
-                    await self._begin_batch(self._final.tool_calls)
+                    await self._begin_batch(self._final)
                     continue
                 self._loops.step("")
                 end = self._conclude(self._final)
@@ -152,7 +157,8 @@ class FloorTurn:
     def _prepare(self, draft: Draft) -> Mapping[str, OfferedTool]:
         """Write what the next step begins with: what came before it, folded prompts, its start. Returns its tools."""
         plan = self.plan
-        self._close_batch(draft, SKIPPED, is_cancelled=False)
+        skipped = STEERED if self._fold else STOPPED if self._is_stopping else SKIPPED
+        self._close_batch(draft, skipped, is_cancelled=False)
         if self._final is not None:
             self.write_end(draft)
         fold, self._fold = self._fold, ()
@@ -204,7 +210,10 @@ class FloorTurn:
         """The tools of the step that begins: none in the last one that may be taken, and none after a stop."""
         tools = self._tools()
         self._had_tools_withheld = bool(tools) and self.num_steps >= self.plan.max_steps
-        return {} if self._is_stopping or self._had_tools_withheld else tools
+        if self._is_stopping or self._had_tools_withheld:
+            tools = {}
+        self._has_tools = bool(tools)
+        return tools
 
     def _open_step(self, message_id: str, attempt: int) -> Step:
         self._step = self._new_step(message_id, attempt)
@@ -278,11 +287,15 @@ class FloorTurn:
             note=self._note,
         )
 
-    async def _begin_batch(self, calls: Sequence[content_pb2.ToolCall]) -> None:
+    async def _begin_batch(self, answer: StepAnswer) -> None:
         """Commit the answer with its calls: from here on each of them will have its result."""
         draft = self._journal.draft()
         self.write_end(draft)
-        self._batch = self._new_batch([CallState(call) for call in calls])
+        bad = malformed(answer.message.parts)
+        message_id = answer.message.message_id
+        self._batch = self._new_batch(
+            [CallState(call, message_id, is_malformed=call.tool_call_id in bad) for call in answer.tool_calls]
+        )
         await self._journal.submit(draft)
 
     async def _run_batch(self, batch: ToolBatch) -> TurnEnd | None:
@@ -290,7 +303,9 @@ class FloorTurn:
         await batch.run()
         if batch.is_turn_end:
             return self._conclude(None, event_pb2.OUTCOME_REASON_TOOL_ENDED)
-        if self._loops.step(signature((state.call, state.result) for state in batch.states)):
+        is_loop = self._loops.step(signature((state.call, state.result) for state in batch.states))
+        # What a fold point has given is folded, whatever the model does: it comes before the end.
+        if is_loop and not self._fold:
             detail = "the model repeated the same tool calls with the same results"
             return TurnEnd(
                 FAILED,
@@ -347,13 +362,10 @@ class FloorTurn:
         self._commit_message(draft, answer.message, step)
         for event in answer.step_events:
             draft.event(event)
-        if answer.tool_calls and self._is_unanswerable():
-            unanswered = self._new_batch([CallState(call) for call in answer.tool_calls])
+        if answer.tool_calls and not self._has_tools:
+            unanswered = self._new_batch([CallState(call, answer.message.message_id) for call in answer.tool_calls])
             message = unanswered.close(draft, "no tools may be used now", is_cancelled=False)
             self._messages.append(message.message_id)
-
-    def _is_unanswerable(self) -> bool:
-        return self._is_stopping or self._had_tools_withheld or not self._tools()
 
     def _commit_message(self, draft: Draft, message: content_pb2.Message, step: Step) -> None:
         draft.message(message, run_id=self.plan.run_id, attempt=step.opened.attempt, closes=step.opened)
@@ -384,6 +396,7 @@ class FloorTurn:
             usage = content_pb2.Usage(num_calls=1)
             if step.opened.num_bytes:
                 usage = estimate((), self.plan.system_prompt, step.opened.num_bytes)
+        self.plan.settle(usage, None)
         add_step(self.usage, self.plan.model, usage)
         self._commit_message(draft, message, step)
         draft.event(step.finished(usage, message.finish_reason))

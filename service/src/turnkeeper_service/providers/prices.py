@@ -1,7 +1,7 @@
 """What model calls cost: the configuration's own prices, else the public price list of `genai-prices`.
 
-The list is large and slow to read: it is read once, off the event loop, and only if a model needs it. Its updater is never
-used: prices change with the version of the package.
+The list is large and slow to read: it is read once, off the event loop, and only if a model needs it. Its updater is
+never used: prices change with the version of the package.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class PriceList:
     def settle(self, model: str, usage: content_pb2.Usage, reported_usd: float | None) -> None:
         """Write the cost of one call into its usage.
 
-        A flat rate beats what the provider reports, which beats the prices; estimated usage costs 0 (model.md section 7).
-        Unset where nobody knows.
+        A flat rate beats what the provider reports, which beats the prices; estimated usage costs 0. Unset where nobody
+        knows.
         """
         own = self._own.get(model)
         if (own is not None and own.is_flat_rate) or usage.is_estimated:

@@ -158,6 +158,8 @@ class Acceptor:
         if run.cancel is not None:
             run.cancel_durable = future
         future.add_done_callback(lambda done: self._committed(run, done))
+        # A REPLACE can take the head from the gate; what stood behind it and is spared may then begin.
+        line.begin(accepted.starts)
         return run
 
     @staticmethod

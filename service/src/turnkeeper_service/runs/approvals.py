@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.clock import microseconds
-from turnkeeper_service.engine.approval import Decision
+from turnkeeper_service.engine.approval import AskedBefore, Decision
 from turnkeeper_service.errors import Reason, Refused, store_unavailable
 from turnkeeper_service.ids import short_id
 from turnkeeper_service.store.base import StoreError
@@ -67,15 +67,13 @@ class ApprovalDesk:
             if key[:2] == (tenant, session_id) and not asked.is_answered:
                 yield asked.view(is_allowed_by_default=self._default)
 
-    async def ask(self, run: Run, turn_id: str, call: content_pb2.ToolCall) -> Decision:
+    async def ask(self, run: Run, turn_id: str, call: content_pb2.ToolCall, recovered: AskedBefore | None) -> Decision:
         """Ask for leave, or go on asking after a restart."""
-        decision = run.approvals.decisions.get(call.tool_call_id)
-        if decision is not None:
-            return decision
+        if recovered is not None and recovered.decision is not None:
+            return recovered.decision
         decided: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
-        recovered = run.approvals.waiting.get(call.tool_call_id)
         if recovered is not None:
-            asked = Asked(recovered[0], run, call, recovered[1], recovered[2], decided)
+            asked = Asked(recovered.approval_id, run, call, recovered.created_us, recovered.deadline_us, decided)
         else:
             now = microseconds(self._line.clock.time())
             asked = Asked(short_id("approval"), run, call, now, now + microseconds(self._timeout), decided)
@@ -149,6 +147,6 @@ class RunApprovals:
         self._run = run
         self._turn_id = turn_id
 
-    async def ask(self, call: content_pb2.ToolCall) -> Decision:
+    async def ask(self, call: content_pb2.ToolCall, asked: AskedBefore | None) -> Decision:
         """Wait for the decision."""
-        return await self._desk.ask(self._run, self._turn_id, call)
+        return await self._desk.ask(self._run, self._turn_id, call, asked)

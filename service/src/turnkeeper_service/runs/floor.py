@@ -21,6 +21,7 @@ from turnkeeper_service.engine.scheduling import Concluding, FoldedRun, FoldPoin
 from turnkeeper_service.engine.turn import FloorTurn
 from turnkeeper_service.ids import short_id
 from turnkeeper_service.providers.base import ProviderError
+from turnkeeper_service.providers.prices import PriceList
 from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.store.base import StoreError
 from turnkeeper_service.tools.base import ToolAnswer, Toolbox
@@ -104,13 +105,20 @@ class FloorDriver:
     """Drives floor turns."""
 
     def __init__(
-        self, line: Line, providers: ProviderRegistry, toolbox: Toolbox, desk: ApprovalDesk, late: Late
+        self,
+        line: Line,
+        providers: ProviderRegistry,
+        prices: PriceList,
+        toolbox: Toolbox,
+        desk: ApprovalDesk,
+        late: Late,
     ) -> None:
         self._line = line
         self._providers = providers
         self._toolbox = toolbox
         self._desk = desk
         self._late = late
+        self._prices = prices
 
     def turn(self, run: Run) -> FloorTurn:
         """The floor turn of a run that begins or goes on."""
@@ -120,14 +128,25 @@ class FloorDriver:
 
     def _detach(self, run: Run, turn_id: str, work: asyncio.Task[ToolAnswer], call: content_pb2.ToolCall) -> None:
         """Take over a tool that ignores its cancel; what it says in the end is recorded and never applied (U-12)."""
-        log.warning("a tool ignores its cancel and is detached", run_id=run.run_id, tool=call.name)
-        self._line.owner.adopt(work)
+        if not work.done():
+            log.warning("a tool ignores its cancel and is detached", run_id=run.run_id, tool=call.name)
+        if not work.cancelled():
+            self._line.owner.spawn(f"tool {call.name}", self._reap(run, turn_id, work, call))
 
-        def ended(done: asyncio.Task[ToolAnswer]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                self._late(run.session.tenant, run.session.session_id, run.run_id, turn_id, done.result().result)
-
-        work.add_done_callback(ended)
+    async def _reap(self, run: Run, turn_id: str, work: asyncio.Task[ToolAnswer], call: content_pb2.ToolCall) -> None:
+        """Wait for a tool that was detached. What it raises is nobody's any more."""
+        try:
+            await asyncio.wait({work})
+        finally:
+            if not work.done():
+                # The server closes; its owner decides how long it waits for us.
+                work.cancel()
+                await asyncio.wait({work})
+        if work.cancelled() or work.exception() is not None:
+            return
+        result = work.result().result
+        result.tool_call_id, result.name = call.tool_call_id, call.name
+        self._late(run.session.tenant, run.session.session_id, run.run_id, turn_id, result)
 
     async def drive(self, run: Run) -> None:
         """Drive a run from the start of its floor turn to its terminal."""
@@ -141,6 +160,7 @@ class FloorDriver:
             await self._conclude(run, turn, early)
             return
         self._arm_deadline(run)
+        await self._prices.prepare(turn.plan.model)
         work = asyncio.get_running_loop().create_task(turn.run(), name=f"turn {turn.plan.turn_id}")
         run.work = work
         try:
@@ -170,7 +190,8 @@ class FloorDriver:
     def plan(self, run: Run) -> TurnPlan:
         """What the run's floor turn is to do, by the session's settings as they are now."""
         options = self._line.options
-        settings, submission = run.session.settings, run.submission
+        session, submission = run.session, run.submission
+        settings = session.settings
         model = submission.model or settings.model or options.default_model
         provider, provider_model = provider_of(self._providers, model)
         parameters = content_pb2.ModelParameters()
@@ -181,16 +202,25 @@ class FloorDriver:
         else:
             max_steps = settings.max_steps if settings.HasField("max_steps") else options.max_steps
         turn_id = run.resume_turn_id or short_id("turn")
-        offered = frozenset(settings.tools)
-        approved = frozenset([*settings.pre_approved_tools, *submission.pre_approved_tools])
+
+        def is_offered(name: str) -> bool:
+            # As the session is set now: tools change at the next step, the rest at the next run.
+            now = session.settings
+            return not now.is_tool_free and (not now.tools or name in now.tools)
+
+        def is_pre_approved(name: str) -> bool:
+            approved = {*session.settings.pre_approved_tools, *submission.pre_approved_tools}
+            return name in approved or "*" in approved
+
         return TurnPlan(
             run_id=run.run_id,
             turn_id=turn_id,
             tenant=run.session.tenant,
             session_id=run.session.session_id,
             toolbox=self._toolbox,
-            tool_filter=lambda name: not settings.is_tool_free and (not offered or name in offered),
-            is_pre_approved=lambda name: name in approved or "*" in approved,
+            tool_filter=is_offered,
+            is_pre_approved=is_pre_approved,
+            settle=lambda usage, reported: self._prices.settle(model, usage, reported),
             tool_timeout=options.tool_timeout,
             max_tool_result_bytes=options.max_tool_result_bytes,
             cancel_grace=options.cancel_grace,

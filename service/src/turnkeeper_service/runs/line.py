@@ -122,7 +122,7 @@ class Line:
     @property
     def num_detached(self) -> int:
         """Work that ignores its cancel and has not ended yet (U-12)."""
-        return sum(1 for name in self.owner.names() if name.startswith("turn "))
+        return sum(name.startswith(("turn ", "tool ")) for name in self.owner.names())
 
     def active(self, tenant: str) -> list[Run]:
         """Runs whose floor turn runs or waits for its permit, of one tenant or, with "", of all."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import cast
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
-from turnkeeper_service.engine.approval import Decision
+from turnkeeper_service.engine.approval import AskedBefore, Decision
 from turnkeeper_service.engine.loops import signature
 from turnkeeper_service.engine.plan import CallState, Resume
 from turnkeeper_service.engine.usage import add_step
 from turnkeeper_service.store.base import RunRow, RunState, Store
+from turnkeeper_service.tools.arguments import malformed
 
 from .cancel import Canceller, cancel_of
 from .floor import FloorDriver
 from .lifecycle import SessionLifecycle
 from .line import Line
-from .run import Recovered, Run
+from .run import Run
 from .scheduler import Delivery
 from .session import Session
 from .table import SessionTable
@@ -32,9 +36,8 @@ class _Told:
         self.usage = content_pb2.RunUsage()
         self.message_ids: list[str] = []
         self.calls: dict[str, CallState] = {}
+        self.malformed: frozenset[str] = frozenset()
         self.signatures: list[str] = []
-        self.asked: dict[str, tuple[str, int, int]] = {}
-        self.decisions: dict[str, Decision] = {}
 
     def take(self, event: event_pb2.Event) -> None:
         """Take in the next event."""
@@ -55,22 +58,23 @@ class _Told:
                 self._message(event.message_committed.message)
             case "tool_call_requested":
                 call = event.tool_call_requested.tool_call
-                self.calls[call.tool_call_id] = CallState(call)
+                is_malformed = call.tool_call_id in self.malformed
+                message_id = event.tool_call_requested.message_id
+                self.calls[call.tool_call_id] = CallState(call, message_id, is_malformed=is_malformed)
             case "tool_call_started" | "tool_call_finished" | "tool_call_skipped" | "tool_call_cancelled":
                 self._tool(event)
             case "approval_requested":
-                asked = event.approval_requested
-                created = event.time.ToMicroseconds()
-                self.asked[asked.tool_call.tool_call_id] = (
-                    asked.approval_id,
-                    created,
-                    asked.deadline.ToMicroseconds(),
-                )
+                requested = event.approval_requested
+                state = self.calls.get(requested.tool_call.tool_call_id)
+                if state is not None:
+                    created, deadline = event.time.ToMicroseconds(), requested.deadline.ToMicroseconds()
+                    state.asked = AskedBefore(requested.approval_id, created, deadline)
             case "approval_resolved":
                 resolved = event.approval_resolved
-                for call_id, (approval_id, _, _) in self.asked.items():
-                    if approval_id == resolved.approval_id:
-                        self.decisions[call_id] = Decision(resolved.is_allowed, resolved.comment, resolved.actor)
+                for state in self.calls.values():
+                    if state.asked is not None and state.asked.approval_id == resolved.approval_id:
+                        decision = Decision(resolved.is_allowed, resolved.comment, resolved.actor)
+                        state.asked = replace(state.asked, decision=decision)
 
     def _message(self, message: content_pb2.Message) -> None:
         self.message_ids.append(message.message_id)
@@ -79,6 +83,8 @@ class _Told:
             if self.signatures:
                 self.signatures[-1] = signature((state.call, state.result) for state in self.calls.values())
             self.calls.clear()
+        elif message.role == content_pb2.ROLE_ASSISTANT:
+            self.malformed = malformed(message.parts)
 
     def _tool(self, event: event_pb2.Event) -> None:
         if event.HasField("tool_call_started"):
@@ -90,6 +96,10 @@ class _Told:
         state = self.calls.get(result.tool_call_id)
         if state is not None:
             state.result = result
+
+
+READ_AT_ONCE = 256
+"""Runs whose sessions and events are read at the same time: the store answers many faster than one by one."""
 
 
 class Recovery:
@@ -114,12 +124,17 @@ class Recovery:
     async def recover(self) -> int:
         """Restore all open runs, then let them go on, in accept order; returns how many there were."""
         runs: list[Run] = []
-        for row in await self._store.open_runs():
-            async with self._table.pin(row.tenant, row.session_id) as session:
-                run = self._restore(session, row)
-                if row.state != RunState.QUEUED:
-                    await self._find_resume(run)
-                runs.append(run)
+        rows = await self._store.open_runs()
+        for start in range(0, len(rows), READ_AT_ONCE):
+            chunk = rows[start : start + READ_AT_ONCE]
+            async with AsyncExitStack() as pins:
+                sessions = await asyncio.gather(
+                    *(pins.enter_async_context(self._table.pin(row.tenant, row.session_id)) for row in chunk)
+                )
+                restored = [self._restore(session, row) for session, row in zip(sessions, chunk, strict=True)]
+                begun = (run for run, row in zip(restored, chunk, strict=True) if row.state != RunState.QUEUED)
+                await asyncio.gather(*map(self._find_resume, begun))
+            runs += restored
         for run in runs:
             if run.key in self._line.runs:
                 self._go_on(run)
@@ -170,7 +185,6 @@ class Recovery:
         for row in rows:
             told.take(event_pb2.Event.FromString(row.payload))
         run.resume_turn_id = told.turn_id
-        run.approvals = Recovered(told.asked, told.decisions)
         step, message_id, attempt = told.step, told.message_id, told.attempt
         partial: dict[int, tuple[int, bytearray]] = {}
         for piece in await self._store.read_partials(session.tenant, run.run_id):
@@ -185,7 +199,8 @@ class Recovery:
             partial=[(kind, bytes(content).decode()) for _, (kind, content) in sorted(partial.items())],
             message_ids=told.message_ids,
             calls=list(told.calls.values()),
-            signatures=told.signatures,
+            # A batch that was under way gives its signature when it is whole.
+            signatures=told.signatures[:-1] if told.calls else told.signatures,
             num_losses=told.losses + 1 if message_id else 0,
             usage=told.usage,
         )

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
 from turnkeeper_service.clock import Timer
-from turnkeeper_service.engine.approval import Decision
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.plan import Resume, TurnEnd
 from turnkeeper_service.engine.turn import FloorTurn
 from turnkeeper_service.store.base import RunRow, RunState
 
 from .session import Session
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """What a run's events say of its approvals, by call: those that wait, and decisions."""
-
-    waiting: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
-    """tool_call_id to (approval_id, created_us, deadline_us)."""
-    decisions: Mapping[str, Decision] = field(default_factory=dict)
 
 
 class Run:
@@ -75,7 +64,6 @@ class Run:
         self.is_deadline_passed = False
         self.resume: Resume | None = None
         self.resume_turn_id = ""
-        self.approvals = Recovered()
         self._timers: dict[str, Timer] = {}
 
     def __repr__(self) -> str:

@@ -11,10 +11,11 @@ from turnkeeper_service.errors import Refused, run_not_found
 from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import Position, Reader, ReadFilter
 from turnkeeper_service.events.tenant import NoticeFeed
+from turnkeeper_service.providers.prices import PriceList
 from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.store.base import Boot, RunRow, RunState, SessionRow, Store, StoreClosedError
 from turnkeeper_service.tasks import TaskOwner
-from turnkeeper_service.tools.base import OfferedTool
+from turnkeeper_service.tools.base import OfferedTool, text_result
 from turnkeeper_service.tools.remote import RemoteTools
 
 from .accept import Acceptance, Acceptor
@@ -48,6 +49,7 @@ class Runs:
         store: Store,
         boot: Boot,
         providers: ProviderRegistry,
+        prices: PriceList,
         clock: Clock,
         limits: Limits,
         options: RunOptions,
@@ -75,7 +77,7 @@ class Runs:
             self.line, timeout=options.approval_timeout, is_allowed_by_default=options.is_allowed_by_default
         )
         toolbox = SessionToolbox(self.remote, tools or {})
-        self._driver = FloorDriver(self.line, providers, toolbox, self.approvals, self.record_late)
+        self._driver = FloorDriver(self.line, providers, prices, toolbox, self.approvals, self.record_late)
         self.line.driven_by(self._driver.drive)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)
         self._recovery = Recovery(self.line, self.table, store, self._canceller, self._driver, self._lifecycle)
@@ -267,6 +269,12 @@ class Runs:
         self, tenant: str, session_id: str, run_id: str, turn_id: str, result: content_pb2.ToolResult
     ) -> None:
         """Record a tool's result that came after its call was closed; it is never applied (U-12)."""
+        if self.line.is_cut:
+            return
+        limit = self.line.options.max_tool_result_bytes
+        if result.ByteSize() > limit:
+            call = content_pb2.ToolCall(tool_call_id=result.tool_call_id, name=result.name)
+            result = text_result(call, f"the result is longer than {limit} bytes and was left out", is_error=True)
         self._owner.spawn(f"late result of {run_id}", self._record_late(tenant, session_id, run_id, turn_id, result))
 
     async def _record_late(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-import jsonschema
+import referencing
 from jsonschema.exceptions import ValidationError
+from jsonschema.validators import validator_for
 
 from turnkeeper.v1 import content_pb2
 
@@ -14,24 +16,40 @@ from .base import Tool
 
 INVALID_JSON = "invalid_arguments"
 """The provider detail in which an adapter keeps arguments that were not JSON (C-84)."""
+NOT_JSON = "the arguments are not valid JSON; send one JSON object"
 
 
 class BadArgumentsError(Exception):
     """The arguments cannot be used; the message is for the model."""
 
 
+def malformed(parts: Sequence[content_pb2.Part]) -> frozenset[str]:
+    """The ids of the calls whose arguments were not JSON, so that `{}` stands in their place."""
+    return frozenset(part.tool_call.tool_call_id for part in parts if INVALID_JSON in part.provider_details.fields)
+
+
 def parse(tool: Tool, call: content_pb2.ToolCall) -> dict[str, Any]:
     """The arguments as an object. Raises BadArgumentsError."""
     try:
         arguments = json.loads(call.arguments_json or "{}")
-    except ValueError:
-        raise BadArgumentsError("the arguments are not valid JSON; send one JSON object") from None
+    except (ValueError, RecursionError):
+        raise BadArgumentsError(NOT_JSON) from None
     if not isinstance(arguments, dict):
         raise BadArgumentsError("the arguments are not a JSON object")
     if tool.input_schema_json:
         try:
-            jsonschema.validate(arguments, json.loads(tool.input_schema_json))
+            _check(arguments, json.loads(tool.input_schema_json))
         except ValidationError as error:
             place = "/".join(str(part) for part in error.absolute_path)
             raise BadArgumentsError(f"{place or 'the arguments'}: {error.message}") from None
+        except Exception as error:
+            # Whoever offers a tool writes its schema: what is wrong with it must not end the turn.
+            raise BadArgumentsError(f"the schema of this tool cannot be used: {type(error).__name__}") from None
     return arguments
+
+
+def _check(arguments: dict[str, Any], schema: Any) -> None:
+    """Raises ValidationError, and anything where the schema is none. Never fetches what a schema refers to."""
+    kind = validator_for(schema)
+    kind.check_schema(schema)
+    kind(schema, registry=referencing.Registry()).validate(arguments)

@@ -26,14 +26,15 @@ class Invocation:
     run_id: str
     turn_id: str
     call: content_pb2.ToolCall
+    message_id: str
     lease_id: str
     deadline: float
     attempt: int = 1
 
     @property
     def idempotency_key(self) -> str:
-        """The same however often the call is handed out."""
-        return f"{self.session_id}:{self.run_id}:{self.call.tool_call_id}"
+        """The same however often the call is handed out; ids of calls are unique in their message only."""
+        return f"{self.session_id}:{self.run_id}:{self.message_id}:{self.call.tool_call_id}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,17 @@ class Lease:
     tool: str
     holder: Holder | None = None
     attempt: int = 0
+    is_reported: bool = False
+    """Whether a late result of it was reported: one is, and what a holder sends again and again is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a result. ``is_reported``: it is late, as another one was before it."""
+
+    invocation: Invocation
+    is_late: bool
+    is_reported: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -76,7 +87,8 @@ class RemoteTools:
         self._holders: dict[tuple[str, str, str], Holder] = {}
         self._leases: dict[str, Lease] = {}
         self._unheld: OrderedDict[str, Lease] = OrderedDict()
-        self._closed: OrderedDict[str, Invocation] = OrderedDict()
+        self._closed: OrderedDict[str, Lease] = OrderedDict()
+        self._is_closed = False
 
     # ---- holders
 
@@ -105,6 +117,7 @@ class RemoteTools:
         holder.tools = {tool.name: tool for tool in tools}
         for lease in list(holder.leases.values()):
             self._hand_out(holder, lease)
+        self._fill(holder)
         for lease in list(self._unheld.values()):
             invocation = lease.invocation
             if lease.tool in holder.tools and holder.serves(invocation.tenant, invocation.session_id):
@@ -123,6 +136,8 @@ class RemoteTools:
         if holder.link is not link:
             return
         holder.link = None
+        if self._is_closed:
+            return
         holder.timer = self._clock.call_later(holder.grace, lambda: self._lost(holder))
 
     def _lost(self, holder: Holder) -> None:
@@ -134,7 +149,8 @@ class RemoteTools:
         for lease in [*holder.leases.values(), *holder.waiting.values()]:
             was_started = lease.invocation.lease_id in holder.leases
             other = self._find(lease.invocation.tenant, lease.invocation.session_id, lease.tool)
-            if was_started and holder.tools[lease.tool].replay_class != SAFE:
+            tool = holder.tools.get(lease.tool)
+            if was_started and (tool is None or tool.replay_class != SAFE):
                 text = f"the client that ran {lease.tool!r} was lost; whether it took effect is unknown"
                 self._settle(lease, ToolAnswer(synthetic_result(lease.invocation.call, text)))
             elif other is not None:
@@ -144,6 +160,12 @@ class RemoteTools:
                 self._settle(lease, ToolAnswer(synthetic_result(lease.invocation.call, text)))
         holder.leases.clear()
         holder.waiting.clear()
+        for lease in list(self._unheld.values()):
+            invocation = lease.invocation
+            # One of before a restart waits on: whoever ran it may still come back.
+            if not lease.attempt and lease.tool not in self.tools(invocation.tenant, invocation.session_id):
+                text = f"the client that serves {lease.tool!r} was lost"
+                self._settle(lease, ToolAnswer(synthetic_result(invocation.call, text)))
 
     def _find(self, tenant: str, session_id: str, tool: str) -> Holder | None:
         """Who should run a call: a client of the session before a worker, the least busy of equals."""
@@ -212,7 +234,7 @@ class RemoteTools:
         lease_id = lease.invocation.lease_id
         self._leases.pop(lease_id, None)
         self._unheld.pop(lease_id, None)
-        self._closed[lease_id] = lease.invocation
+        self._closed[lease_id] = lease
         if len(self._closed) > MAX_REMEMBERED:
             self._closed.popitem(last=False)
         holder = lease.holder
@@ -223,6 +245,10 @@ class RemoteTools:
         if holder.leases.pop(lease_id, None) is not None and not was_answered and holder.link is not None:
             call_id = lease.invocation.call.tool_call_id
             holder.link.take_back(tool_service_pb2.ToolInvocationCancelled(lease_id=lease_id, tool_call_id=call_id))
+        self._fill(holder)
+
+    def _fill(self, holder: Holder) -> None:
+        """Hand out what waits, as far as the holder takes it."""
         while holder.waiting and len(holder.leases) < holder.max_concurrent:
             _, following = holder.waiting.popitem(last=False)
             self._give(holder, following)
@@ -232,24 +258,25 @@ class RemoteTools:
         if not lease.answer.done():
             lease.answer.set_result(answer)
 
-    def answer(self, holder: Holder, given: tool_service_pb2.ToolInvocationResult) -> tuple[bool, Invocation | None]:
-        """A holder sends a result: (whether it is late, the call it is for; None if there was never such a lease)."""
-        lease = self._leases.get(given.lease_id)
-        if lease is None or lease.holder is not holder or lease.answer.done():
-            closed = self._closed.get(given.lease_id)
-            if closed is not None and holder.serves(closed.tenant, closed.session_id):
-                return True, closed
-            return True, None
+    def answer(self, holder: Holder, given: tool_service_pb2.ToolInvocationResult) -> Taken | None:
+        """A holder sends a result; None if there was never such a lease."""
+        lease = self._leases.get(given.lease_id) or self._closed.get(given.lease_id)
+        if lease is None or not holder.serves(lease.invocation.tenant, lease.invocation.session_id):
+            return None
+        if lease.holder is not holder or lease.answer.done():
+            was_reported, lease.is_reported = lease.is_reported, True
+            return Taken(lease.invocation, is_late=True, is_reported=was_reported)
         result = content_pb2.ToolResult()
         result.CopyFrom(given.result)
         result.tool_call_id = lease.invocation.call.tool_call_id
         result.name = lease.invocation.call.name
         result.is_synthetic = False
         self._settle(lease, ToolAnswer(result, given.is_turn_end))
-        return False, lease.invocation
+        return Taken(lease.invocation, is_late=False)
 
     def close(self) -> None:
-        """Stop all timers. Idempotent."""
+        """Stop all timers, and start none any more. Idempotent."""
+        self._is_closed = True
         for holder in self._holders.values():
             if holder.timer is not None:
                 holder.timer.cancel()

@@ -92,8 +92,7 @@ class Conversation:
                 await until_cancelled(taking)
                 for wait in list(self._waits):
                     await until_cancelled(wait)
-                if self._holder is not None and self._link is not None:
-                    self._runs.remote.disconnect(self._holder, self._link)
+                self._withdraw()
                 if not is_over:
                     for run in self._submitted.values():
                         self._runs.submitter_lost(run)
@@ -129,7 +128,13 @@ class Conversation:
                 # The log ends for the same reason, and the stream with it.
                 return
         self._is_half_closed = True
+        self._withdraw()
         self._end_if_done(reader)
+
+    def _withdraw(self) -> None:
+        """This stream brings no more results. Idempotent."""
+        if self._holder is not None and self._link is not None:
+            self._runs.remote.disconnect(self._holder, self._link)
 
     def _end_if_done(self, reader: Reader) -> None:
         if self._is_half_closed and not self._submitted and not self._waits:

@@ -21,6 +21,8 @@ from .validate import Findings, check_duration, check_text, check_tool, require_
 
 ROLES: Mapping[str, Role] = {"ServeTools": "worker"}
 MAX_TOOLS = 128
+MAX_UNWRITTEN = 256
+"""Items for a worker that does not read, from which on its frames wait."""
 
 
 def check_offer(offer: pb.OfferTools, path: str) -> Sequence[pb.Tool]:
@@ -48,16 +50,16 @@ def grace_of(offer: pb.OfferTools) -> float | None:
 
 def take_answer(runs: Runs, holder: Holder, given: pb.ToolInvocationResult) -> tuple[bool, str]:
     """Take a holder's result: (whether it is late, the call's id). Raises Refused TOOL_CALL_NOT_FOUND."""
-    is_late, invocation = runs.remote.answer(holder, given)
-    if invocation is None:
+    taken = runs.remote.answer(holder, given)
+    if taken is None:
         raise Refused(
             Reason.ERROR_REASON_TOOL_CALL_NOT_FOUND,
             f"there was no lease {given.lease_id!r}",
             resource=("turnkeeper.dev/Lease", given.lease_id),
         )
-    if is_late:
-        _record(runs, invocation, given)
-    return is_late, invocation.call.tool_call_id
+    if taken.is_late and not taken.is_reported:
+        _record(runs, taken.invocation, given)
+    return taken.is_late, taken.invocation.call.tool_call_id
 
 
 def _record(runs: Runs, invocation: Invocation, given: pb.ToolInvocationResult) -> None:
@@ -72,6 +74,7 @@ class WorkerLink:
     def __init__(self) -> None:
         self._items: list[pb.ServeToolsResponse] = []
         self._wake = asyncio.Event()
+        self._taken = asyncio.Event()
         self._is_over = False
 
     def put(self, item: pb.ServeToolsResponse) -> None:
@@ -89,7 +92,14 @@ class WorkerLink:
 
     def beat(self) -> None:
         """Show a sign of life."""
-        self.put(pb.ServeToolsResponse(heartbeat=pb.WorkerHeartbeat()))
+        if not self._items:
+            self.put(pb.ServeToolsResponse(heartbeat=pb.WorkerHeartbeat()))
+
+    async def room(self) -> None:
+        """Wait until the worker has read most of what it was told."""
+        while len(self._items) >= MAX_UNWRITTEN:
+            self._taken.clear()
+            await self._taken.wait()
 
     def end(self) -> None:
         """Nothing more will come."""
@@ -102,6 +112,7 @@ class WorkerLink:
             self._wake.clear()
             await self._wake.wait()
         items, self._items = self._items, []
+        self._taken.set()
         return items
 
 
@@ -169,6 +180,7 @@ class ToolServicer:
                         message=refused.message,
                     )
                     link.put(pb.ServeToolsResponse(error=error))
+                await link.room()
         finally:
             link.end()
 
