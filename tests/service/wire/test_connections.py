@@ -158,7 +158,7 @@ async def test_health_says_of_every_service_that_it_serves_until_the_drain(tmp_p
 
 
 @pytest.mark.asyncio
-async def test_health_and_reflection_need_no_token(tmp_path: Path) -> None:
+async def test_health_needs_no_token(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.toml"
     tokens.write_text(f'[[tokens]]\nsha256 = "{"0" * 64}"\ntenant = "t"\nname = "n"\nroles = ["user"]\n')
     async with serving(tmp_path, auth__mode="token", auth__token_file=str(tokens)) as server:
