@@ -150,7 +150,9 @@ class TlsSettings(Table):
 class ProviderSettings(Table):
     """One provider of models. Of the three ways to give the key the first that is set wins."""
 
-    format: Literal["openai-chat", "anthropic-messages", "scripted"] = Field(description="The wire format.")
+    format: Literal["openai-chat", "openai-responses", "anthropic-messages", "gemini", "scripted"] = Field(
+        description="The wire format."
+    )
     base_url: str = setting("", "Where its paths start, for example `https://api.openai.com/v1`.")
     api_key: SecretStr = setting(SecretStr(""), "The key itself.")
     api_key_file: Path | None = setting(None, "A file that holds the key.")
