@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -29,7 +30,17 @@ from turnkeeper_service.wire.call import Gatekeeper
 from turnkeeper_service.wire.server import WireServer
 from turnkeeper_service.wire.streams import Streams
 from turnkeeper_service.wire.validate import Bounds, Validator
-from turnkeeper_service.wiring import core_limits, price_list, provider_options, run_options, server_options
+from turnkeeper_service.wiring import (
+    core_limits,
+    mcp_options,
+    price_list,
+    provider_options,
+    run_options,
+    server_options,
+)
+
+if TYPE_CHECKING:
+    from turnkeeper_service.tools.mcp import McpServers
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +77,7 @@ class Server:
         self._providers: ProviderRegistry | None = None
         self._prices = price_list(settings)
         self._runs: Runs | None = None
+        self._tool_servers: McpServers | None = None
         self._wire: WireServer | None = None
         self._http: HttpStatus | None = None
         self._streams: Streams | None = None
@@ -105,6 +117,7 @@ class Server:
         try:
             boot = await self._store.open()
             limits = settings.limits
+            self._tool_servers = self._start_tool_servers()
             runs = self._runs = Runs(
                 self._store,
                 boot,
@@ -117,6 +130,7 @@ class Server:
                 checkpoints=self._checkpoints,
                 observer=self._metrics,
                 tools={**load(settings.tools.functions), **self._tools},
+                tool_servers=self._tool_servers,
             )
             self._streams = Streams(clock, settings.server.heartbeat_interval_seconds, self._store.check_fence)
             validator = Validator(Bounds(limits.max_prompt_bytes, limits.max_system_prompt_bytes), runs.has_model)
@@ -158,6 +172,18 @@ class Server:
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
         log.info("serving", grpc=self.grpc_address, http=self.http_address, epoch=boot.epoch, recovered=recovered)
+
+    def _start_tool_servers(self) -> McpServers | None:
+        """Begin to connect to tool servers. Nothing waits for them but the runs that are to."""
+        if not self._settings.mcp:
+            return None
+        # The SDK is large: only who uses it pays for it.
+        from turnkeeper_service.tools.mcp import McpServers
+
+        limit = self._settings.limits.max_tool_result_bytes
+        servers = McpServers([mcp_options(name, one, limit) for name, one in self._settings.mcp.items()], self._clock)
+        servers.start()
+        return servers
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -228,6 +254,8 @@ class Server:
             await asyncio.wait(tasks)
         if self._runs is not None:
             await self._runs.close(store_unavailable() if self.failure.done() else draining())
+        if self._tool_servers is not None:
+            await self._tool_servers.close()
         if self._wire is not None:
             await self._wire.stop(STOP_GRACE)
         if self._http is not None:

@@ -9,7 +9,8 @@ from turnkeeper_service.providers.prices import ModelPrice, PriceList
 from turnkeeper_service.runs.line import RunOptions
 from turnkeeper_service.runs.scheduler import Limits
 from turnkeeper_service.settings import Settings
-from turnkeeper_service.settings_tables import LimitSettings, ProviderSettings
+from turnkeeper_service.settings_tables import LimitSettings, McpSettings, ProviderSettings
+from turnkeeper_service.tools.mcp_options import McpOptions
 from turnkeeper_service.wire.server import ServerOptions
 
 
@@ -79,6 +80,27 @@ def provider_options(name: str, settings: ProviderSettings) -> ProviderOptions:
         default_max_output_tokens=settings.default_max_output_tokens,
         is_cache_marked=settings.is_cache_marked,
         script_root=settings.script_root or Path(),
+    )
+
+
+def mcp_options(name: str, settings: McpSettings, max_result_bytes: int) -> McpOptions:
+    """What one tool server lives by."""
+    approval = settings.needs_approval
+    return McpOptions(
+        name=name,
+        prefix=f"{name}_" if settings.prefix is None else settings.prefix,
+        command=settings.command,
+        args=settings.args,
+        env={key: value.get_secret_value() for key, value in settings.env.items()},
+        url=settings.url,
+        headers={key: value.get_secret_value() for key, value in settings.headers.items()},
+        wait=settings.wait,
+        connect_timeout=settings.connect_timeout_seconds,
+        timeout=settings.timeout_seconds,
+        replay=settings.replay,
+        is_parallel=settings.is_parallel,
+        needs_approval=approval if isinstance(approval, bool) else frozenset(approval),
+        max_result_bytes=max_result_bytes,
     )
 
 

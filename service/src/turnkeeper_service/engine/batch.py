@@ -113,7 +113,7 @@ class ToolBatch:
         """Bring one call to its result."""
         offered = self._tools().get(state.call.name)
         if offered is None and state.has_started:
-            offered = self._plan.toolbox.absent(state.call.name)
+            offered = self._plan.toolbox.absent(state.call.name, state.executor)
         if offered is None:
             await self._finish(
                 state, text_result(state.call, f"there is no tool {state.call.name!r}", is_error=True), 0.0

@@ -108,6 +108,10 @@ class FloorTurn:
         Raises ProviderError where a model call fails, TurnCancelledError where an abort came between steps.
         """
         history = await self._journal.history()
+        ready = self.plan.toolbox.ready()
+        if ready is not None:
+            self._note("tool servers that connect")
+            await ready
         is_steered = False
         while True:
             if self._batch is not None:
@@ -258,7 +262,7 @@ class FloorTurn:
             prefix = content_pb2.Message(role=content_pb2.ROLE_USER)
             prefix.parts.add().text.text = plan.prompt_prefix
             messages = [prefix, *history]
-        instructions = plan.toolbox.instructions(plan.tenant, plan.session_id) if tools else ()
+        instructions = plan.toolbox.instructions(tools) if tools else ()
         return ModelRequest(
             model=plan.provider_model,
             messages=messages,

@@ -15,7 +15,7 @@ from turnkeeper_service.providers.prices import PriceList
 from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.store.base import Boot, RunRow, RunState, SessionRow, Store, StoreClosedError
 from turnkeeper_service.tasks import TaskOwner
-from turnkeeper_service.tools.base import OfferedTool, text_result
+from turnkeeper_service.tools.base import OfferedTool, ToolServers, text_result
 from turnkeeper_service.tools.remote import RemoteTools
 
 from .accept import Acceptance, Acceptor
@@ -58,6 +58,7 @@ class Runs:
         checkpoints: Checkpoints | None = None,
         observer: Observer | None = None,
         tools: Mapping[str, OfferedTool] | None = None,
+        tool_servers: ToolServers | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -76,7 +77,7 @@ class Runs:
         self.approvals = ApprovalDesk(
             self.line, timeout=options.approval_timeout, is_allowed_by_default=options.is_allowed_by_default
         )
-        toolbox = SessionToolbox(self.remote, tools or {})
+        toolbox = SessionToolbox(self.remote, tools or {}, tool_servers)
         self._driver = FloorDriver(self.line, providers, prices, toolbox, self.approvals, self.record_late)
         self.line.driven_by(self._driver.drive)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Coroutine, Mapping, Sequence
+from typing import Any
 
 from turnkeeper.v1 import tool_service_pb2
-from turnkeeper_service.tools.base import OfferedTool, Tool
+from turnkeeper_service.tools.base import SERVER, OfferedTool, Tool, ToolServers
 from turnkeeper_service.tools.remote import RemoteTools
 
 
@@ -13,23 +14,35 @@ class SessionToolbox:
     """The toolbox of all sessions.
 
     Where two offer one name, a client of the session comes before a worker, and what is served from outside before what
-    is built in.
+    is built in; a function comes before a tool server.
     """
 
-    def __init__(self, remote: RemoteTools, builtin: Mapping[str, OfferedTool]) -> None:
+    def __init__(
+        self, remote: RemoteTools, builtin: Mapping[str, OfferedTool], servers: ToolServers | None = None
+    ) -> None:
         self.remote = remote
         self._builtin = dict(builtin)
+        self._servers = servers
 
     def tools(self, tenant: str, session_id: str) -> Mapping[str, OfferedTool]:
         """The tools by name, as they are now."""
         served = self.remote.tools(tenant, session_id)
-        return {**self._builtin, **served} if served else self._builtin
+        own = {**self._servers.tools(), **self._builtin} if self._servers is not None else self._builtin
+        return {**own, **served} if served else own
 
-    def absent(self, name: str) -> OfferedTool:
-        """A call that had started elsewhere waits for a client that serves it again."""
-        tool = Tool(name=name, replay_class=tool_service_pb2.REPLAY_CLASS_SAFE)
-        return OfferedTool(tool, self.remote, "client")
+    def absent(self, name: str, executor: str) -> OfferedTool:
+        """A call that had started elsewhere waits for a client that serves it again; one of ours, for its server."""
+        if executor != SERVER:
+            tool = Tool(name=name, replay_class=tool_service_pb2.REPLAY_CLASS_SAFE)
+            return OfferedTool(tool, self.remote, "client")
+        found = self._servers.absent(name) if self._servers is not None else None
+        # One that is gone from the configuration never runs again.
+        return found or OfferedTool(Tool(name=name, replay_class=tool_service_pb2.REPLAY_CLASS_NEVER), self.remote)
 
-    def instructions(self, tenant: str, session_id: str) -> Sequence[str]:
+    def instructions(self, names: Container[str]) -> Sequence[str]:
         """What tool servers want the system prompt to say."""
-        return ()
+        return self._servers.instructions(names) if self._servers is not None else ()
+
+    def ready(self) -> Coroutine[Any, Any, None] | None:
+        """A wait for tool servers that still connect."""
+        return self._servers.ready() if self._servers is not None else None

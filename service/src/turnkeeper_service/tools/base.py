@@ -6,9 +6,9 @@ client, becomes an error result that the model sees; only the turn's own end cut
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from turnkeeper.v1 import content_pb2, tool_service_pb2
 
@@ -69,12 +69,36 @@ class Toolbox(Protocol):
         """The tools by name, as they are now; asked before every step."""
         ...
 
-    def absent(self, name: str) -> OfferedTool | None:
-        """A tool that is not offered now and whose call is worth waiting for, because its client may come back."""
+    def absent(self, name: str, executor: str) -> OfferedTool | None:
+        """A tool that is not offered now and whose call, begun before a restart, is worth waiting for."""
         ...
 
-    def instructions(self, tenant: str, session_id: str) -> Sequence[str]:
-        """What tool servers want the system prompt to say."""
+    def instructions(self, names: Container[str]) -> Sequence[str]:
+        """What tool servers want the system prompt to say, of those that have a tool among ``names``."""
+        ...
+
+    def ready(self) -> Coroutine[Any, Any, None] | None:
+        """A wait before a run's first step; None if there is nothing to wait for."""
+        ...
+
+
+class ToolServers(Protocol):
+    """Servers of tools that come and go while the process runs, for all sessions."""
+
+    def tools(self) -> Mapping[str, OfferedTool]:
+        """The tools by name, as they are now."""
+        ...
+
+    def absent(self, name: str) -> OfferedTool | None:
+        """A tool of a server that is not connected; None if the name is none of theirs."""
+        ...
+
+    def instructions(self, names: Container[str]) -> Sequence[str]:
+        """What the servers want the system prompt to say, of those that have a tool among ``names``."""
+        ...
+
+    def ready(self) -> Coroutine[Any, Any, None] | None:
+        """A wait for the servers that runs wait for; None if there is nothing to wait for."""
         ...
 
 

@@ -52,13 +52,18 @@ def _tool(options: McpOptions, name: str, listed: mcp_types.Tool) -> Tool:
         name=name,
         description=text_of(listed.description or listed.title or ""),
         input_schema_json=json.dumps(listed.input_schema),
-        replay_class=tool_service_pb2.REPLAY_CLASS_SAFE if is_replay_safe else tool_service_pb2.REPLAY_CLASS_NEVER,
+        replay_class=replay_class(is_replay_safe),
         is_parallel=options.is_parallel,
         needs_approval=approval if isinstance(approval, bool) else listed.name in approval,
     )
     if options.timeout is not None:
         tool.timeout.FromNanoseconds(int(options.timeout * 1e9))
     return tool
+
+
+def replay_class(is_safe: bool) -> tool_service_pb2.ReplayClass.ValueType:
+    """May a call be run again after a crash?"""
+    return tool_service_pb2.REPLAY_CLASS_SAFE if is_safe else tool_service_pb2.REPLAY_CLASS_NEVER
 
 
 def result_of(call: content_pb2.ToolCall, given: mcp_types.CallToolResult) -> content_pb2.ToolResult:

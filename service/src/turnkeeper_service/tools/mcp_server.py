@@ -11,28 +11,24 @@ import json
 from collections.abc import Callable, Mapping
 
 import anyio
-import mcp_types
 import structlog
 from mcp import MCPError
-from mcp.client import Client, IncomingMessage
-from mcp.client.subscriptions import SubscriptionLost
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
+from turnkeeper.v1 import tool_service_pb2
 from turnkeeper_service.clock import Clock
 
 from .base import Invocation, OfferedTool, Tool, ToolAnswer, synthetic_result, text_result
-from .mcp_content import offers, result_of, text_of
+from .mcp_connection import Connection, ServerLostError
+from .mcp_content import offers, replay_class, result_of, text_of
 from .mcp_options import McpOptions
-from .mcp_transport import Complaints, transport
 
 log = structlog.get_logger(__name__)
 
 FIRST_BACKOFF = 0.5
 MAX_BACKOFF = 30.0
 CLOSE_SECONDS = 5.0
-"""How long a close may take to say goodbye; a child process that stays is ended after it."""
-MAX_PAGES = 100
+"""How long a goodbye may take."""
 
 
 class McpServer:
@@ -47,9 +43,9 @@ class McpServer:
         """Set once it has connected for the first time, or has had its time to."""
         self._clock = clock
         self._changed = changed
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._came_up = asyncio.Event()
-        self._scope: anyio.CancelScope | None = None
+        self._scope = anyio.CancelScope()
         self._is_closing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -57,33 +53,37 @@ class McpServer:
         """Begin to connect."""
         timer = self._clock.call_later(self.options.connect_timeout, self.settled.set)
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"tool server {self.options.name}")
+        self._task.add_done_callback(self._ended)
         self._task.add_done_callback(lambda _: timer.cancel())
 
     async def close(self) -> None:
         """End the connection, and the child process if it is one. Idempotent."""
         self._is_closing = True
-        self.settled.set()
-        task, scope = self._task, self._scope
-        if task is None or scope is None or task.done():
+        if self._task is None:
             return
-        timer = None
         if self._connection is not None:
             self._connection.end("closed")
-            timer = self._clock.call_later(CLOSE_SECONDS, scope.cancel)
+            timer = self._clock.call_later(CLOSE_SECONDS, self._scope.cancel)
         else:
-            scope.cancel()
+            self._scope.cancel()
+            timer = None
         try:
-            await asyncio.wait({task})
+            await asyncio.wait({self._task})
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a tool server is given up by a fault", server=self.options.name, exc_info=error)
 
     # ---- connecting
 
     async def _run(self) -> None:
         backoff = FIRST_BACKOFF
-        while not self._is_closing:
-            with anyio.CancelScope() as self._scope:
+        # Ended by its scope and never by a cancel of the task: the SDK ends child processes only so.
+        with self._scope:
+            while not self._is_closing:
                 if await self._connect() >= MAX_BACKOFF:
                     backoff = FIRST_BACKOFF
                 if not self._is_closing:
@@ -92,14 +92,12 @@ class McpServer:
 
     async def _connect(self) -> float:
         """One connection, from its first byte to its end; how many seconds it stood."""
-        options, complaints = self.options, Complaints(self.options.name)
+        connection = Connection(self.options, self._clock)
         since: float | None = None
-        connection = _Connection(options, complaints)
         with anyio.CancelScope() as scope:
-            timer = self._clock.call_later(options.connect_timeout, scope.cancel)
+            timer = self._clock.call_later(self.options.connect_timeout, scope.cancel)
             try:
-                async with connection.client:
-                    await connection.begin()
+                async with connection.opened():
                     timer.cancel()
                     since = self._clock.monotonic()
                     await self._stay(connection)
@@ -107,26 +105,26 @@ class McpServer:
                 connection.end(_told(error))
             finally:
                 timer.cancel()
-                connection.is_over.set()
+                connection.end()
                 self._down()
-        stood = 0.0 if since is None else self._clock.monotonic() - since
+        name, why = self.options.name, connection.why
         if self._is_closing:
-            return stood
-        if since is not None:
-            log.warning("a tool server is lost", server=options.name, error=connection.why)
-        else:
-            why = connection.why or f"no answer within {options.connect_timeout:g} seconds"
-            log.warning("a tool server does not come up", server=options.name, error=why, stderr=list(complaints.last))
-        return stood
+            return 0.0
+        if since is None:
+            said = list(connection.complaints.last)
+            log.warning("a tool server does not come up", server=name, error=why or "no answer in time", stderr=said)
+            return 0.0
+        log.warning("a tool server is lost", server=name, error=why)
+        return self._clock.monotonic() - since
 
-    async def _stay(self, connection: _Connection) -> None:
-        """Show what the server offers, until the connection ends or the server is closed."""
+    async def _stay(self, connection: Connection) -> None:
+        """Offer what the server has, until the connection ends."""
         self._connection = connection
         self._show(connection)
-        log.info("a tool server is connected", server=self.options.name, tools=len(self.tools))
-        self.settled.set()
         self._came_up.set()
-        while not self._is_closing and await connection.changed():
+        self.settled.set()
+        log.info("a tool server is connected", server=self.options.name, num_tools=len(self.tools))
+        while await connection.changed():
             with anyio.CancelScope() as scope:
                 timer = self._clock.call_later(self.options.connect_timeout, scope.cancel)
                 try:
@@ -135,16 +133,16 @@ class McpServer:
                     timer.cancel()
             if scope.cancelled_caught:
                 connection.end("it does not list its tools")
-                return
-            self._show(connection)
-            connection.listed()
+            else:
+                self._show(connection)
 
-    def _show(self, connection: _Connection) -> None:
-        self.instructions = text_of(connection.client.instructions or "")
+    def _show(self, connection: Connection) -> None:
+        self.instructions = text_of(connection.instructions)
         self.tools = {
-            name: OfferedTool(tool, _RemoteTool(self, connection, own_name))
+            name: OfferedTool(tool, _McpTool(self.options.name, connection, own_name))
             for name, (tool, own_name) in offers(self.options, connection.tools).items()
         }
+        connection.shown()
         self._changed()
 
     def _down(self) -> None:
@@ -157,82 +155,60 @@ class McpServer:
     # ---- calls that outlived their process
 
     def absent(self, name: str) -> OfferedTool:
-        """A tool of this server that is not offered now; a call of it waits for the server, if it may run again."""
-        is_replay_safe = self.options.replay == "safe"
-        tool = Tool(name=name, replay_class=mcp_replay_class(is_replay_safe))
+        """A tool of this server that is not offered now. A call of it waits for the server, if it may run again."""
+        tool = Tool(name=name, replay_class=replay_class(self.options.replay != "never"))
         return OfferedTool(tool, _AbsentTool(self))
 
-    async def come_up(self) -> None:
-        """Wait until the connection stands."""
+    async def again(self, invocation: Invocation) -> ToolAnswer:
+        """Run a call that was in flight when its process was lost, once the server is there."""
         await self._came_up.wait()
+        call = invocation.call
+        offered = self.tools.get(call.name)
+        if offered is None:
+            return ToolAnswer(text_result(call, f"there is no tool {call.name!r} any more", is_error=True))
+        if offered.tool.replay_class != tool_service_pb2.REPLAY_CLASS_SAFE:
+            text = "the process was lost while this tool ran; whether it took effect is unknown"
+            return ToolAnswer(synthetic_result(call, text))
+        return await offered.executor.call(invocation)
 
 
-class _Connection:
-    """One connection and what is known of it."""
+class _AbsentTool:
+    def __init__(self, server: McpServer) -> None:
+        self._server = server
 
-    def __init__(self, options: McpOptions, complaints: Complaints) -> None:
-        self.client = Client(
-            transport(options, complaints, lambda: self.end("its stream has ended")),
-            message_handler=self._take,
-            cache=None,
-            client_info=mcp_types.Implementation(name="turnkeeper", version="1"),
-        )
-        self.tools: list[mcp_types.Tool] = []
-        self.why = ""
-        self.is_over = asyncio.Event()
-        self._wake = asyncio.Event()
-        self._is_stale = False
-        self._is_ended = False
-        self._is_current = asyncio.Event()
-        self._is_current.set()
+    async def call(self, invocation: Invocation) -> ToolAnswer:
+        return await self._server.again(invocation)
 
-    def end(self, why: str) -> None:
-        """The connection cannot be used any longer."""
-        self._is_ended = True
-        self.why = self.why or why
-        self._is_current.set()
-        self._wake.set()
 
-    # ---- the list of tools
+class _McpTool:
+    """Runs calls of one tool over one connection."""
 
-    async def begin(self) -> None:
-        """List the tools for the first time."""
-        await self.list()
+    def __init__(self, server: str, connection: Connection, name: str) -> None:
+        self._server = server
+        self._connection = connection
+        self._name = name
 
-    async def list(self) -> None:
-        """Ask for all tools."""
-        self._is_stale = False
-        tools: list[mcp_types.Tool] = []
-        cursor: str | None = None
-        for _ in range(MAX_PAGES):
-            page = await self.client.list_tools(cursor=cursor)
-            tools += page.tools
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-        self.tools = tools
+    async def call(self, invocation: Invocation) -> ToolAnswer:
+        call = invocation.call
+        try:
+            given = await self._connection.call(
+                self._name, json.loads(call.arguments_json or "{}"), invocation.idempotency_key
+            )
+            return ToolAnswer(result_of(call, given))
+        except ServerLostError:
+            text = f"the tool server {self._server!r} was lost during this call; whether it took effect is unknown"
+            return ToolAnswer(synthetic_result(call, text))
+        except MCPError as error:
+            text = text_of(error.message) or "the tool server refused the call and did not say why"
+            return ToolAnswer(text_result(call, text, is_error=True))
+        except (ValidationError, RuntimeError, ValueError) as error:
+            log.warning("a tool server gave a bad answer", server=self._server, error=type(error).__name__)
+            text = f"the tool server {self._server!r} gave an answer that cannot be used"
+            return ToolAnswer(text_result(call, text, is_error=True))
 
-    async def changed(self) -> bool:
-        """Wait until the tools have changed: true; or until the connection has ended: false."""
-        while not self._is_stale and not self._is_ended:
-            self._wake.clear()
-            await self._wake.wait()
-        return not self._is_ended
 
-    def listed(self) -> None:
-        """What is shown is what there is, unless it has changed meanwhile."""
-        if not self._is_stale:
-            self._is_current.set()
-
-    async def current(self) -> None:
-        """Wait until what is shown is what there is, as far as is known now."""
-        await self._is_current.wait()
-
-    def _outdated(self) -> None:
-        self._is_stale = True
-        self._is_current.clear()
-        self._wake.set()
-
-    async def _take(self, message: IncomingMessage) -> None:
-        if isinstance(message, mcp_types.ToolListChangedNotification) and not self._is_ended:
-            self._outdated()
+def _told(error: Exception) -> str:
+    """What went wrong, out of the groups that the SDK wraps it in."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

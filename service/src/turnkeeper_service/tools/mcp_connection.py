@@ -1,0 +1,168 @@
+"""One connection to a tool server: its tools, kept current, and calls of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import anyio
+import mcp_types
+from anyio.abc import TaskStatus
+from mcp import MCPError
+from mcp.client import Client, IncomingMessage
+from mcp.client.subscriptions import SubscriptionLost
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from turnkeeper_service.clock import Clock
+
+from .mcp_options import McpOptions
+from .mcp_transport import Complaints, transport
+
+MAX_PAGES = 100
+IDEMPOTENCY_KEY = "turnkeeper.dev/idempotency-key"
+"""The key in `_meta` under which a call has what is the same however often it is run."""
+LISTEN_AGAIN = 0.5
+STEADY = 30.0
+"""Seconds after which a stream of changes that is lost is opened again at once."""
+
+
+class ServerLostError(Exception):
+    """The connection went while a call was in flight; whether the call took effect is unknown."""
+
+
+class Connection:
+    """A connection, to be opened once. Only the event loop's thread touches it."""
+
+    def __init__(self, options: McpOptions, clock: Clock) -> None:
+        self.complaints = Complaints(options.name)
+        self.tools: Sequence[mcp_types.Tool] = ()
+        """The tools as they were listed last."""
+        self.over = asyncio.Event()
+        self.why = ""
+        """Why it has ended; "" as long as it has not, or where nothing is known."""
+        self._clock = clock
+        self._client = Client(
+            transport(options, self.complaints, lambda: self.end("its stream has ended")),
+            message_handler=self._take,
+            cache=None,
+            client_info=mcp_types.Implementation(name="turnkeeper", version="1"),
+        )
+        self._num_changes = 0
+        self._num_listed = 0
+        """The changes that were known when the last list was asked for."""
+        self._wake = asyncio.Event()
+        self._was_shown = asyncio.Event()
+
+    @property
+    def instructions(self) -> str:
+        """What the server wants the system prompt to say."""
+        return self._client.instructions or ""
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[None]:
+        """Stand, with the tools listed, while the context is open. Raises whatever goes wrong with it."""
+        async with self._client, anyio.create_task_group() as group:
+            tools = self._client.server_capabilities.tools
+            # Older servers send their changes unasked; newer ones over a stream that the client opens.
+            if tools and tools.list_changed and self._client.protocol_version in MODERN_PROTOCOL_VERSIONS:
+                await group.start(self._listen)
+            await self.list()
+            yield
+            group.cancel_scope.cancel()
+
+    def end(self, why: str = "") -> None:
+        """It cannot be used any longer."""
+        if not self.over.is_set():
+            self.over.set()
+            self.why = why
+            self._wake.set()
+            self.shown()
+
+    # ---- the list of tools
+
+    async def list(self) -> None:
+        """Ask for all tools. Raises MCPError."""
+        num_changes = self._num_changes
+        tools: list[mcp_types.Tool] = []
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            page = await self._client.list_tools(cursor=cursor)
+            tools += page.tools
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        self.tools, self._num_listed = tools, num_changes
+
+    async def changed(self) -> bool:
+        """Wait until the tools have changed: true; or until the connection has ended: false."""
+        while self._num_listed == self._num_changes and not self.over.is_set():
+            self._wake.clear()
+            await self._wake.wait()
+        return not self.over.is_set()
+
+    def shown(self) -> None:
+        """What was listed is offered now."""
+        shown, self._was_shown = self._was_shown, asyncio.Event()
+        shown.set()
+
+    def _outdated(self) -> None:
+        self._num_changes += 1
+        self._wake.set()
+
+    async def _take(self, message: IncomingMessage) -> None:
+        if isinstance(message, mcp_types.ToolListChangedNotification):
+            self._outdated()
+
+    async def _listen(self, *, task_status: TaskStatus[None]) -> None:
+        """Have a stream of changes open; what was missed between two of them is found by listing again."""
+        is_first = True
+        while not self.over.is_set():
+            began = self._clock.monotonic()
+            try:
+                async with self._client.listen(tools_list_changed=True) as changes:
+                    if is_first:
+                        is_first = False
+                        task_status.started()
+                    else:
+                        self._outdated()
+                    async for _ in changes:
+                        self._outdated()
+            except (SubscriptionLost, MCPError):
+                if is_first:
+                    # It does not serve the stream after all.
+                    task_status.started()
+                    return
+            if self._clock.monotonic() - began < STEADY:
+                await self._clock.sleep(LISTEN_AGAIN)
+
+    # ---- calls
+
+    async def call(self, name: str, arguments: dict[str, Any], key: str) -> mcp_types.CallToolResult:
+        """Run a call. Raises ServerLostError, MCPError, and ValueError or RuntimeError for an answer that is none.
+
+        A call that changes the server's tools returns when the change is shown, so that the next step has it.
+        """
+        if self.over.is_set():
+            raise MCPError(mcp_types.CONNECTION_CLOSED, "the tool server is not connected")
+        meta = cast("mcp_types.RequestParamsMeta", {IDEMPOTENCY_KEY: key})
+        try:
+            result = await self._client.call_tool(name, arguments, meta=meta)
+        except MCPError as error:
+            if self.over.is_set() or _is_lost(error):
+                raise ServerLostError from None
+            if error.message == "Session terminated":
+                # The server was started again and knows nothing of this connection; it ran nothing.
+                self.end("the server does not know its session any more")
+            raise
+        num_changes = self._num_changes
+        while self._num_listed < num_changes and not self.over.is_set():
+            await self._was_shown.wait()
+        return result
+
+
+def _is_lost(error: MCPError) -> bool:
+    # Servers use the code for errors of their own too.
+    is_ours = error.message == "Connection closed" or error.message.startswith("SSE stream")
+    return error.code == mcp_types.CONNECTION_CLOSED and is_ours
