@@ -56,15 +56,14 @@ async def cancels(process: Process, workers: int, count: int) -> list[float]:
                 begin = 0.0
                 last = b""
                 async for last in call:
-                    item = pb.RunResponse.FromString(last).item
-                    if item.HasField("receipt"):
-                        run_id = item.receipt.run.run_id
-                    if item.HasField("delta") and not begin:
+                    items = pb.RunResponse.FromString(last).items
+                    run_id = next((item.receipt.run.run_id for item in items if item.HasField("receipt")), run_id)
+                    if not begin and any(item.HasField("delta") for item in items):
                         begin = time.perf_counter()
                         request = pb.CancelRunsRequest(scope=pb.CancelScope(run_id=run_id))
                         await client.cancel(request.SerializeToString())
                 waits.append(time.perf_counter() - begin)
-                outcome = pb.RunResponse.FromString(last).item.event.run_finished.outcome
+                outcome = pb.RunResponse.FromString(last).items[-1].event.run_finished.outcome
                 if outcome.status != event_pb2.OUTCOME_STATUS_CANCELLED:
                     raise RuntimeError(f"not cancelled: {outcome}")
 

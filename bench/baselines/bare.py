@@ -35,7 +35,7 @@ async def submit(request: pb.SubmitRunRequest, context: Any) -> pb.SubmitRunResp
 def delta_of(text: str, offset: int) -> pb.ConverseResponse:
     """A delta of one token, as long as a real one."""
     response = pb.ConverseResponse()
-    delta = response.item.delta
+    delta = response.items.add().delta
     delta.message_id, delta.turn_id = "msg-0123456789abcdef01", "turn-0123456789abcdef01"
     delta.run_id = "01990000-0000-7000-8000-000000000000"
     delta.attempt, delta.offset, delta.text, delta.seq = 1, offset, text, 5
@@ -58,15 +58,19 @@ async def converse(frames: AsyncIterator[pb.ConverseRequest], context: Any) -> N
                 await asyncio.sleep(pace)
 
 
+PAGE = 256
+
+
 async def watch(request: pb.WatchSessionRequest, context: Any) -> None:
-    """Write as many events as the session's name says."""
+    """Write as many events as the session's name says, as many at a time as the service does."""
     event = event_pb2.Event(session_id=request.session_id, run_id="01990000-0000-7000-8000-000000000000", seq=1 << 14)
     event.time.seconds, event.time.nanos = 1_700_000_000, 1_000
     event.run_accepted.accept_sequence = 1 << 40
     event.run_accepted.prompt.add().text.text = "x" * 40
-    content = pb.WatchSessionResponse(item=pb.StreamItem(event=event)).SerializeToString()
-    for _ in range(int(request.session_id)):
-        await context.write(content)
+    count = int(request.session_id)
+    for written in range(0, count, PAGE):
+        items = [pb.StreamItem(event=event)] * min(PAGE, count - written)
+        await context.write(pb.WatchSessionResponse(items=items).SerializeToString())
 
 
 async def main() -> None:

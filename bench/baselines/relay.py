@@ -76,7 +76,7 @@ class Relay:
             text = "".join(buffer)
             buffer.clear()
             response = run_service_pb2.RunResponse()
-            delta = response.item.delta
+            delta = response.items.add().delta
             delta.message_id = delta.turn_id = "msg-0123456789abcdef"
             delta.run_id, delta.attempt, delta.offset, delta.text = "run-0123456789abcdef", 1, offset, text
             offset += len(text.encode())
@@ -84,7 +84,7 @@ class Relay:
             await context.write(response)
         await reading
         response = run_service_pb2.RunResponse()
-        outcome = response.item.event.run_finished.outcome
+        outcome = response.items.add().event.run_finished.outcome
         outcome.status, outcome.text = event_pb2.OUTCOME_STATUS_COMPLETED, written
         await context.write(response)
 

@@ -207,10 +207,10 @@ class FakeServer(RunServiceServicer, SessionServiceServicer):
         await self._called("Run", context)
         receipt = self._accept(request.submission)
         run_id = receipt.run_id
-        yield RunResponse(item=self._asked("Run", StreamItem(receipt=Receipt(run=receipt))))
+        yield RunResponse(items=[self._asked("Run", StreamItem(receipt=Receipt(run=receipt)))])
         runs = {run_id}
         async for item in self._tail("Run", receipt.accepted_seq - 1, [], runs):
-            yield RunResponse(item=item)
+            yield RunResponse(items=[item])
             if item.event.run_id == run_id and item.event.WhichOneof("payload") == "run_finished":
                 if item.event.run_finished.outcome.status != OUTCOME_STATUS_FOLDED:
                     return
@@ -224,7 +224,7 @@ class FakeServer(RunServiceServicer, SessionServiceServicer):
         after = request.after_seq if request.HasField("after_seq") else len(self.log.events)
         runs = set(request.filter.run_ids)
         async for item in self._tail("WatchSession", after, list(request.positions), runs, request.is_history_only):
-            yield WatchSessionResponse(item=item)
+            yield WatchSessionResponse(items=[item])
 
     @loses
     async def WatchTenant(self, request: WatchTenantRequest, context: Context) -> AsyncIterator[WatchTenantResponse]:
@@ -262,7 +262,7 @@ class FakeServer(RunServiceServicer, SessionServiceServicer):
             while (item := await out.get()) is not None:
                 if isinstance(item, Exception):
                     raise item
-                yield ConverseResponse(item=self._asked("Converse", item))
+                yield ConverseResponse(items=[self._asked("Converse", item)])
         finally:
             for task in tasks:
                 task.cancel()

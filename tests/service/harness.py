@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,50 @@ def submission(session_id: str, text: str = "hello", run_id: str = "", **fields:
     return run_service_pb2.Submission(session_id=session_id, run_id=run_id, prompt=prompt(text), **fields)
 
 
+@dataclass(frozen=True, slots=True)
+class OneItem:
+    """A response with a single item, as `Flat` gives it."""
+
+    item: run_service_pb2.StreamItem
+
+
+class Flat:
+    """A streaming call whose responses are given item by item, so that tests need not care how they travelled."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._items: deque[OneItem] = deque()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+    async def read(self) -> Any:
+        """The next item, or what gRPC says at the end."""
+        while not self._items:
+            response = await self._call.read()
+            if not hasattr(response, "items"):
+                return response
+            self._items.extend(OneItem(item) for item in response.items)
+        return self._items.popleft()
+
+    async def __aiter__(self) -> AsyncIterator[OneItem]:
+        while isinstance(one := await self.read(), OneItem):
+            yield one
+
+
+class FlatRuns:
+    """RunService's stub; streams of items are `Flat`."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: Any = run_service_pb2_grpc.RunServiceStub(channel)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._stub, name)
+        if name not in ("Run", "WatchSession", "Converse"):
+            return method
+        return lambda *given, **named: Flat(method(*given, **named))
+
+
 class Harness:
     """The server, and stubs that talk to it over its port."""
 
@@ -84,7 +130,7 @@ class Harness:
         self.gates = gates
         self.places = places
         self.sessions: Any = session_service_pb2_grpc.SessionServiceStub(channel)
-        self.runs: Any = run_service_pb2_grpc.RunServiceStub(channel)
+        self.runs: Any = FlatRuns(channel)
         self.admin: Any = admin_service_pb2_grpc.AdminServiceStub(channel)
 
     async def session(self, session_id: str, **settings: Any) -> session_service_pb2.Session:

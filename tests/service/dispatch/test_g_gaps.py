@@ -21,8 +21,8 @@ from tests.service.dispatch.stage import (
     stage,
 )
 from tests.service.dispatch.watch import CANCELLED, COMPLETED, FAILED, FOLDED, watching
-from tests.service.harness import reason, submission
-from turnkeeper.v1 import event_pb2, run_service_pb2, run_service_pb2_grpc, session_service_pb2
+from tests.service.harness import FlatRuns, reason, submission
+from turnkeeper.v1 import event_pb2, run_service_pb2, session_service_pb2
 
 STEER = event_pb2.DELIVERY_STEER
 INTERNAL = event_pb2.OUTCOME_REASON_INTERNAL
@@ -216,7 +216,7 @@ async def test_a_second_client_of_a_session_queues_behind_the_turn_that_stays_ca
         await at_gate(server, "g")
         options = [("grpc.use_local_subchannel_pool", 1)]
         async with grpc.aio.insecure_channel(server.server.grpc_address, options=options) as channel:
-            stub: Any = run_service_pb2_grpc.RunServiceStub(channel)
+            stub: Any = FlatRuns(channel)
             call = stub.Converse()
             opening = run_service_pb2.OpenFrame(session_id="s", create_with=session_service_pb2.SessionSettings())
             await call.write(run_service_pb2.ConverseRequest(frame_id="open", open=opening))

@@ -15,11 +15,10 @@ import pytest
 
 from tests.service.dispatch.stage import row
 from tests.service.dispatch.watch import COMPLETED, watching
-from tests.service.harness import LIMIT, load_settings, serving, submission
+from tests.service.harness import LIMIT, FlatRuns, load_settings, serving, submission
 from turnkeeper.v1 import (
     content_pb2,
     run_service_pb2,
-    run_service_pb2_grpc,
     session_service_pb2,
     session_service_pb2_grpc,
 )
@@ -64,7 +63,7 @@ async def test_runs_of_a_killed_server_reach_their_terminals_after_a_restart(tmp
     names = ["active", "queued-1", "queued-2"]
     async with served(tmp_path, *scripted) as (process, address), grpc.aio.insecure_channel(address) as channel:
         sessions: Any = session_service_pb2_grpc.SessionServiceStub(channel)
-        runs: Any = run_service_pb2_grpc.RunServiceStub(channel)
+        runs: Any = FlatRuns(channel)
         await sessions.CreateSession(session_service_pb2.CreateSessionRequest(session_id="s"))
         watch = runs.WatchSession(run_service_pb2.WatchSessionRequest(session_id="s", after_seq=0))
         assert (await watch.read()).item.event.HasField("session_created")

@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc.aio
 
-from tests.service.harness import LIMIT, Harness
-from turnkeeper.v1 import event_pb2, run_service_pb2, run_service_pb2_grpc
+from tests.service.harness import LIMIT, FlatRuns, Harness, OneItem
+from turnkeeper.v1 import event_pb2, run_service_pb2
 
 Event = event_pb2.Event
 COMPLETED = event_pb2.OUTCOME_STATUS_COMPLETED
@@ -38,7 +38,7 @@ class Watch:
         async with asyncio.timeout(LIMIT):
             while True:
                 response = await self._call.read()
-                assert isinstance(response, run_service_pb2.WatchSessionResponse), "the stream has ended"
+                assert isinstance(response, OneItem), "the stream has ended"
                 if response.item.HasField("event"):
                     break
         event = response.item.event
@@ -109,7 +109,7 @@ async def stalling(server: Harness, session_id: str) -> AsyncIterator[Watch]:
     """Subscribe over a connection of its own that takes little ahead of its reader."""
     options = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(server.server.grpc_address, options=options) as channel:
-        stub: Any = run_service_pb2_grpc.RunServiceStub(channel)
+        stub: Any = FlatRuns(channel)
         request = run_service_pb2.WatchSessionRequest(session_id=session_id, after_seq=0)
         request.filter.without_deltas = True
         call = stub.WatchSession(request)

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc.aio
 
-from tests.service.harness import LIMIT, Harness
+from tests.service.harness import LIMIT, Harness, OneItem
 from turnkeeper.v1 import admin_service_pb2, event_pb2, run_service_pb2
 
 StreamItem = run_service_pb2.StreamItem
@@ -41,7 +41,7 @@ class Talk:
             response = await self.call.read()
         if response is grpc.aio.EOF:
             return None
-        assert isinstance(response, run_service_pb2.ConverseResponse)
+        assert isinstance(response, OneItem)
         self.items.append(response.item)
         return response.item
 

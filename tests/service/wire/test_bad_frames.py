@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from tests.service.harness import serving, submission
+from tests.service.harness import Flat, serving, submission
 from tests.service.wire.refusals import Refusal, of_frame, refusal, refused
 from tests.service.wire.rows import dump
 from tests.service.wire.talk import Talk
@@ -169,7 +169,7 @@ async def test_full_bounds_are_answered_on_the_stream_with_when_to_try_again(tmp
 async def test_frames_that_are_no_message_or_too_long_leave_the_stream_going(tmp_path: Path) -> None:
     async with serving(tmp_path, server__max_message_bytes="100000") as server:
         await server.session("s")
-        talk = Talk(raw_converse(server.channel)())
+        talk = Talk(Flat(raw_converse(server.channel)()))
         await talk.send("open", open=OPEN(session_id="s"))
         await talk.answer("open")
         before = dump(tmp_path)
@@ -224,7 +224,7 @@ async def test_a_stream_that_does_not_begin_with_its_opening_ends_with_the_reaso
         await server.session("s")
         before = dump(tmp_path)
         for number, (wanted, frame) in enumerate(cases):
-            call = raw_converse(server.channel)()
+            call = Flat(raw_converse(server.channel)())
             if frame is not NO_FIELDS:
                 await call.write(frame)
             await call.done_writing()

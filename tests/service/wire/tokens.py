@@ -7,10 +7,10 @@ from typing import Any
 
 import grpc.aio
 
+from tests.service.harness import FlatRuns
 from turnkeeper.v1 import (
     admin_service_pb2_grpc,
     agent_service_pb2_grpc,
-    run_service_pb2_grpc,
     session_service_pb2_grpc,
     tool_service_pb2_grpc,
 )
@@ -51,7 +51,7 @@ class Caller:
         self.metadata = (("authorization", f"Bearer {token_of(name)}"),) if name is not None else ()
         self._stubs: dict[str, Any] = {
             "SessionService": session_service_pb2_grpc.SessionServiceStub(channel),
-            "RunService": run_service_pb2_grpc.RunServiceStub(channel),
+            "RunService": FlatRuns(channel),
             "AgentService": agent_service_pb2_grpc.AgentServiceStub(channel),
             "ToolService": tool_service_pb2_grpc.ToolServiceStub(channel),
             "AdminService": admin_service_pb2_grpc.AdminServiceStub(channel),

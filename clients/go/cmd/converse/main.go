@@ -78,21 +78,23 @@ func follow(stream pb.RunService_ConverseClient) (*pb.Outcome, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch item := response.GetItem().GetItem().(type) {
-		case *pb.StreamItem_Error:
-			return nil, fmt.Errorf("%s: %s: %s", item.Error.GetFrameId(), item.Error.GetReason(), item.Error.GetMessage())
-		case *pb.StreamItem_Receipt:
-			if run := item.Receipt.GetRun(); run != nil {
-				runID = run.GetRunId()
-			}
-		case *pb.StreamItem_Delta:
-			if item.Delta.GetRunId() == runID {
-				fmt.Print(item.Delta.GetText())
-			}
-		case *pb.StreamItem_Event:
-			if finished := item.Event.GetRunFinished(); finished != nil && item.Event.GetRunId() == runID {
-				outcome = finished.GetOutcome()
-				fmt.Println()
+		for _, one := range response.GetItems() {
+			switch item := one.GetItem().(type) {
+			case *pb.StreamItem_Error:
+				return nil, fmt.Errorf("%s: %s: %s", item.Error.GetFrameId(), item.Error.GetReason(), item.Error.GetMessage())
+			case *pb.StreamItem_Receipt:
+				if run := item.Receipt.GetRun(); run != nil {
+					runID = run.GetRunId()
+				}
+			case *pb.StreamItem_Delta:
+				if item.Delta.GetRunId() == runID {
+					fmt.Print(item.Delta.GetText())
+				}
+			case *pb.StreamItem_Event:
+				if finished := item.Event.GetRunFinished(); finished != nil && item.Event.GetRunId() == runID {
+					outcome = finished.GetOutcome()
+					fmt.Println()
+				}
 			}
 		}
 	}

@@ -259,7 +259,8 @@ class Conversation:
         try:
             while (response := await self._connection.read(call, ConverseResponse)) is not None:
                 retry.connected()
-                self._take(response.item)
+                for item in response.items:
+                    self._take(item)
                 await self._wait_for_room()
         finally:
             call.cancel()

@@ -90,7 +90,10 @@ class SessionStream(Stream[Item]):
         def open_call() -> Readable:
             return connection.runs.WatchSession(_resumed(request, cursor), metadata=connection.metadata)
 
-        responses = _resuming(connection, open_call, WatchSessionResponse, lambda response: cursor.take(response.item))
+        def take(response: WatchSessionResponse) -> list[Item]:
+            return [item for taken in response.items for item in cursor.take(taken)]
+
+        responses = _resuming(connection, open_call, WatchSessionResponse, take)
         async with aclosing(responses) as items:
             async for item in items:
                 yield item
@@ -159,8 +162,9 @@ class RunStream(Stream[RunItem]):
         try:
             while self.outcome is None and (response := await connection.read(call, kind)) is not None:
                 retry.connected()
-                for item in self._take(response.item):
-                    yield item
+                for taken in response.items:
+                    for item in self._take(taken):
+                        yield item
         finally:
             call.cancel()
 

@@ -68,23 +68,23 @@ class RunServicer:
         """Run."""
         self._validator.submission(request.submission)
         receipt, run = await self._runs.submit(call.tenant, call.actor, request.submission, is_streamed=True)
-        item = pb.StreamItem(receipt=pb.Receipt(run=receipt))
+        item = pb.StreamItem(receipt=pb.Receipt(run=receipt)).SerializeToString()
         is_followed = request.follow_fold if request.HasField("follow_fold") else True
         is_sent = False
         try:
-            await call.write(length_delimited(ITEM, item.SerializeToString()))
-            await self._stream_run(call, receipt, is_followed=is_followed)
+            await self._stream_run(call, receipt, item, is_followed=is_followed)
             is_sent = True
         except Refused as refused:
             # The run is over and its session deleted: the receipt has said all there is.
             if not receipt.HasField("outcome") or code_is_other(refused):
                 raise
+            await call.write(length_delimited(ITEM, item))
             is_sent = True
         finally:
             if run is not None and not is_sent:
                 self._runs.submitter_lost(run)
 
-    async def _stream_run(self, call: Call, receipt: pb.RunReceipt, *, is_followed: bool) -> None:
+    async def _stream_run(self, call: Call, receipt: pb.RunReceipt, first: bytes, *, is_followed: bool) -> None:
         runs = {receipt.run_id}
 
         def ends(entry: LogEntry) -> bool:
@@ -104,6 +104,7 @@ class RunServicer:
                 filter_=ReadFilter(run_ids=runs, without_session_events=True),
                 on_entry=ends,
             )
+            reader.put(first)
             await self._streams.pump(reader, call)
 
     async def get(self, request: pb.GetRunRequest, call: Call) -> pb.GetRunResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 from turnkeeper.v1 import run_service_pb2
@@ -16,7 +16,9 @@ from turnkeeper_service.runs.session import Session
 from .call import Call
 
 ITEM = b"\x0a"
-"""Field 1 of every streamed response: its StreamItem."""
+"""Field 1 of every streamed response: its StreamItems."""
+MAX_RESPONSE_BYTES = 256 << 10
+"""A response takes no further item once it has so many bytes."""
 
 
 class Beating(Protocol):
@@ -78,8 +80,8 @@ class Streams:
         tracked = self.enter(reader)
         try:
             while (items := await reader.next()) is not None:
-                for item in items:
-                    await call.write(length_delimited(ITEM, item))
+                for response in responses_of(items):
+                    await call.write(response)
                 self.sent(tracked)
         except SessionEndedError:
             return
@@ -93,6 +95,20 @@ class Streams:
         finally:
             self.leave(tracked)
             reader.close()
+
+
+def responses_of(items: Sequence[bytes]) -> Iterator[bytes]:
+    """Items as responses: a write costs the same for one item as for many, so they go together up to a size."""
+    framed: list[bytes] = []
+    size = 0
+    for item in items:
+        framed.append(length_delimited(ITEM, item))
+        size += len(item)
+        if size >= MAX_RESPONSE_BYTES:
+            yield b"".join(framed)
+            framed, size = [], 0
+    if framed:
+        yield b"".join(framed)
 
 
 def start_of(session: Session, after_seq: int | None) -> int:

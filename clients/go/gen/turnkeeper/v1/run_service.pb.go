@@ -922,11 +922,11 @@ func (x *RunRequest) GetFollowFold() bool {
 	return false
 }
 
-// One item of the run's stream.
+// What is new in the run's stream.
 type RunResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The item.
-	Item          *StreamItem `protobuf:"bytes,1,opt,name=item,proto3" json:"item,omitempty"`
+	// What is new, in order; at least one item.
+	Items         []*StreamItem `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -961,9 +961,9 @@ func (*RunResponse) Descriptor() ([]byte, []int) {
 	return file_turnkeeper_v1_run_service_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *RunResponse) GetItem() *StreamItem {
+func (x *RunResponse) GetItems() []*StreamItem {
 	if x != nil {
-		return x.Item
+		return x.Items
 	}
 	return nil
 }
@@ -2150,11 +2150,11 @@ func (x *WatchSessionRequest) GetIsHistoryOnly() bool {
 	return false
 }
 
-// One item of a session's stream.
+// What is new in a session's stream.
 type WatchSessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The item.
-	Item          *StreamItem `protobuf:"bytes,1,opt,name=item,proto3" json:"item,omitempty"`
+	// What is new, in order; at least one item.
+	Items         []*StreamItem `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2189,9 +2189,9 @@ func (*WatchSessionResponse) Descriptor() ([]byte, []int) {
 	return file_turnkeeper_v1_run_service_proto_rawDescGZIP(), []int{28}
 }
 
-func (x *WatchSessionResponse) GetItem() *StreamItem {
+func (x *WatchSessionResponse) GetItems() []*StreamItem {
 	if x != nil {
-		return x.Item
+		return x.Items
 	}
 	return nil
 }
@@ -3613,11 +3613,11 @@ func (*ConverseRequest_ToolResult) isConverseRequest_Frame() {}
 
 func (*ConverseRequest_AnswerApproval) isConverseRequest_Frame() {}
 
-// One item for a client.
+// What is new for a client.
 type ConverseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The item.
-	Item          *StreamItem `protobuf:"bytes,1,opt,name=item,proto3" json:"item,omitempty"`
+	// What is new, in order; at least one item.
+	Items         []*StreamItem `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3652,9 +3652,9 @@ func (*ConverseResponse) Descriptor() ([]byte, []int) {
 	return file_turnkeeper_v1_run_service_proto_rawDescGZIP(), []int{43}
 }
 
-func (x *ConverseResponse) GetItem() *StreamItem {
+func (x *ConverseResponse) GetItems() []*StreamItem {
 	if x != nil {
-		return x.Item
+		return x.Items
 	}
 	return nil
 }
@@ -4123,9 +4123,9 @@ const file_turnkeeper_v1_run_service_proto_rawDesc = "" +
 	"submission\x12$\n" +
 	"\vfollow_fold\x18\x02 \x01(\bH\x00R\n" +
 	"followFold\x88\x01\x01B\x0e\n" +
-	"\f_follow_fold\"<\n" +
-	"\vRunResponse\x12-\n" +
-	"\x04item\x18\x01 \x01(\v2\x19.turnkeeper.v1.StreamItemR\x04item\"&\n" +
+	"\f_follow_fold\">\n" +
+	"\vRunResponse\x12/\n" +
+	"\x05items\x18\x01 \x03(\v2\x19.turnkeeper.v1.StreamItemR\x05items\"&\n" +
 	"\rGetRunRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\"6\n" +
 	"\x0eGetRunResponse\x12$\n" +
@@ -4211,9 +4211,9 @@ const file_turnkeeper_v1_run_service_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\v2\x1a.turnkeeper.v1.WatchFilterR\x06filter\x12&\n" +
 	"\x0fis_history_only\x18\x05 \x01(\bR\risHistoryOnlyB\f\n" +
 	"\n" +
-	"_after_seq\"E\n" +
-	"\x14WatchSessionResponse\x12-\n" +
-	"\x04item\x18\x01 \x01(\v2\x19.turnkeeper.v1.StreamItemR\x04item\"\xab\x02\n" +
+	"_after_seq\"G\n" +
+	"\x14WatchSessionResponse\x12/\n" +
+	"\x05items\x18\x01 \x03(\v2\x19.turnkeeper.v1.StreamItemR\x05items\"\xab\x02\n" +
 	"\x05Delta\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\tR\tmessageId\x12\x18\n" +
@@ -4322,9 +4322,9 @@ const file_turnkeeper_v1_run_service_proto_rawDesc = "" +
 	"\vtool_result\x18\a \x01(\v2#.turnkeeper.v1.ToolInvocationResultH\x00R\n" +
 	"toolResult\x12O\n" +
 	"\x0fanswer_approval\x18\b \x01(\v2$.turnkeeper.v1.AnswerApprovalRequestH\x00R\x0eanswerApprovalB\a\n" +
-	"\x05frame\"A\n" +
-	"\x10ConverseResponse\x12-\n" +
-	"\x04item\x18\x01 \x01(\v2\x19.turnkeeper.v1.StreamItemR\x04item\"7\n" +
+	"\x05frame\"C\n" +
+	"\x10ConverseResponse\x12/\n" +
+	"\x05items\x18\x01 \x03(\v2\x19.turnkeeper.v1.StreamItemR\x05items\"7\n" +
 	"\x12WatchTenantRequest\x12!\n" +
 	"\fwith_current\x18\x01 \x01(\bR\vwithCurrent\"\xa8\x02\n" +
 	"\x13WatchTenantResponse\x12.\n" +
@@ -4492,7 +4492,7 @@ var file_turnkeeper_v1_run_service_proto_depIdxs = []int32{
 	4,  // 20: turnkeeper.v1.SubmitRunRequest.submission:type_name -> turnkeeper.v1.Submission
 	5,  // 21: turnkeeper.v1.SubmitRunResponse.receipt:type_name -> turnkeeper.v1.RunReceipt
 	4,  // 22: turnkeeper.v1.RunRequest.submission:type_name -> turnkeeper.v1.Submission
-	41, // 23: turnkeeper.v1.RunResponse.item:type_name -> turnkeeper.v1.StreamItem
+	41, // 23: turnkeeper.v1.RunResponse.items:type_name -> turnkeeper.v1.StreamItem
 	7,  // 24: turnkeeper.v1.GetRunResponse.run:type_name -> turnkeeper.v1.Run
 	7,  // 25: turnkeeper.v1.ListRunsResponse.runs:type_name -> turnkeeper.v1.Run
 	17, // 26: turnkeeper.v1.CancelScope.up_to:type_name -> turnkeeper.v1.SequenceScope
@@ -4510,7 +4510,7 @@ var file_turnkeeper_v1_run_service_proto_depIdxs = []int32{
 	56, // 38: turnkeeper.v1.SpawnTurnResponse.outcome:type_name -> turnkeeper.v1.Outcome
 	28, // 39: turnkeeper.v1.WatchSessionRequest.positions:type_name -> turnkeeper.v1.DeltaPosition
 	27, // 40: turnkeeper.v1.WatchSessionRequest.filter:type_name -> turnkeeper.v1.WatchFilter
-	41, // 41: turnkeeper.v1.WatchSessionResponse.item:type_name -> turnkeeper.v1.StreamItem
+	41, // 41: turnkeeper.v1.WatchSessionResponse.items:type_name -> turnkeeper.v1.StreamItem
 	32, // 42: turnkeeper.v1.Snapshot.parts:type_name -> turnkeeper.v1.SnapshotPart
 	62, // 43: turnkeeper.v1.OpenReceipt.session:type_name -> turnkeeper.v1.Session
 	63, // 44: turnkeeper.v1.ApprovalReceipt.approval:type_name -> turnkeeper.v1.Approval
@@ -4542,7 +4542,7 @@ var file_turnkeeper_v1_run_service_proto_depIdxs = []int32{
 	70, // 70: turnkeeper.v1.ConverseRequest.offer_tools:type_name -> turnkeeper.v1.OfferTools
 	71, // 71: turnkeeper.v1.ConverseRequest.tool_result:type_name -> turnkeeper.v1.ToolInvocationResult
 	72, // 72: turnkeeper.v1.ConverseRequest.answer_approval:type_name -> turnkeeper.v1.AnswerApprovalRequest
-	41, // 73: turnkeeper.v1.ConverseResponse.item:type_name -> turnkeeper.v1.StreamItem
+	41, // 73: turnkeeper.v1.ConverseResponse.items:type_name -> turnkeeper.v1.StreamItem
 	59, // 74: turnkeeper.v1.WatchTenantResponse.time:type_name -> google.protobuf.Timestamp
 	48, // 75: turnkeeper.v1.WatchTenantResponse.session:type_name -> turnkeeper.v1.SessionNotice
 	49, // 76: turnkeeper.v1.WatchTenantResponse.run:type_name -> turnkeeper.v1.RunNotice
