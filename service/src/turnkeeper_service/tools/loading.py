@@ -38,5 +38,6 @@ def _as_tool(name: str, found: object) -> FunctionTool:
         raise ToolLoadError(f"{name!r} is not a function")
     try:
         return FunctionTool(found)  # type: ignore[arg-type]
-    except TypeError as error:
+    except Exception as error:
+        # Its signature may name what is not there, or what has no schema.
         raise ToolLoadError(f"cannot make a tool of {name!r}: {error}") from error

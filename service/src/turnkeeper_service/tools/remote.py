@@ -17,7 +17,7 @@ from typing import Protocol
 from turnkeeper.v1 import content_pb2, tool_service_pb2
 from turnkeeper_service.clock import Clock, Timer
 
-from .base import Invocation, OfferedTool, Tool, ToolAnswer, synthetic_result
+from .base import SERVER, Invocation, OfferedTool, Tool, ToolAnswer, synthetic_result
 
 DEFAULT_GRACE = 30.0
 MAX_REMEMBERED = 10_000
@@ -178,14 +178,19 @@ class RemoteTools:
 
     def offered(self, tenant: str, session_id: str) -> Iterator[tuple[str, Holder, Tool]]:
         """The tools of a session's holders, those of lost holders in their grace too."""
-        for holder in self._holders.values():
+        # A client of the session comes last, so that what it offers is what counts.
+        for holder in sorted(self._holders.values(), key=lambda one: one.session_id != ""):
             if holder.serves(tenant, session_id):
                 for name, tool in holder.tools.items():
                     yield name, holder, tool
 
     def tools(self, tenant: str, session_id: str) -> Mapping[str, OfferedTool]:
         """The tools by name."""
-        return {name: OfferedTool(tool, self, holder.name) for name, holder, tool in self.offered(tenant, session_id)}
+        return {
+            # No client may pass for this process.
+            name: OfferedTool(tool, self, holder.name if holder.name != SERVER else "client")
+            for name, holder, tool in self.offered(tenant, session_id)
+        }
 
     # ---- calls
 
