@@ -152,9 +152,9 @@ class Connection:
         except MCPError as error:
             if self.over.is_set() or _is_lost(error):
                 raise ServerLostError from None
-            if error.message == "Session terminated":
-                # The server was started again and knows nothing of this connection; it ran nothing.
-                self.end("the server does not know its session any more")
+            if error.code in (mcp_types.CONNECTION_CLOSED, mcp_types.INVALID_REQUEST):
+                # Perhaps a server that was started again and does not know this session; it fails to list too.
+                self._outdated()
             raise
         num_changes = self._num_changes
         while self._num_listed < num_changes and not self.over.is_set():
