@@ -1,4 +1,4 @@
-"""What the tests of turns share: scripts with tool calls, tools that a test holds, and the requests that a model got."""
+"""What the tests of turns share: scripts with tool calls, tools that a test holds, requests that a model got."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def recorded(server: Harness) -> list[ModelRequest]:
         async with ask(request) as events:
             yield events
 
-    scripted.stream = stream  # type: ignore[method-assign, assignment]
+    scripted.stream = stream  # type: ignore[method-assign]
     return requests
 
 

@@ -6,11 +6,12 @@ import asyncio
 import sqlite3
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from tests.service.dispatch.script import at_gate, provider, reply
 from tests.service.failure.stories import finished, kinds, reason_of, text_of
-from tests.service.harness import LIMIT, serving, submission
+from tests.service.harness import LIMIT, reason, serving, submission
 from tests.service.turns.scenes import Tools, call, calls, result_text, scene, script
 from turnkeeper.v1 import content_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.store.faults import Faults
@@ -30,9 +31,7 @@ async def test_a_turn_starts_with_its_prompt_and_no_steps(tmp_path: Path) -> Non
         on.server.places.release("turn", "r")
         await at_gate(on.server, "g")
         assert on.told() == [reply("hi", gate="g")]
-        assert [
-            event.step_started.step for event in await on.server.history("s") if event.HasField("step_started")
-        ] == [1]
+        assert (await on.watch.seen("r", "step_started")).step_started.step == 1
         on.server.gates.open("g")
         assert (await on.watch.terminal("r")).num_steps == 1
 
@@ -59,11 +58,15 @@ async def test_a_turn_whose_end_cannot_be_stored_does_not_look_completed(tmp_pat
     async with serving(tmp_path, store=SqliteStore(tmp_path, faults=faults)) as server:
         await server.session("s")
         stream = server.runs.Run(run_service_pb2.RunRequest(submission=submission("s", "hello", "r")))
-        seen = []
-        with pytest.raises(Exception, match="UNAVAILABLE|store"):
-            async with asyncio.timeout(LIMIT):
-                async for response in stream:
-                    seen.append(response.item.event.WhichOneof("payload"))
+        seen: list[str | None] = []
+
+        async def read() -> None:
+            async for response in stream:
+                seen.append(response.item.event.WhichOneof("payload"))
+
+        with pytest.raises(grpc.aio.AioRpcError) as lost:
+            await asyncio.wait_for(read(), LIMIT)
+        assert reason(lost.value) == "STORE_UNAVAILABLE"
         assert "step_started" in seen
         assert "run_finished" not in seen
         async with asyncio.timeout(LIMIT):
