@@ -166,7 +166,7 @@ class Load:
             item = response.item
             if item.HasField("event"):
                 after += 1
-                assert item.event.seq == after
+                assert item.event.seq == after, f"{session_id}: {item.event.seq} after {after - 1}"
                 self._told.see(item.event)
             elif item.HasField("error"):
                 raise AssertionError(f"a frame was refused: {item.error}")

@@ -106,7 +106,10 @@ def check_cancels(told: Told, outcomes: dict[str, event_pb2.Outcome]) -> None:
     for run_id, by in told.replaced.items():
         assert outcomes[run_id].status == CANCELLED, f"{run_id}: {reason_of(outcomes[run_id])}"
         if outcomes[run_id].reason == event_pb2.OUTCOME_REASON_REPLACED:
-            assert outcomes[run_id].superseded_by_run_id == by
+            # The first that replaced it, which may be an earlier one than the one whose receipt came.
+            first = outcomes[run_id].superseded_by_run_id
+            assert told.submissions[first].delivery == event_pb2.DELIVERY_REPLACE
+            assert told.sequences[run_id] < told.sequences[first] <= told.sequences[by]
     for run_id in (told.stopped & outcomes.keys()) - told.aborted - told.replaced.keys():
         # A last step that fails by itself has failed.
         assert reason_of(outcomes[run_id]) in (
