@@ -95,8 +95,8 @@ async def resumed(process: Process, session: str) -> tuple[int, float]:
         begin = time.perf_counter()
         count = 0
         call = client.watch(request.SerializeToString())
-        while await call.read() is not grpc.aio.EOF:
-            count += 1
+        while (response := await call.read()) is not grpc.aio.EOF:
+            count += len(pb.WatchSessionResponse.FromString(response).items)
         return count, time.perf_counter() - begin
 
 
