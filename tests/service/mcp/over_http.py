@@ -36,7 +36,9 @@ class OverHttp:
         self._door = asyncio.Event()
         self._door.set()
         self._knocked = asyncio.Event()
-        config = uvicorn.Config(self._serve, log_config=None, lifespan="on", ws="none", timeout_graceful_shutdown=0)
+        config = uvicorn.Config(
+            self._serve, interface="asgi3", log_config=None, lifespan="on", ws="none", timeout_graceful_shutdown=0
+        )
         self._uvicorn = _Uvicorn(config)
         self._task: asyncio.Task[None] | None = None
 
@@ -67,7 +69,9 @@ class OverHttp:
         await self.stop()
 
     async def stop(self) -> None:
-        """Go away at once, whatever is being answered. Idempotent."""
+        """Go away at once, as a process that is killed does. Idempotent."""
+        for connection in list(self._uvicorn.server_state.connections):
+            connection.transport.abort()
         self.open()
         self._uvicorn.should_exit = True
         if self._task is not None:

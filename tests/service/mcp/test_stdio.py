@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.harness import serving
+from tests.service.harness import load_settings, serving
 from tests.service.manual_clock import ManualClock
 from tests.service.mcp.gate import Gate
 from tests.service.mcp.own_server import PICTURE
 from tests.service.mcp.turns import calling, connected, on_stdio, results, script, text
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.tools.functions import FunctionTool
+from turnkeeper_service.tools.mcp_server import FIRST_BACKOFF
 
 
 def is_alive(process: int) -> bool:
@@ -28,7 +29,7 @@ def is_alive(process: int) -> bool:
 @pytest.mark.asyncio
 async def test_a_turn_calls_tools_of_a_child_process_and_sees_it_learn_one(tmp_path: Path) -> None:
     async with Gate(tmp_path) as gate:
-        async with serving(tmp_path, **on_stdio(gate.path)) as server:
+        async with serving(tmp_path, settings=load_settings(tmp_path, **on_stdio(gate.path))) as server:
             await server.session("s")
             prompt = script(
                 calling(("own_add", {"a": 1, "b": 2}), ("own_picture", {}), ("own_fail", {}), ("own_refuse", {})),
@@ -65,7 +66,10 @@ async def test_a_turn_calls_tools_of_a_child_process_and_sees_it_learn_one(tmp_p
 async def test_a_cancel_reaches_the_child_and_its_death_in_mid_call_is_an_error_result(tmp_path: Path) -> None:
     clock = ManualClock()
     tools = {"other": FunctionTool(lambda: "", name="other").offered()}
-    async with Gate(tmp_path) as gate, serving(tmp_path, clock=clock, tools=tools, **on_stdio(gate.path)) as server:
+    async with (
+        Gate(tmp_path) as gate,
+        serving(tmp_path, clock=clock, tools=tools, settings=load_settings(tmp_path, **on_stdio(gate.path))) as server,
+    ):
         await server.session("s")
         await server.submit("s", script(calling(("own_hold", {"what": "first"}))), run_id="cancelled")
         first = await gate.reached("first")
@@ -87,8 +91,8 @@ async def test_a_cancel_reaches_the_child_and_its_death_in_mid_call_is_an_error_
         assert text(found["own_hold"]) == lost
         # It is not offered as long as it is not there; then it is again.
         assert text(found["own_add"]) == "there is no tool 'own_add'"
-        await clock.armed(0.5)
-        clock.advance(0.5)
+        await clock.armed(FIRST_BACKOFF)
+        clock.advance(FIRST_BACKOFF)
         await connected(server)
         await server.submit("s", script(calling(("own_add", {"a": 2, "b": 2}))), run_id="again")
         await server.terminals("s", ["again"])

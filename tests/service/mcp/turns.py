@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.service.harness import LIMIT, Harness
-from turnkeeper.v1 import content_pb2
+from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
+from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.tools.mcp_connection import LISTEN_AGAIN
+from turnkeeper_service.tools.mcp_server import FIRST_BACKOFF, MAX_BACKOFF
 
+HASTY = {LISTEN_AGAIN, MAX_BACKOFF, *(FIRST_BACKOFF * 2**times for times in range(8))}
 OWN_SERVER = Path(__file__).with_name("own_server.py")
 
 
@@ -57,9 +60,23 @@ def at_address(url: str, name: str = "own", **more: str) -> dict[str, str]:
     return {f"mcp__{name}__{key}": value for key, value in {"url": url, "wait": "true", **more}.items()}
 
 
-def names(events: Sequence[Any]) -> list[str]:
-    """What kinds of events these are."""
-    return [event.WhichOneof("payload") for event in events]
+async def event(server: Harness, session_id: str, payload: str) -> event_pb2.Event:
+    """Wait for the first event of a kind."""
+    stream = server.runs.WatchSession(run_service_pb2.WatchSessionRequest(session_id=session_id, after_seq=0))
+    async with asyncio.timeout(LIMIT):
+        async for response in stream:
+            if response.item.event.HasField(payload):
+                stream.cancel()
+                found: event_pb2.Event = response.item.event
+                return found
+    raise AssertionError(f"the stream ended without {payload}")
+
+
+class Hasty(SystemClock):
+    """A clock on which nobody waits before a server is tried again."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(0 if seconds in HASTY else seconds)
 
 
 async def connected(server: Harness, tool: str = "own_add", *, is_offered: bool = True) -> None:

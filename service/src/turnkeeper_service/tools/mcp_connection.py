@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from .mcp_transport import Complaints, transport
 MAX_PAGES = 100
 IDEMPOTENCY_KEY = "turnkeeper.dev/idempotency-key"
 """The key in `_meta` under which a call has what is the same however often it is run."""
-LISTEN_AGAIN = 0.5
+LISTEN_AGAIN = 1.2
 STEADY = 30.0
 """Seconds after which a stream of changes that is lost is opened again at once."""
 
@@ -35,7 +35,7 @@ class ServerLostError(Exception):
 class Connection:
     """A connection, to be opened once. Only the event loop's thread touches it."""
 
-    def __init__(self, options: McpOptions, clock: Clock) -> None:
+    def __init__(self, options: McpOptions, clock: Clock, on_over: Callable[[], None]) -> None:
         self.complaints = Complaints(options.name)
         self.tools: Sequence[mcp_types.Tool] = ()
         """The tools as they were listed last."""
@@ -43,6 +43,7 @@ class Connection:
         self.why = ""
         """Why it has ended; "" as long as it has not, or where nothing is known."""
         self._clock = clock
+        self._on_over = on_over
         self._client = Client(
             transport(options, self.complaints, lambda: self.end("its stream has ended")),
             message_handler=self._take,
@@ -77,6 +78,7 @@ class Connection:
         if not self.over.is_set():
             self.over.set()
             self.why = why
+            self._on_over()
             self._wake.set()
             self.shown()
 

@@ -25,7 +25,7 @@ from .mcp_options import McpOptions
 
 log = structlog.get_logger(__name__)
 
-FIRST_BACKOFF = 0.5
+FIRST_BACKOFF = 0.8
 MAX_BACKOFF = 30.0
 CLOSE_SECONDS = 5.0
 """How long a goodbye may take."""
@@ -92,7 +92,7 @@ class McpServer:
 
     async def _connect(self) -> float:
         """One connection, from its first byte to its end; how many seconds it stood."""
-        connection = Connection(self.options, self._clock)
+        connection = Connection(self.options, self._clock, self._down)
         since: float | None = None
         with anyio.CancelScope() as scope:
             timer = self._clock.call_later(self.options.connect_timeout, scope.cancel)
@@ -106,7 +106,6 @@ class McpServer:
             finally:
                 timer.cancel()
                 connection.end()
-                self._down()
         name, why = self.options.name, connection.why
         if self._is_closing:
             return 0.0
