@@ -143,12 +143,14 @@ def recorded(server: Harness) -> list[ModelRequest]:
 
 @asynccontextmanager
 async def scene(data_dir: Path, tools: Tools | None = None, **options: Any) -> AsyncIterator[Scene]:
-    """A server with these tools and the session ``s``."""
+    """A server with these tools and the session ``s``; ``is_new=False`` finds it in the data."""
     tools = tools or Tools()
     settings = options.pop("session", {})
+    is_new = options.pop("is_new", True)
     async with serving(data_dir, gates=tools.gates, tools=tools.offered, **options) as server:
         requests = recorded(server)
-        await server.session("s", **settings)
+        if is_new:
+            await server.session("s", **settings)
         async with watching(server, "s") as watch:
             yield Scene(server, watch, requests)
 
