@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from turnkeeper.v1 import event_pb2, run_service_pb2
 from turnkeeper_service.clock import microseconds
 from turnkeeper_service.engine.journal import Draft
-from turnkeeper_service.errors import Reason, Refused, draining, invalid, session_deleting, store_unavailable
+from turnkeeper_service.errors import Reason, Refused, invalid, session_deleting, store_unavailable
 from turnkeeper_service.ids import uuid7
 from turnkeeper_service.store.base import RunConflictError, RunRow, StoreError
 
@@ -65,7 +65,7 @@ class Acceptor:
         if known is not None:
             return known
         if self._line.is_draining:
-            raise draining()
+            raise self._line.going_away()
         async with self._table.pin(tenant, submission.session_id) as session:
             tombstone = await self._canceller.tombstone(tenant, submission) if is_named else None
             # From here to the submit nothing waits. Whoever came first with this id is in memory.
@@ -73,7 +73,7 @@ class Acceptor:
             if twin is not None:
                 return await self._replay(twin, fingerprint)
             if self._line.is_draining:
-                raise draining()
+                raise self._line.going_away()
             if not session.is_active:
                 raise session_deleting(session.session_id)
             run = self._stamp(session, principal, submission, fingerprint, tombstone)
@@ -143,7 +143,9 @@ class Acceptor:
             created_us=microseconds(draft.now),
         )
         run.sequence, run.position, run.steers = accepted.sequence, accepted.position, accepted.steers
-        run.replaced = [covered.run.run_id for covered in accepted.replaced]
+        # A run that another REPLACE had cancelled before is not this one's.
+        covered = [line.runs[(session.tenant, one.run.run_id)] for one in accepted.replaced]
+        run.replaced = [other.run_id for other in covered if other.cancel is None]
         run.accepted_seq = session.last_seq + 1
         line.add(run)
         self._write(run, accepted, draft)

@@ -159,7 +159,7 @@ class Canceller:
     def arm_stop(self, run: Run) -> None:
         """A stop that takes too long becomes an abort (U-11)."""
         grace = self._line.options.stop_grace
-        run.set_timer("stop", self._line.clock.call_later(grace, lambda: self._escalate(run)))
+        self._line.arm(run, "stop", grace, lambda: self._escalate(run))
 
     def _escalate(self, run: Run) -> None:
         if run.cancel is None or self._line.is_cut:

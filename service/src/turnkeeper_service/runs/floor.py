@@ -268,7 +268,7 @@ class FloorDriver:
             run.is_deadline_passed = True
             self._line.abort(run)
 
-        run.set_timer("deadline", self._line.clock.call_later(timeout - passed, passed_deadline))
+        self._line.arm(run, "deadline", timeout - passed, passed_deadline)
 
     @staticmethod
     def _failed(reason: event_pb2.OutcomeReason.ValueType, title: str, detail: str, http_status: int = 0) -> _End:

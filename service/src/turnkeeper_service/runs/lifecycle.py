@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from turnkeeper.v1 import event_pb2, session_service_pb2
 from turnkeeper_service.clock import microseconds
-from turnkeeper_service.errors import Reason, Refused, draining, invalid, session_deleting, store_unavailable
+from turnkeeper_service.errors import Reason, Refused, invalid, session_deleting, store_unavailable
 from turnkeeper_service.ids import uuid7
 from turnkeeper_service.store.base import SessionConflictError, SessionRow, SessionState, StoreError
 
@@ -37,7 +37,7 @@ class SessionLifecycle:
         if self._line.is_draining:
             # What is there already is still found, so that streams can be opened on it.
             if not is_named or await self._line.store.get_session(tenant, session_id) is None:
-                raise draining()
+                raise self._line.going_away()
             return await self._existing(tenant, session_id, settings), True
         session_id = session_id or uuid7()
         now = self._line.clock.time()

@@ -14,6 +14,7 @@ from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.clock import Clock
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.usage import add_run
+from turnkeeper_service.errors import Refused, draining, store_unavailable
 from turnkeeper_service.ids import short_id
 from turnkeeper_service.metrics import TokenType
 from turnkeeper_service.store.base import RunState, Store
@@ -111,6 +112,8 @@ class Line:
         self.owner = owner
         self.runs: dict[tuple[str, str], Run] = {}
         self.is_draining = False
+        self.is_failed = False
+        """The store is lost: whether what was asked took effect is unknown (U-14)."""
         self.is_cut = False
         """The drain's deadline has passed: what is cut now gets no terminal and is left to recovery (U-17)."""
         self.finished_by_status: dict[str, int] = {}
@@ -132,6 +135,15 @@ class Line:
     def _is_waiting(self, run: Run) -> bool:
         snapshot = self.core.snapshot(run.session.key)
         return snapshot is not None and snapshot.open is not None and snapshot.open.run.run_id == run.run_id
+
+    def arm(self, run: Run, name: str, seconds: float, callback: Callable[[], object]) -> None:
+        """Give a run a timer of this name, in the place of an earlier one; none any more once the server is cut."""
+        if not self.is_cut:
+            run.set_timer(name, self.clock.call_later(seconds, callback))
+
+    def going_away(self) -> Refused:
+        """Why nothing new is taken."""
+        return store_unavailable() if self.is_failed else draining()
 
     def driven_by(self, drive: Callable[[Run], Coroutine[Any, Any, None]]) -> None:
         """Say who drives a run whose floor turn begins."""
@@ -170,7 +182,7 @@ class Line:
             timeout = run.submission.start_timeout
             passed = self.clock.time() - run.created_us / 1e6
             remaining = timeout.seconds + timeout.nanos / 1e9 - passed
-            run.set_timer("start", self.clock.call_later(remaining, lambda: self.expire(run)))
+            self.arm(run, "start", remaining, lambda: self.expire(run))
         self.begin(decided.starts)
 
     def begin(self, starts: Iterable[RunRef]) -> None:
@@ -284,7 +296,7 @@ class Line:
         work = run.work
         if work is not None and not work.done():
             work.cancel()
-            run.set_timer("grace", self.clock.call_later(self.options.cancel_grace, lambda: self._detach(run)))
+            self.arm(run, "grace", self.options.cancel_grace, lambda: self._detach(run))
 
     @staticmethod
     def _detach(run: Run) -> None:

@@ -12,7 +12,7 @@ from turnkeeper_service.engine.approval import AskedBefore, Decision
 from turnkeeper_service.engine.loops import signature
 from turnkeeper_service.engine.plan import CallState, Resume
 from turnkeeper_service.engine.usage import add_step
-from turnkeeper_service.store.base import RunRow, RunState, Store
+from turnkeeper_service.store.base import RunRow, RunState, SessionState, Store
 from turnkeeper_service.tools.arguments import malformed
 
 from .cancel import Canceller, cancel_of
@@ -209,8 +209,16 @@ class Recovery:
         policy = run.submission.on_disconnect
         if policy.HasField("cancel_after"):
             after = policy.cancel_after.seconds + policy.cancel_after.nanos / 1e9
-            run.set_timer("disconnect", self._line.clock.call_later(after, lambda: self.cancel_lost(run)))
+            self._line.arm(run, "disconnect", after, lambda: self.cancel_lost(run))
         is_aborted = run.cancel is not None and run.cancel.mode != event_pb2.CANCEL_MODE_STOP
+        if run.session.state == SessionState.DELETING and not is_aborted:
+            # The deletion goes on: nothing of its session makes another request (U-18).
+            request = event_pb2.RunCancelRequested(
+                reason=event_pb2.OUTCOME_REASON_SESSION_DELETED, mode=event_pb2.CANCEL_MODE_ABORT
+            )
+            found = self._line.core.cancel_run(run.session.key, run.run_id, cancel_of(request))
+            self._canceller.submit(found, request)
+            is_aborted = True
         if run.resume is not None and is_aborted:
             # Its turn had begun: what there is of it is kept, marked (U-16).
             self._line.core.dispatch(run.session.key, run.run_id)

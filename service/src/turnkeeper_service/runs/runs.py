@@ -303,7 +303,7 @@ class Runs:
         policy = run.submission.on_disconnect
         if policy.HasField("cancel_after") and not run.finished.done():
             after = policy.cancel_after.seconds + policy.cancel_after.nanos / 1e9
-            run.set_timer("disconnect", self._clock.call_later(after, lambda: self._recovery.cancel_lost(run)))
+            self.line.arm(run, "disconnect", after, lambda: self._recovery.cancel_lost(run))
 
     def watched_by(self, session: Session, principal: str) -> None:
         """A principal watches a session: its runs' disconnect policies stop."""
@@ -370,7 +370,7 @@ class Runs:
 
     def fail(self, reason: BaseException) -> None:
         """The store is lost: everybody who waits or reads hears it; nothing is written any more (U-14)."""
-        self.line.is_draining = self.line.is_cut = True
+        self.line.is_failed = self.line.is_draining = self.line.is_cut = True
         self._core.drain()
         self.feed.end(reason)
         for session in self.table:
