@@ -47,7 +47,8 @@ async def test_the_public_list_knows_a_vendor_by_its_address_and_is_read_only_wh
     await prices.prepare("p/gpt-4o")
     cost = settled(prices, "p/gpt-4o")
     cached = settled(prices, "p/gpt-4o", cache_read_tokens=1000)
-    assert cost is not None and cached is not None
+    assert cost is not None
+    assert cached is not None
     assert 0 < cost < cached
     assert settled(prices, "p/nobody-has-this") is None
     await prices.close()
