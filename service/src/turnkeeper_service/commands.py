@@ -30,7 +30,9 @@ CLOSE_SECONDS = 10.0
 ConfigFlag = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The configuration file.")]
 SetFlag = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as limits.max_depth=2. May be repeated."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any setting, such as limits.max_running_turns=2. May be repeated."
+    ),
 ]
 DataDirFlag = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="The data directory.")]
 
@@ -114,7 +116,7 @@ def show_config(context: typer.Context, config: ConfigFlag = None, set_: SetFlag
 
     Examples:
         turnkeeper config
-        turnkeeper config --config turnkeeper.toml --set limits.max_depth=2
+        turnkeeper config --config turnkeeper.toml --set limits.max_running_turns=2
         turnkeeper config check --config turnkeeper.toml
     """
     context.obj = (config, set_)

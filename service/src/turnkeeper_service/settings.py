@@ -138,17 +138,13 @@ class Settings(BaseSettings):
         if tls.client_ca_file is not None and not tls.require_client_cert:
             # gRPC for Python cannot ask for a certificate without demanding one; half of it would be a surprise.
             yield ("tls", "client_ca_file"), "has no effect unless tls.require_client_cert is true"
-        if self.limits.default_page_size > self.limits.max_page_size:
-            yield ("limits", "default_page_size"), "is more than limits.max_page_size"
         for name, provider in self.providers.items():
             if provider.format != "scripted" and not provider.base_url.startswith(("http://", "https://")):
                 yield ("providers", name, "base_url"), "must start with http:// or https://"
         yield from self._mcp_contradictions()
-        for name in ("model", "small_model"):
-            model: str | None = getattr(self.defaults, name)
-            named = model.partition("/")[0] if model is not None else "scripted"
-            if named != "scripted" and named not in self.providers:
-                yield ("defaults", name), f"{model} needs a table [providers.{named}]"
+        named = self.defaults.model.partition("/")[0]
+        if named != "scripted" and named not in self.providers:
+            yield ("defaults", "model"), f"{self.defaults.model} needs a table [providers.{named}]"
 
     def _mcp_contradictions(self) -> Iterator[tuple[Key, str]]:
         prefixes: dict[str, str] = {}

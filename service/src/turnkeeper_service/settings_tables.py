@@ -114,21 +114,10 @@ class LimitSettings(Table):
     max_system_prompt_bytes: Count = setting(1 << 20, "Longest system prompt.")
     max_step_answer_bytes: Count = setting(8 << 20, "Longest answer of one model step.")
     max_tool_result_bytes: Count = setting(1 << 20, "Longest result of a tool.")
-    max_children_per_parent: Count = setting(5, "Child turns that one turn has at the same time.")
-    max_depth: Count = setting(3, "How deep child turns nest.")
-    child_slot_timeout_seconds: Grace = setting(30.0, "How long a child turn waits for its slot.")
-    child_timeout_seconds: Grace = setting(300.0, "How long a child turn may take.")
-    max_agent_stack: Count = setting(16, "Agents stacked in one session.")
     max_steered_steps: Count = setting(10, "Steps that steering may add beyond the step limit.")
-    reader_buffer_items: Positive = setting(256, "Items buffered for one reader before they merge.")
-    reader_buffer_bytes: Positive = setting(1 << 20, "Bytes buffered for one reader before they merge.")
-    default_page_size: Positive = setting(50, "Items of a page where the caller names no size.")
-    max_page_size: Positive = setting(500, "Most items of a page.")
     partial_flush_interval_seconds: Seconds = setting(0.5, "How often open text is made durable.")
     partial_flush_bytes: Positive = setting(16 << 10, "How much new open text makes it durable at once.")
     max_tombstones_per_tenant: Count = setting(10_000, "Cancels kept for runs that were not seen yet.")
-    tombstone_lifetime_seconds: Seconds = setting(86_400.0, "How long these, and ids of the deleted, stay.")
-    reservation_timeout_seconds: Seconds = setting(30.0, "How long an accepted run may stay undispatched.")
 
 
 class AuthSettings(Table):
@@ -225,13 +214,11 @@ class DefaultSettings(Table):
     """What a session gets that does not say otherwise."""
 
     model: ModelName = setting("scripted/echo", "The model, as `provider/model`.")
-    small_model: ModelName | None = setting(None, "The model for small work; unset takes `model`.")
     system_prompt: str = setting("", "The system prompt.")
     max_steps: Count = setting(50, "Most model steps of one turn.")
     cancel_grace_seconds: Grace = setting(2.0, "How long cancelled work has before it is detached.")
     stop_grace_seconds: Grace = setting(30.0, "How long a stop has before it becomes an abort.")
     run_timeout_seconds: MaybeSeconds = setting(None, 'Most time of one run from its start; or "none".')
-    auto_summarize: bool = setting(True, "Whether a long context is summarised by itself.")
 
 
 TABLES_BY_NAME: dict[str, tuple[str, type[Table]]] = {

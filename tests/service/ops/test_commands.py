@@ -139,7 +139,7 @@ def test_flags_of_serve_become_settings(run: Run, monkeypatch: pytest.MonkeyPatc
         "--log-level",
         "debug",
         "--set",
-        "limits.max_depth=0",
+        "limits.max_running_turns=0",
         "--set",
         "defaults.system_prompt=a=b",
     )
@@ -150,14 +150,17 @@ def test_flags_of_serve_become_settings(run: Run, monkeypatch: pytest.MonkeyPatc
     assert (server.data_dir, server.drain_timeout_seconds) == (tmp_path / "d", 3.0)
     assert (settings.auth.mode, settings.auth.token_file) == ("token", tmp_path / "t")
     assert (settings.defaults.model, settings.defaults.system_prompt) == ("scripted/lorem", "a=b")
-    assert settings.limits.max_depth == 0
+    assert settings.limits.max_running_turns == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--set", "limits.max_dept=1"], "unknown key limits.max_dept; did you mean limits.max_depth?"),
-        (["--set", "limits.max_depth"], "must be KEY=VALUE"),
+        (
+            ["--set", "limits.max_running_turn=1"],
+            "unknown key limits.max_running_turn; did you mean limits.max_running_turns?",
+        ),
+        (["--set", "limits.max_running_turns"], "must be KEY=VALUE"),
         (["--set", "a b=1"], "flag a b: not a dotted key"),
         (["--grpc-address", "0.0.0.0:1"], 'auth.mode "none" lets everybody in'),
         (["--port", "1", "--grpc-address", "127.0.0.1:1"], "exclude each other"),
@@ -176,16 +179,18 @@ def test_config_prints_the_merged_settings_without_secrets(run: Run, tmp_path: P
         'headers = { "x y" = "hush" }\n'
         '[models."x/a"]\ncapabilities = ["tools", "images"]\n[defaults]\nsystem_prompt = "a\\u007f\\nü😀\\""\n'
     )
-    result = run("config", "--set", "limits.max_depth=9", KEY="hush", TURNKEEPER_LIMITS__MAX_AGENT_STACK="8")
+    result = run(
+        "config", "--set", "limits.max_running_turns=9", KEY="hush", TURNKEEPER_LIMITS__MAX_RUNNING_TURNS_PER_TENANT="8"
+    )
     assert result.exit_code == 0
     assert "hush" not in result.stdout
     values = tomllib.loads(result.stdout)
-    assert values["limits"]["max_depth"] == 9
-    assert values["limits"]["max_agent_stack"] == 8
+    assert values["limits"]["max_running_turns"] == 9
+    assert values["limits"]["max_running_turns_per_tenant"] == 8
     assert values["providers"]["x"]["api_key"] == "**********"
     assert values["models"]["x/a"]["capabilities"] == ["images", "tools"]
     assert values["defaults"]["system_prompt"] == 'a\x7f\nü😀"'
-    assert "# small_model is unset" in result.stdout
+    assert "# run_timeout_seconds is unset" in result.stdout
 
 
 def test_what_config_prints_is_a_file_that_means_the_same(run: Run, tmp_path: Path) -> None:
@@ -206,7 +211,7 @@ def test_config_check_reads_what_the_settings_name(run: Run, tmp_path: Path) -> 
     assert "tokens.toml: cannot read it" in result.stderr
     (tmp_path / "tokens.toml").write_text("")
     assert run("config", "check", ABSENT="k").exit_code == 0
-    assert run("config", "--set", "limits.max_depth=-1", "check", ABSENT="k").exit_code == 2
+    assert run("config", "--set", "limits.max_running_turns=-1", "check", ABSENT="k").exit_code == 2
     tls = ["--set", "tls.cert_file=c", "--set", "tls.key_file=k"]
     assert "c: cannot read it" in run("config", "check", *tls, ABSENT="k").stderr
 
@@ -248,7 +253,7 @@ def test_importing_the_commands_is_cheap() -> None:
 
 
 def test_the_module_runs_as_a_program() -> None:
-    command = [sys.executable, "-m", "turnkeeper_service", "config", "check", "--set", "limits.max_depth=x"]
+    command = [sys.executable, "-m", "turnkeeper_service", "config", "check", "--set", "limits.max_running_turns=x"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert "limits.max_depth" in done.stderr
+    assert "limits.max_running_turns" in done.stderr

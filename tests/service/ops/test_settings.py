@@ -28,34 +28,36 @@ def problems(folder: Path, text: str | None = None, /, **environ: str) -> list[s
 
 
 def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
-    (tmp_path / "turnkeeper.toml").write_text("[limits]\nmax_depth = 4\nmax_agent_stack = 4\nmax_steered_steps = 4\n")
-    environ = {"TURNKEEPER_LIMITS__MAX_DEPTH": "5", "TURNKEEPER_LIMITS__MAX_AGENT_STACK": "5"}
-    limits = Settings.load(environ, {"limits.max_depth": "6"}, cwd=tmp_path).limits
-    assert (limits.max_depth, limits.max_agent_stack, limits.max_steered_steps) == (6, 5, 4)
-    assert limits.max_children_per_parent == 5
+    (tmp_path / "turnkeeper.toml").write_text(
+        "[limits]\nmax_running_turns = 4\nmax_running_turns_per_tenant = 4\nmax_steered_steps = 4\n"
+    )
+    environ = {"TURNKEEPER_LIMITS__MAX_RUNNING_TURNS": "5", "TURNKEEPER_LIMITS__MAX_RUNNING_TURNS_PER_TENANT": "5"}
+    limits = Settings.load(environ, {"limits.max_running_turns": "6"}, cwd=tmp_path).limits
+    assert (limits.max_running_turns, limits.max_running_turns_per_tenant, limits.max_steered_steps) == (6, 5, 4)
+    assert limits.max_queued_runs_per_session == 10_000
 
 
 def test_the_file_is_looked_for_in_four_places(tmp_path: Path) -> None:
     def write(name: str, depth: int) -> str:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"[limits]\nmax_depth = {depth}\n")
+        (tmp_path / name).write_text(f"[limits]\nmax_running_turns = {depth}\n")
         return str(tmp_path / name)
 
     found = []
     environ = {"HOME": str(tmp_path / "home")}
-    found.append(Settings.load(environ, cwd=tmp_path).limits.max_depth)
+    found.append(Settings.load(environ, cwd=tmp_path).limits.max_running_turns)
     write("home/.config/turnkeeper/config.toml", 11)
-    found.append(Settings.load(environ, cwd=tmp_path).limits.max_depth)
+    found.append(Settings.load(environ, cwd=tmp_path).limits.max_running_turns)
     environ["XDG_CONFIG_HOME"] = str(tmp_path / "xdg")
     write("xdg/turnkeeper/config.toml", 12)
-    found.append(Settings.load(environ, cwd=tmp_path).limits.max_depth)
+    found.append(Settings.load(environ, cwd=tmp_path).limits.max_running_turns)
     write("turnkeeper.toml", 13)
-    found.append(Settings.load(environ, cwd=tmp_path).limits.max_depth)
+    found.append(Settings.load(environ, cwd=tmp_path).limits.max_running_turns)
     environ["TURNKEEPER_CONFIG"] = write("by-variable.toml", 14)
-    found.append(Settings.load(environ, cwd=tmp_path).limits.max_depth)
+    found.append(Settings.load(environ, cwd=tmp_path).limits.max_running_turns)
     write("by-flag.toml", 15)
-    found.append(Settings.load(environ, config="by-flag.toml", cwd=tmp_path).limits.max_depth)
-    assert found == [3, 11, 12, 13, 14, 15]
+    found.append(Settings.load(environ, config="by-flag.toml", cwd=tmp_path).limits.max_running_turns)
+    assert found == [256, 11, 12, 13, 14, 15]
 
 
 def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -76,7 +78,10 @@ def test_the_data_directory_follows_the_environment(tmp_path: Path) -> None:
             '[server]\n# a comment\n\ngrcp_address = "127.0.0.1:1"\n',
             "turnkeeper.toml:4: unknown key server.grcp_address; did you mean server.grpc_address?",
         ),
-        ("[limits]\nmax_depth = 1\n[servr]\na = 1\n", "turnkeeper.toml:3: unknown key servr; did you mean server?"),
+        (
+            "[limits]\nmax_running_turns = 1\n[servr]\na = 1\n",
+            "turnkeeper.toml:3: unknown key servr; did you mean server?",
+        ),
         (
             '[defaults]\nsystem_prompt = """\nmax_step = 3\n"""\nmax_step = 3\n',
             "turnkeeper.toml:5: unknown key defaults.max_step; did you mean defaults.max_steps?",
@@ -101,8 +106,8 @@ def test_an_unknown_key_names_its_line_and_the_nearest_key(tmp_path: Path, text:
     [
         ("server = 3\n", "turnkeeper.toml:1: server must be a table"),
         (
-            "[limits]\nmax_depth = -1\n",
-            "turnkeeper.toml:2: limits.max_depth: Input should be greater than or equal to 0 (it is -1)",
+            "[limits]\nmax_running_turns = -1\n",
+            "turnkeeper.toml:2: limits.max_running_turns: Input should be greater than or equal to 0 (it is -1)",
         ),
         (
             '[server]\ngrpc_address = "7450"\n',
@@ -129,10 +134,6 @@ def test_an_unknown_key_names_its_line_and_the_nearest_key(tmp_path: Path, text:
             "turnkeeper.toml:2: tls.require_client_cert: tls.client_ca_file is needed to check them",
         ),
         (
-            "[limits]\ndefault_page_size = 501\n",
-            "turnkeeper.toml:2: limits.default_page_size: is more than limits.max_page_size",
-        ),
-        (
             "[server\n",
             "turnkeeper.toml: not TOML: Expected ']' at the end of a table declaration (at line 1, column 8)",
         ),
@@ -143,7 +144,9 @@ def test_a_bad_value_names_its_key_and_what_is_wrong(tmp_path: Path, text: str, 
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
-    found = problems(tmp_path, "[limits]\nmax_depth = -1\nmax_dpeth = 1\n", TURNKEEPER_SERVER__LOG_LEVEL="loud")
+    found = problems(
+        tmp_path, "[limits]\nmax_running_turns = -1\nmax_runing_turns = 1\n", TURNKEEPER_SERVER__LOG_LEVEL="loud"
+    )
     assert len(found) == 3
     assert any(problem.startswith("environment variable TURNKEEPER_SERVER__LOG_LEVEL: ") for problem in found)
 
@@ -154,8 +157,8 @@ def test_an_unknown_variable_of_ours_is_refused_and_the_clients_are_left_alone(t
         "environment variable TURNKEEPER_SERVER_GRPC_ADDRESS: unknown key server_grpc_address; "
         "did you mean server.grpc_address?"
     ]
-    assert problems(tmp_path, TURNKEEPER_LIMIT__MAX_DEPTH="1") == [
-        "environment variable TURNKEEPER_LIMIT__MAX_DEPTH: unknown key limit; did you mean limits?"
+    assert problems(tmp_path, TURNKEEPER_LIMIT__MAX_RUNNING_TURNS="1") == [
+        "environment variable TURNKEEPER_LIMIT__MAX_RUNNING_TURNS: unknown key limit; did you mean limits?"
     ]
 
 
@@ -234,13 +237,13 @@ def test_what_is_no_address(address: str) -> None:
 
 
 def test_settings_are_frozen_and_look_at_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TURNKEEPER_LIMITS__MAX_DEPTH", "9")
-    monkeypatch.setenv("LIMITS", '{"max_depth": 9}')
+    monkeypatch.setenv("TURNKEEPER_LIMITS__MAX_RUNNING_TURNS", "9")
+    monkeypatch.setenv("LIMITS", '{"max_running_turns": 9}')
     settings = load(tmp_path)
     assert settings == Settings.load({"HOME": str(tmp_path / "home")}, cwd=tmp_path)
-    assert settings.limits.max_depth == Settings().limits.max_depth == 3
+    assert settings.limits.max_running_turns == Settings().limits.max_running_turns == 256
     with pytest.raises(ValueError, match="frozen"):
-        settings.limits.max_depth = 1
+        settings.limits.max_running_turns = 1
 
 
 def test_the_page_says_what_the_settings_are() -> None:
