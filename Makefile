@@ -31,7 +31,7 @@ unexport PYTHONPATH
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-core test-service test-clients test-long lint fmt gen gen-check spec-coverage \
-	bench load clean need-python need-core need-clients need-gen sync
+	bench load clean need-python need-core need-clients need-servers need-gen sync
 
 help: ## List the targets
 	@echo "make TARGET [CLIENTS=\"python go\"] [RECORDINGS=folder] [PYTHON=python3]"; echo
@@ -45,19 +45,19 @@ demo: setup ## Show the whole product at work, and check its promises while it r
 serve: setup ## Start the server; ARGS="--config turnkeeper.toml" passes options on
 	@$(VENV)/bin/turnkeeper serve $(ARGS)
 
-test: setup need-clients ## Run all tests but the long ones
+test: setup need-clients need-servers ## Run all tests but the long ones
 	@$(PYTHON) -m tools.test core service clients --clients "$(CLIENTS)"
 
 test-core: need-core ## Run the Rust core's tests, the model-checked ones too
 	@$(PYTHON) -m tools.test core
 
-test-service: setup ## Run the Python tests of the binding, the service and the tools
+test-service: setup need-servers ## Run the Python tests of the binding, the service and the tools
 	@$(PYTHON) -m tools.test service
 
 test-clients: setup need-clients ## Run the clients' tests; CLIENTS="python" narrows
 	@$(PYTHON) -m tools.test clients --clients "$(CLIENTS)"
 
-test-long: setup need-clients ## Run the tests with big counts, without limits of time
+test-long: setup need-clients need-servers ## Run the tests with big counts, without limits of time
 	@$(PYTHON) -m tools.test core service clients --clients "$(CLIENTS)" --long
 
 lint: setup need-gen $(BUF_STAMP) ## Check style, types, imports, the contract and the sizes of files
@@ -98,6 +98,9 @@ need-core:
 
 need-clients:
 	@tools/need $(if $(HAS_GO),go) $(if $(filter java,$(CLIENTS)),java mvn) $(if $(filter typescript,$(CLIENTS)),node)
+
+need-servers:
+	@tools/need node
 
 need-gen:
 	@tools/need node $(if $(wildcard clients/go),go)

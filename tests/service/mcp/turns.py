@@ -60,14 +60,14 @@ def at_address(url: str, name: str = "own", **more: str) -> dict[str, str]:
     return {f"mcp__{name}__{key}": value for key, value in {"url": url, "wait": "true", **more}.items()}
 
 
-async def event(server: Harness, session_id: str, payload: str) -> event_pb2.Event:
-    """Wait for the first event of a kind."""
+async def event(server: Harness, session_id: str, payload: str, call_id: str = "") -> event_pb2.Event:
+    """Wait for the first event of a kind, or the first of a call."""
     stream = server.runs.WatchSession(run_service_pb2.WatchSessionRequest(session_id=session_id, after_seq=0))
     async with asyncio.timeout(LIMIT):
         async for response in stream:
-            if response.item.event.HasField(payload):
+            found: event_pb2.Event = response.item.event
+            if found.HasField(payload) and call_id in ("", found.tool_call_finished.result.tool_call_id):  # type: ignore[arg-type]
                 stream.cancel()
-                found: event_pb2.Event = response.item.event
                 return found
     raise AssertionError(f"the stream ended without {payload}")
 

@@ -154,9 +154,9 @@ class Connection:
         except MCPError as error:
             if self.over.is_set() or _is_lost(error):
                 raise ServerLostError from None
-            if error.code in (mcp_types.CONNECTION_CLOSED, mcp_types.INVALID_REQUEST):
-                # Perhaps a server that was started again and does not know this session; it fails to list too.
-                self._outdated()
+            # Perhaps it does not have the tool any more. Or it was started again and does not know this session: then
+            # it fails to list its tools too, and the connection ends.
+            self._outdated()
             raise
         num_changes = self._num_changes
         while self._num_listed < num_changes and not self.over.is_set():
