@@ -270,7 +270,7 @@ def read(wire_format: str, body: Json) -> ModelRequest:
 
 
 _OPAQUE = frozenset(
-    {"parameters", "input_schema", "schema", "responseJsonSchema", "parametersJsonSchema", "input", "args", "response"}
+    {"parameters", "input_schema", "schema", "responseJsonSchema", "parametersJsonSchema", "input", "args"}
 )
 
 

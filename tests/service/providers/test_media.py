@@ -54,6 +54,12 @@ def test_what_is_left_out_is_said() -> None:
     assert "image/png" in fitted.parts[1].text.text
 
 
+def test_what_the_format_has_no_place_for_is_said_too() -> None:
+    request = ModelRequest("m", [with_media(IMAGE, PDF)])
+    (fitted,) = fit_media(request, is_inside=True, says=lambda mime_type: mime_type == "image/png")
+    assert kinds(fitted) == ["text", "media", "text"]
+
+
 def test_text_is_put_into_the_prompt() -> None:
     notes = content_pb2.Media(mime_type="text/plain; charset=utf-8", data="Größe".encode(), name='a"b.txt')
     data = content_pb2.Media(mime_type="application/ld+json", data=b"{}")

@@ -64,7 +64,7 @@ def build_messages(request: ModelRequest, provider: str) -> list[Json]:
     """The conversation as alternating user and assistant messages, results first in the message after their calls."""
     messages: list[Json] = []
     ids = CallIds(forbidden=_FOREIGN_TO_IDS)
-    for message in fit_media(request, is_inside=True):
+    for message in fit_media(request, is_inside=True, says=_has_place_for):
         if message.role == content_pb2.ROLE_ASSISTANT:
             content = _assistant(message, is_written_by(message, provider, request.model), ids)
             role = "assistant"
@@ -141,6 +141,10 @@ def _user(parts: Iterable[content_pb2.Part], ids: CallIds) -> list[Any]:
             case _:
                 pass
     return content
+
+
+def _has_place_for(mime_type: str) -> bool:
+    return mime_type.startswith("image/") or mime_type == "application/pdf"
 
 
 def _media(media: content_pb2.Media) -> Json:

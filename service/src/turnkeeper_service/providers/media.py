@@ -5,7 +5,7 @@ What the model takes is what the request's capabilities say; no vendor is known 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelCapabilities, ModelRequest
@@ -18,11 +18,14 @@ _TEXT_TYPES = frozenset(
 )
 
 
-def fit_media(request: ModelRequest, *, is_inside: bool) -> Sequence[content_pb2.Message]:
+def fit_media(
+    request: ModelRequest, *, is_inside: bool, says: Callable[[str], bool] = lambda mime_type: True
+) -> Sequence[content_pb2.Message]:
     """The request's messages with media only where the model takes them.
 
     ``is_inside`` says whether the format has media inside tool results, for models of which nothing else is known.
     Where it has not, they follow in a message of the user behind the last result, so that results stay together.
+    ``says`` tells which types the format has a place for at all.
     """
     messages = request.messages
     if not any(_has_media(message.parts) for message in messages):
@@ -41,7 +44,7 @@ def fit_media(request: ModelRequest, *, is_inside: bool) -> Sequence[content_pb2
             continue
         copy = content_pb2.Message()
         copy.CopyFrom(message)
-        _replace(copy, capabilities)
+        _replace(copy, capabilities, says)
         if not is_inside:
             for part in copy.parts:
                 if part.HasField("tool_result"):
@@ -68,35 +71,34 @@ def _has_media(parts: Iterable[content_pb2.Part]) -> bool:
     return False
 
 
-def _replace(message: content_pb2.Message, capabilities: ModelCapabilities) -> None:
+def _replace(message: content_pb2.Message, capabilities: ModelCapabilities, says: Callable[[str], bool]) -> None:
     for part in message.parts:
         if part.HasField("tool_result"):
             for inner in part.tool_result.content:
-                _replace_part(inner, capabilities)
+                _replace_part(inner, capabilities, says)
         elif message.role != content_pb2.ROLE_ASSISTANT:
             # What a model made itself goes back to it alone; formats leave it out for others.
-            _replace_part(part, capabilities)
+            _replace_part(part, capabilities, says)
 
 
-def _replace_part(part: content_pb2.Part, capabilities: ModelCapabilities) -> None:
+def _replace_part(part: content_pb2.Part, capabilities: ModelCapabilities, says: Callable[[str], bool]) -> None:
     if not part.HasField("media"):
         return
-    text = _words(part.media, capabilities)
+    text = _words(part.media, capabilities, says)
     if text is not None:
         part.text.text = text
 
 
-def _words(media: content_pb2.Media, capabilities: ModelCapabilities) -> str | None:
+def _words(media: content_pb2.Media, capabilities: ModelCapabilities, says: Callable[[str], bool]) -> str | None:
     if is_text(media):
         name = (media.name or "file").replace('"', "'")
         return f'<file name="{name}">\n{media.data.decode(errors="replace")}\n</file>'
     if not media.data and not media.uri:
         return LOST
     is_image = media.mime_type.startswith("image/")
-    if capabilities.takes_images if is_image else capabilities.takes_files:
+    if says(media.mime_type) and (capabilities.takes_images if is_image else capabilities.takes_files):
         return None
-    kind = "image" if is_image else "file"
-    return f"[Here was media of the type {media.mime_type or 'unknown'}: this model does not take a {kind}.]"
+    return f"[Here was media of the type {media.mime_type or 'unknown'}, which this model does not take.]"
 
 
 def _lift(result: content_pb2.ToolResult) -> list[content_pb2.Part]:

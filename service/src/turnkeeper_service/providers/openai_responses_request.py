@@ -60,7 +60,7 @@ def build_input(request: ModelRequest, provider: str) -> list[Any]:
     """The conversation as items."""
     items: list[Any] = []
     ids = CallIds()
-    for message in fit_media(request, is_inside=True):
+    for message in fit_media(request, is_inside=True, says=_has_place_for):
         if message.role == content_pb2.ROLE_ASSISTANT:
             items += _assistant(message.parts, is_written_by(message, provider, request.model), ids)
         elif message.role == content_pb2.ROLE_TOOL:
@@ -160,6 +160,10 @@ def _content(parts: Iterable[content_pb2.Part]) -> str | list[Json]:
     if is_text and len(items) == 1:
         return str(items[0]["text"])
     return items
+
+
+def _has_place_for(mime_type: str) -> bool:
+    return not mime_type.startswith(("audio/", "video/"))
 
 
 def _media(media: content_pb2.Media) -> Json:
