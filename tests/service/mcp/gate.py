@@ -31,7 +31,7 @@ class Gate:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def reached(self, what: str, times: int = 1) -> Asked:
-        """Wait until somebody has asked so often; who did it last."""
+        """Wait until somebody has asked so often, or has left, which is "left"; who did it last."""
         async with asyncio.timeout(LIMIT), self._changed:
             await self._changed.wait_for(lambda: len(self._asked.get(what, ())) >= times)
         return self._asked[what][-1]
@@ -45,6 +45,11 @@ class Gate:
         for writer in self._waiting:
             writer.write(b"go\n")
         self._waiting.clear()
+
+    async def _note(self, what: str, asked: Asked) -> None:
+        async with self._changed:
+            self._asked.setdefault(what, []).append(asked)
+            self._changed.notify_all()
 
     async def __aenter__(self) -> Gate:
         self._server = await asyncio.start_unix_server(self._serve, self.path)
@@ -64,13 +69,15 @@ class Gate:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        last: Asked | None = None
         try:
             self._waiting.append(writer)
             while line := await reader.readline():
                 asked = json.loads(line)
-                async with self._changed:
-                    self._asked.setdefault(asked["what"], []).append(Asked(asked["process"], asked["key"]))
-                    self._changed.notify_all()
+                last = Asked(asked["process"], asked["key"])
+                await self._note(asked["what"], last)
+            if last is not None:
+                await self._note("left", last)
         except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
