@@ -157,8 +157,9 @@ class Acceptor:
         act = self._canceller.cover_in(draft, accepted.replaced)
         draft.on_durable.append(act)
         future = session.submit(draft)
-        if run.cancel is not None:
-            run.cancel_durable = future
+        for one in [*covered, run]:
+            if one.cancel is not None and one.cancel_durable is None:
+                one.cancel_durable = future
         future.add_done_callback(lambda done: self._committed(run, done))
         # A REPLACE can take the head from the gate; what stood behind it and is spared may then begin.
         line.begin(accepted.starts)

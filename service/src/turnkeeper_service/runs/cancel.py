@@ -186,8 +186,8 @@ class Canceller:
                 future = session.submit(draft)
                 futures.append(future)
                 for run in runs:
-                    if run.cancel_durable is None:
-                        run.cancel_durable = future
+                    # Commits are durable in order: what waits for this one has waited for a weaker one before it.
+                    run.cancel_durable = future
             for run in runs:
                 if run.cancel_durable is not None and run.cancel_durable not in futures:
                     futures.append(run.cancel_durable)
