@@ -372,6 +372,7 @@ class Runs:
         """The store is lost: everybody who waits or reads hears it; nothing is written any more (U-14)."""
         self.line.is_failed = self.line.is_draining = self.line.is_cut = True
         self._core.drain()
+        self.remote.close(reason)
         self.feed.end(reason)
         for session in self.table:
             session.log.end(reason)
@@ -382,7 +383,7 @@ class Runs:
         self._core.drain()
         for run in list(self.line.runs.values()):
             run.stop_timers()
-        self.remote.close()
+        self.remote.close(reason)
         await self._owner.close(timeout=self.line.options.cancel_grace + 1)
         self._flusher.close()
         for run in list(self.line.runs.values()):

@@ -26,7 +26,7 @@ SAFE = tool_service_pb2.REPLAY_CLASS_SAFE
 
 
 class Link(Protocol):
-    """The stream of a holder. Both calls return at once."""
+    """The stream of a holder. All calls return at once."""
 
     def invoke(self, invocation: tool_service_pb2.ToolInvocation) -> None:
         """Hand out a call."""
@@ -34,6 +34,10 @@ class Link(Protocol):
 
     def take_back(self, cancelled: tool_service_pb2.ToolInvocationCancelled) -> None:
         """Say that a lease is gone."""
+        ...
+
+    def end(self, reason: BaseException) -> None:
+        """End the stream for this reason, where nothing else does: the server goes away."""
         ...
 
 
@@ -279,10 +283,12 @@ class RemoteTools:
         self._settle(lease, ToolAnswer(result, given.is_turn_end))
         return Taken(lease.invocation, is_late=False)
 
-    def close(self) -> None:
-        """Stop all timers, and start none any more. Idempotent."""
+    def close(self, reason: BaseException) -> None:
+        """End all streams, stop all timers, and start none any more. Idempotent."""
         self._is_closed = True
         for holder in self._holders.values():
+            if holder.link is not None:
+                holder.link.end(reason)
             if holder.timer is not None:
                 holder.timer.cancel()
                 holder.timer = None

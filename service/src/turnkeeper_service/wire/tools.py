@@ -76,6 +76,8 @@ class WorkerLink:
         self._wake = asyncio.Event()
         self._taken = asyncio.Event()
         self._is_over = False
+        self.error: BaseException | None = None
+        """Why the server ended the stream."""
 
     def put(self, item: pb.ServeToolsResponse) -> None:
         """Tell the worker something."""
@@ -101,9 +103,10 @@ class WorkerLink:
             self._taken.clear()
             await self._taken.wait()
 
-    def end(self) -> None:
-        """Nothing more will come."""
+    def end(self, reason: BaseException | None = None) -> None:
+        """Nothing more will come: the worker has half-closed, or, with a reason, the server goes away."""
         self._is_over = True
+        self.error = self.error or reason
         self._wake.set()
 
     async def next(self) -> list[pb.ServeToolsResponse]:
@@ -157,6 +160,8 @@ class ToolServicer:
                 for item in items:
                     await call.write(item)
                 self._streams.sent(tracked)
+            if link.error is not None:
+                raise link.error
         finally:
             self._streams.leave(tracked)
             await until_cancelled(taking)
@@ -213,3 +218,6 @@ class ClientLink:
     def take_back(self, cancelled: pb.ToolInvocationCancelled) -> None:
         """Say that a lease is gone."""
         self._tell(run_service_pb2.StreamItem(tool_invocation_cancelled=cancelled))
+
+    def end(self, reason: BaseException) -> None:
+        """The session's log ends, and its readers with it."""
