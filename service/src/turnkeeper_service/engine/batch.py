@@ -27,6 +27,8 @@ from .plan import CallState, TurnPlan
 log = structlog.get_logger(__name__)
 
 PARALLEL_CALLS = 5
+RETURN_SECONDS = 30.0
+"""How long a call waits after a restart for a client or worker that offers its tool."""
 SAFE = tool_service_pb2.REPLAY_CLASS_SAFE
 
 
@@ -114,6 +116,14 @@ class ToolBatch:
         offered = self._tools().get(state.call.name)
         if offered is None and state.has_started:
             offered = self._plan.toolbox.absent(state.call.name, state.executor)
+        is_allowed = False
+        if offered is None and state.is_resumed:
+            # Its client may not be back yet. What was asked waits for its answer meanwhile.
+            if state.asked is not None:
+                is_allowed = await self._is_allowed(state)
+                if not is_allowed:
+                    return
+            offered = await self._returned(state.call.name)
         if offered is None:
             await self._finish(
                 state, text_result(state.call, f"there is no tool {state.call.name!r}", is_error=True), 0.0
@@ -130,18 +140,29 @@ class ToolBatch:
         except BadArgumentsError as error:
             await self._finish(state, text_result(state.call, str(error), is_error=True), 0.0)
             return
-        if offered.tool.needs_approval and not state.has_started and not self._plan.is_pre_approved(state.call.name):
-            self._note(f"approval of {state.call.name}")
-            decision = await self._approvals.ask(state.call, state.asked)
-            if not decision.is_allowed:
-                text = (
-                    f"this call was not allowed: {decision.comment}"
-                    if decision.comment
-                    else "this call was not allowed"
-                )
-                await self._finish(state, text_result(state.call, text, is_error=True), 0.0, is_skipped=True)
-                return
-        await self._run(state, offered)
+        is_free = is_allowed or state.has_started or self._plan.is_pre_approved(state.call.name)
+        if not offered.tool.needs_approval or is_free or await self._is_allowed(state):
+            await self._run(state, offered)
+
+    async def _is_allowed(self, state: CallState) -> bool:
+        """Ask for leave to run a call; where it is not given, that is the call's result."""
+        self._note(f"approval of {state.call.name}")
+        decision = await self._approvals.ask(state.call, state.asked)
+        if not decision.is_allowed:
+            text = f"this call was not allowed: {decision.comment}" if decision.comment else "this call was not allowed"
+            await self._finish(state, text_result(state.call, text, is_error=True), 0.0, is_skipped=True)
+        return decision.is_allowed
+
+    async def _returned(self, name: str) -> OfferedTool | None:
+        """A tool that was offered before a restart, once whoever serves it is back; None where that takes too long."""
+        self._note(f"client of {name}")
+        back = asyncio.ensure_future(self._plan.toolbox.returned(self._plan.tenant, self._plan.session_id, name))
+        try:
+            await self._within(back, RETURN_SECONDS)
+        finally:
+            back.cancel()
+            await asyncio.wait({back})
+        return self._tools().get(name)
 
     async def _run(self, state: CallState, offered: OfferedTool) -> None:
         timeout = self._plan.tool_timeout
@@ -206,8 +227,8 @@ class ToolBatch:
         log.warning("a tool failed", tool=call.name, run_id=invocation.run_id, error=type(error).__name__)
         return ToolAnswer(text_result(call, f"the tool failed: {type(error).__name__}", is_error=True))
 
-    async def _within(self, work: asyncio.Task[ToolAnswer], seconds: float) -> None:
-        """Wait until a tool has ended, at most so long."""
+    async def _within(self, work: asyncio.Future[Any], seconds: float) -> None:
+        """Wait until something has ended, at most so long."""
         expired: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         timer = self._clock.call_later(seconds, expired.cancel)
         try:

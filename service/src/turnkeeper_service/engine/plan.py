@@ -17,14 +17,16 @@ from .approval import AskedBefore
 class CallState:
     """One call of an answer.
 
-    ``is_malformed``: the provider sent arguments that were not JSON. ``asked``: leave to run it was asked for before a
-    restart. ``has_started``: its tool_call_started is durable, or on its way.
+    ``is_malformed``: the provider sent arguments that were not JSON. ``is_resumed``: a lost process had committed it.
+    ``asked``: leave to run it was asked for by that process. ``has_started``: its tool_call_started is durable, or on
+    its way.
     """
 
     call: content_pb2.ToolCall
     message_id: str
     result: content_pb2.ToolResult | None = None
     is_malformed: bool = False
+    is_resumed: bool = False
     asked: AskedBefore | None = None
     has_started: bool = False
     executor: str = ""

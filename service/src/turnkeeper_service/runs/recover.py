@@ -60,7 +60,7 @@ class _Told:
                 call = event.tool_call_requested.tool_call
                 is_malformed = call.tool_call_id in self.malformed
                 message_id = event.tool_call_requested.message_id
-                self.calls[call.tool_call_id] = CallState(call, message_id, is_malformed=is_malformed)
+                self.calls[call.tool_call_id] = CallState(call, message_id, is_malformed=is_malformed, is_resumed=True)
             case "tool_call_started" | "tool_call_finished" | "tool_call_skipped" | "tool_call_cancelled":
                 self._tool(event)
             case "approval_requested":

@@ -39,6 +39,10 @@ class SessionToolbox:
         # One that is gone from the configuration never runs again.
         return found or OfferedTool(Tool(name=name, replay_class=tool_service_pb2.REPLAY_CLASS_NEVER), self.remote)
 
+    async def returned(self, tenant: str, session_id: str, name: str) -> None:
+        """Wait until a client or worker offers a tool to a session."""
+        await self.remote.returned(tenant, session_id, name)
+
     def instructions(self, names: Container[str]) -> Sequence[str]:
         """What tool servers want the system prompt to say."""
         return self._servers.instructions(names) if self._servers is not None else ()

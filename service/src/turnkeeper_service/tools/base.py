@@ -73,6 +73,10 @@ class Toolbox(Protocol):
         """A tool that is not offered now and whose call, begun before a restart, is worth waiting for."""
         ...
 
+    async def returned(self, tenant: str, session_id: str, name: str) -> None:
+        """Wait until a client or worker offers a tool to a session; whoever calls bounds the wait."""
+        ...
+
     def instructions(self, names: Container[str]) -> Sequence[str]:
         """What tool servers want the system prompt to say, of those that have a tool among ``names``."""
         ...

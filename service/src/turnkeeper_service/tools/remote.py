@@ -93,6 +93,7 @@ class RemoteTools:
         self._unheld: OrderedDict[str, Lease] = OrderedDict()
         self._closed: OrderedDict[str, Lease] = OrderedDict()
         self._is_closed = False
+        self._offers = asyncio.Event()
 
     # ---- holders
 
@@ -119,6 +120,7 @@ class RemoteTools:
         holder.grace = DEFAULT_GRACE if grace is None else grace
         holder.max_concurrent = max_concurrent or 16
         holder.tools = {tool.name: tool for tool in tools}
+        self._offers.set()
         for lease in list(holder.leases.values()):
             self._hand_out(holder, lease)
         self._fill(holder)
@@ -132,6 +134,7 @@ class RemoteTools:
     def offer(self, holder: Holder, tools: Sequence[Tool], grace: float | None = None) -> None:
         """Replace what a holder offers; open calls stay with it."""
         holder.tools = {tool.name: tool for tool in tools}
+        self._offers.set()
         if grace is not None:
             holder.grace = grace
 
@@ -195,6 +198,12 @@ class RemoteTools:
             name: OfferedTool(tool, self, holder.name if holder.name != SERVER else "client")
             for name, holder, tool in self.offered(tenant, session_id)
         }
+
+    async def returned(self, tenant: str, session_id: str, tool: str) -> None:
+        """Wait until a tool is offered to a session."""
+        while all(name != tool for name, _, _ in self.offered(tenant, session_id)):
+            self._offers.clear()
+            await self._offers.wait()
 
     # ---- calls
 
