@@ -1,0 +1,170 @@
+"""Tool calls of a process that was lost: before they started, at a client, and by a real kill."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from tests.service.failure.process import ServerProcess
+from tests.service.failure.stories import is_valid, kinds
+from tests.service.harness import LIMIT, FlatRuns, serving, submission
+from tests.service.manual_clock import ManualClock
+from tests.service.tools.holders import Client, result, tool
+from tests.service.turns.scenes import Tools, calls, script
+from tests.service.wire.talk import Talk
+from turnkeeper.v1 import event_pb2, session_service_pb2, session_service_pb2_grpc, tool_service_pb2
+from turnkeeper_service.store.base import Commit
+from turnkeeper_service.store.faults import Faults
+from turnkeeper_service.store.sqlite import SqliteStore
+
+STARTED = event_pb2.Event.DESCRIPTOR.fields_by_name["tool_call_started"].number
+FINISHED = event_pb2.Event.DESCRIPTOR.fields_by_name["tool_call_finished"].number
+
+
+def losing(data_dir: Path, kind: int) -> SqliteStore:
+    """A store that is lost at the first commit with an event of this kind."""
+
+    def holds(commit: Commit) -> bool:
+        return any(event.kind == kind for event in commit.events)
+
+    faults = Faults()
+    faults.fail("before", when=holds, error=lambda: sqlite3.OperationalError("gone"))
+    return SqliteStore(data_dir, faults=faults)
+
+
+@pytest.mark.parametrize(
+    ("lost_at", "ran", "text"),
+    [
+        pytest.param(STARTED, ["look"], "look is done", id="requested and not started"),
+        pytest.param(FINISHED, ["look"], "the process was lost while this tool ran", id="started and not finished"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_call_is_run_after_a_loss_only_if_it_had_not_started(
+    tmp_path: Path, lost_at: int, ran: list[str], text: str
+) -> None:
+    tools = Tools()
+    tools.quick("look")
+    async with serving(tmp_path, store=losing(tmp_path, lost_at), tools=tools.offered) as server:
+        await server.session("s")
+        await server.submit("s", script(calls("look"), "done"), "r")
+        async with asyncio.timeout(LIMIT):
+            await asyncio.shield(server.server.failure)
+    async with serving(tmp_path, tools=tools.offered) as server:
+        outcome = (await server.terminals("s", ["r"]))["r"]
+        assert (outcome.text, outcome.num_steps) == ("done", 2)
+        assert tools.ran == ran
+        messages = await server.messages("s")
+        assert is_valid(messages)
+        assert messages[2].parts[0].tool_result.content[0].text.text.startswith(text)
+        told = kinds(await server.history("s"), "r")
+        assert told.count("tool_call_requested") == told.count("tool_call_finished") == 1
+
+
+@pytest.mark.asyncio
+async def test_parallel_calls_when_the_store_is_lost_are_taken_up_by_the_next_process(tmp_path: Path) -> None:
+    tools = Tools()
+    tools.quick("a", "b", "c", is_parallel=True, is_replay_safe=True)
+    async with serving(tmp_path, store=losing(tmp_path, FINISHED), tools=tools.offered) as server:
+        await server.session("s")
+        await server.submit("s", script(calls("a", "b", "c"), "done"), "r")
+        async with asyncio.timeout(LIMIT):
+            await asyncio.shield(server.server.failure)
+    async with serving(tmp_path, tools=tools.offered) as server:
+        assert (await server.terminals("s", ["r"]))["r"].text == "done"
+        assert is_valid(await server.messages("s"))
+
+
+@pytest.mark.parametrize("is_back", [True, False])
+@pytest.mark.asyncio
+async def test_a_call_that_a_client_was_not_handed_yet_waits_for_it_after_a_loss(tmp_path: Path, is_back: bool) -> None:
+    async with serving(tmp_path, store=losing(tmp_path, STARTED)) as server:
+        await server.session("s")
+        client = await Client.serve(server, "look")
+        await server.submit("s", script(calls("look"), "done"), "r")
+        async with asyncio.timeout(LIMIT):
+            await asyncio.shield(server.server.failure)
+        client.lose()
+    clock = ManualClock()
+    async with serving(tmp_path, clock=clock) as server:
+        await clock.armed(30.0)
+        assert "tool_call_finished" not in kinds(await server.history("s"))
+        if is_back:
+            client = await Client.serve(server, "look")
+            invocation = await client.invoked()
+            assert invocation.attempt == 1
+            await client.answer(invocation, "seen")
+        else:
+            clock.advance(30.0)
+        assert (await server.terminals("s", ["r"]))["r"].text == "done"
+        messages = await server.messages("s")
+        assert is_valid(messages)
+        text = messages[2].parts[0].tool_result.content[0].text.text
+        assert text == ("seen" if is_back else "there is no tool 'look'")
+        client.lose()
+
+
+class _Remote:
+    """What a client needs of a server in another process."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.runs: Any = FlatRuns(channel)
+        self.sessions: Any = session_service_pb2_grpc.SessionServiceStub(channel)
+
+
+@pytest.mark.asyncio
+async def test_a_killed_server_goes_on_with_an_approval_a_clients_call_and_its_line(tmp_path: Path) -> None:
+    """kill -9 with an approval pending and three runs queued, then again with the call at its client."""
+    offered = tool_service_pb2.OfferTools(tools=[tool("look", needs_approval=True)])
+    data = tmp_path / "data"
+    keys = []
+    approval_id = ""
+    seq = 0
+    for life in ("asks", "calls", "ends"):
+        with ServerProcess(data) as process:
+            process.serving()
+            async with grpc.aio.insecure_channel(process.grpc_address) as channel:
+                remote: Any = _Remote(channel)
+                creating = session_service_pb2.SessionSettings()
+                talk = await Talk.open(remote, "s", client_name="me", after_seq=seq, create_with=creating)
+                await talk.ask("offer", offer_tools=offered)
+                if life == "asks":
+                    await talk.send("r", submit=submission("s", script(calls("look"), "done"), "r"))
+                    for number in range(3):
+                        await talk.ask(f"q{number}", submit=submission("s", f"text {number}", f"q{number}"))
+                    item = await found(talk, "approval_requested")
+                    approval_id, seq = item.event.approval_requested.approval_id, item.event.seq
+                elif life == "calls":
+                    request = session_service_pb2.AnswerApprovalRequest(approval_id=approval_id, is_allowed=True)
+                    await talk.ask("allow", answer_approval=request)
+                    keys.append((await found(talk, "tool_invocation")).tool_invocation.idempotency_key)
+                else:
+                    invocation = (await found(talk, "tool_invocation")).tool_invocation
+                    keys.append(invocation.idempotency_key)
+                    assert invocation.attempt == 2
+                    await talk.send("result", tool_result=result(invocation, "seen"))
+                    texts = [(await talk.terminal(run_id)).text for run_id in ("r", "q0", "q1", "q2")]
+                    assert texts == ["done", "text 0", "text 1", "text 2"]
+                    listing = session_service_pb2.ListMessagesRequest(session_id="s", page_size=500)
+                    assert is_valid((await remote.sessions.ListMessages(listing)).messages)
+                talk.cancel()
+            process.kill()
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+
+
+async def found(talk: Talk, kind: str) -> Any:
+    """The first item that is, or whose event is, of a kind; of those read before too."""
+
+    def is_wanted(item: Any) -> bool:
+        return bool(item.WhichOneof("item") == kind or item.event.WhichOneof("payload") == kind)
+
+    for item in talk.items:
+        if is_wanted(item):
+            return item
+    return await talk.until(is_wanted)
