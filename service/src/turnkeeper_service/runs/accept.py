@@ -202,6 +202,9 @@ class Acceptor:
         run.accepted.set_exception(error)
         run.finished.cancel()
         self._line.begin(self._line.core.abandon(run.session.key, run.run_id))
+        if run.replaced and isinstance(error, RunConflictError):
+            # The core has covered runs whose cancel never reached the store: only a new start puts that right.
+            raise error
 
 
 def _same(run_id: str, stored: bytes, asked: bytes) -> None:

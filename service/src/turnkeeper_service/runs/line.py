@@ -157,6 +157,8 @@ class Line:
     def remove(self, run: Run) -> None:
         """Let a run go: it is over, or its accept was never committed."""
         run.stop_timers()
+        # A turn and its run know each other: parted here, they are freed without the garbage collector.
+        run.turn, run.work = None, None
         self.runs.pop(run.key, None)
         run.session.remove_run(run.run_id)
 
