@@ -39,7 +39,14 @@ def _line(what: str, key: str) -> bytes:
 
 def build(gate: str) -> MCPServer[Any]:
     """The server."""
-    server: MCPServer[Any] = MCPServer("own", instructions=INSTRUCTIONS)
+    is_slow = False
+
+    async def slowly(ctx: Any, call_next: Any) -> Any:
+        if is_slow and ctx.method == "tools/list":
+            await ask(gate, "list", "")
+        return await call_next(ctx)
+
+    server: MCPServer[Any] = MCPServer("own", instructions=INSTRUCTIONS, middleware=[slowly])
 
     @server.tool()
     def add(a: int, b: int) -> int:
@@ -78,8 +85,10 @@ def build(gate: str) -> MCPServer[Any]:
         return f"{what} is over"
 
     @server.tool()
-    async def grow(context: Context) -> str:
-        """Learn another tool."""
+    async def grow(context: Context, asks: bool = False) -> str:
+        """Learn another tool, and perhaps be slow to tell of it."""
+        nonlocal is_slow
+        is_slow = asks
         server.add_tool(lambda: "grown up", name="extra", description="The other tool.")
         await context.notify_tools_changed()
         await context.session.send_tool_list_changed()

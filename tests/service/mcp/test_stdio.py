@@ -97,3 +97,24 @@ async def test_a_cancel_reaches_the_child_and_its_death_in_mid_call_is_an_error_
         await server.submit("s", script(calling(("own_add", {"a": 2, "b": 2}))), run_id="again")
         await server.terminals("s", ["again"])
         assert text((await results(server, "s"))["own_add"]) == "4"
+
+
+@pytest.mark.asyncio
+async def test_a_call_that_changes_the_tools_ends_when_the_next_step_can_have_them(tmp_path: Path) -> None:
+    async with (
+        Gate(tmp_path) as gate,
+        serving(tmp_path, settings=load_settings(tmp_path, **on_stdio(gate.path))) as server,
+    ):
+        await server.session("s")
+        await server.session("sentinel")
+        prompt = script(calling(("own_grow", {"asks": True})), calling(("own_extra", {})))
+        await server.submit("s", prompt, run_id="r")
+        await gate.reached("list")
+        # The server has answered the call and does not yet tell its tools. A whole turn elsewhere changes nothing.
+        await server.submit("sentinel", "hello", run_id="other")
+        await server.terminals("sentinel", ["other"])
+        assert not any(one.HasField("tool_call_finished") for one in await server.history("s"))
+        gate.open()
+        await server.terminals("s", ["r"])
+        found = await results(server, "s")
+        assert (text(found["own_grow"]), text(found["own_extra"])) == ("there is more now", "grown up")
