@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +49,21 @@ def core_runners(is_long: bool) -> list[Runner]:
 
 
 def service_runners(is_long: bool) -> list[Runner]:
-    """One runner per folder of tests/ that holds Python tests, the clients' apart."""
-    folders = sorted({path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/test_*.py")})
-    return [pytest_runner(name, ROOT / "tests" / name, is_long) for name in folders if name != "clients"]
+    """One runner per folder of tests/ that holds Python tests, the clients' apart; the service's has one per part."""
+    runners = []
+    for folder in test_folders(ROOT / "tests"):
+        if folder.name == "service":
+            own = sorted(folder.glob("test_*.py"))
+            runners += [pytest_runner("service", own, is_long)] if own else []
+            runners += [pytest_runner(f"service-{part.name}", [part], is_long) for part in test_folders(folder)]
+        elif folder.name != "clients":
+            runners.append(pytest_runner(folder.name, [folder], is_long))
+    return runners
+
+
+def test_folders(root: Path) -> list[Path]:
+    """The folders just below one that hold Python tests, at any depth."""
+    return sorted({root / path.relative_to(root).parts[0] for path in root.glob("*/**/test_*.py")})
 
 
 def client_runners(clients: list[str], is_long: bool) -> list[Runner]:
@@ -60,7 +72,7 @@ def client_runners(clients: list[str], is_long: bool) -> list[Runner]:
     for client in clients:
         folder = ROOT / "tests" / "clients"
         if client == "python" and any(folder.glob("**/test_*.py")):
-            runners.append(pytest_runner("client-python", folder, is_long))
+            runners.append(pytest_runner("client-python", [folder], is_long))
         module = ROOT / "clients" / client
         if client == "go" and any(module.glob("**/*_test.go")) and not is_long:
             command = ["go", "test", "-json", "./..."]
@@ -69,12 +81,13 @@ def client_runners(clients: list[str], is_long: bool) -> list[Runner]:
     return runners
 
 
-def pytest_runner(name: str, folder: Path, is_long: bool) -> Runner:
-    """One pytest process on one folder."""
+def pytest_runner(name: str, paths: Sequence[Path], is_long: bool) -> Runner:
+    """One pytest process on some folders or files."""
     junit, spec = RESULTS / f"{name}.xml", RESULTS / f"{name}.json"
-    command = [PYTHON, "-m", "pytest", "-q", str(folder.relative_to(ROOT))]
+    names = [str(path.relative_to(ROOT)) for path in paths]
+    command = [PYTHON, "-m", "pytest", "-q", *names]
     command += [f"--junitxml={junit}", f"--spec-results={spec}", *(["-m", "long"] if is_long else [])]
-    step = Step(name, f"pytest {folder.relative_to(ROOT)}", command, limit_seconds=None if is_long else 300.0)
+    step = Step(name, f"pytest {' '.join(names)}", command, limit_seconds=None if is_long else 300.0)
     return Runner(name, (step,), lambda _: reports.pytest_counts(junit))
 
 
