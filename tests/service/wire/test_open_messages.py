@@ -218,7 +218,11 @@ async def test_the_end_of_a_message_is_committed_before_it_is_seen(tmp_path: Pat
         names: list[str | None] = []
         with closing(sqlite3.connect(f"file:{tmp_path / 'turnkeeper.db'}?mode=ro", uri=True)) as database:
             while "run_finished" not in names:
-                event = (await call.read()).item.event
+                item = (await call.read()).item
+                if item.HasField("heartbeat"):
+                    # The clock was turned until one was seen; another may have been on its way.
+                    continue
+                event = item.event
                 row = database.execute("SELECT payload FROM events WHERE seq = ?", (event.seq,)).fetchone()
                 assert row is not None
                 assert row[0] == event.SerializeToString()
