@@ -273,7 +273,7 @@ async def test_calls_that_wait_when_it_closes_end_unavailable(tmp_path: Path) ->
         await server.places.reached("turn", "first")
         waiting = asyncio.ensure_future(refused(server.cancel("t", mode=event_pb2.CANCEL_MODE_STOP, wait=True)))
         async with asyncio.timeout(LIMIT):
-            while not (await server.run_view("first")).HasField("cancel"):
+            while "run_cancel_requested" not in kinds(await server.history("t")):
                 pass
         faults.pause()
         accepting = asyncio.ensure_future(refused(server.submit("u", "in flight", "inflight")))
@@ -323,3 +323,25 @@ async def test_a_deletion_that_waits_when_it_closes_ends_unavailable(tmp_path: P
             assert (error.code(), reason(error)) == (UNAVAILABLE, "STORE_UNAVAILABLE")
             faults.resume()
             await closing
+
+
+@pytest.mark.asyncio
+async def test_a_cancel_on_its_way_to_the_disk_when_it_closes_ends_unavailable(tmp_path: Path) -> None:
+    faults = Faults()
+    async with serving(tmp_path, store=SqliteStore(tmp_path, faults=faults)) as server:
+        await server.session("s")
+        await server.submit("s", HELD, "r")
+        await server.gates.reached("held")
+        faults.pause()
+        cancelling = asyncio.ensure_future(refused(server.cancel("s")))
+        async with asyncio.timeout(LIMIT):
+            while not (await server.run_view("r")).HasField("cancel"):
+                pass
+        closing = asyncio.ensure_future(server.server.close())
+        try:
+            async with asyncio.timeout(LIMIT):
+                error = await cancelling
+                assert (error.code(), reason(error)) == (UNAVAILABLE, "STORE_UNAVAILABLE")
+        finally:
+            faults.resume()
+        await closing

@@ -105,6 +105,19 @@ class Gatekeeper:
         self._authenticator = authenticator
         self._observer = observer
         self._max_message_bytes = max_message_bytes
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._ended: Refused | None = None
+
+    async def end(self, refused: Refused, grace: float) -> None:
+        """End the calls that have not ended by themselves after ``grace`` seconds.
+
+        None may look as if its caller had cancelled it.
+        """
+        if self._calls:
+            await asyncio.wait(set(self._calls), timeout=grace)
+        self._ended = refused
+        for call in self._calls:
+            call.cancel()
 
     def handlers(
         self, service: ServiceDescriptor, methods: Mapping[str, Callable[..., Any]], roles: Mapping[str, Role]
@@ -127,6 +140,9 @@ class Gatekeeper:
         async def serve(request: Any, context: Context) -> Any:
             seen = self._observer.rpc(kind, service.full_name, method.name) if self._observer else None
             code = grpc.StatusCode.OK
+            task = asyncio.current_task()
+            assert task is not None
+            self._calls.add(task)
             try:
                 call = self._enter(context, role)
                 if run is None:
@@ -139,8 +155,11 @@ class Gatekeeper:
                 log.info("call refused", method=name, reason=reason_name(refused.reason))
                 await context.abort(code, refused.message, trailing_metadata(refused))
             except asyncio.CancelledError:
-                code = grpc.StatusCode.CANCELLED
-                raise
+                if self._ended is None:
+                    code = grpc.StatusCode.CANCELLED
+                    raise
+                code = code_of(self._ended.reason)
+                await context.abort(code, self._ended.message, trailing_metadata(self._ended))
             except grpc.aio.AbortError:
                 raise
             except StoreError:
@@ -152,6 +171,7 @@ class Gatekeeper:
                 log.exception("call failed by a fault", method=name)
                 await context.abort(code, "internal error")
             finally:
+                self._calls.discard(task)
                 if seen is not None:
                     seen.ended(code.name)
 

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from turnkeeper.v1 import admin_service_pb2, agent_service_pb2, run_service_pb2, session_service_pb2, tool_service_pb2
 from turnkeeper_service.clock import Clock
+from turnkeeper_service.errors import store_unavailable
 from turnkeeper_service.principal import Role
 from turnkeeper_service.runs.runs import Runs
 
@@ -85,6 +86,7 @@ class WireServer:
         clock: Clock,
     ) -> None:
         self._server = grpc.aio.server(options=options.arguments())
+        self._gatekeeper = gatekeeper
         self._health = health.aio.HealthServicer()
         handlers: Sequence[grpc.GenericRpcHandler] = [
             gatekeeper.handlers(SERVICES[0], sessions.SessionServicer(runs, validator).methods(), sessions.ROLES),
@@ -123,5 +125,7 @@ class WireServer:
             await self._health.set(name, status)
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls and end those under way after ``grace`` seconds. Idempotent."""
+        """End the calls under way after ``grace`` seconds, and take no more. Idempotent."""
+        # One that still waits for the disk is told what is known of it: nothing (U-14).
+        await self._gatekeeper.end(store_unavailable(), grace)
         await self._server.stop(grace)
