@@ -1096,6 +1096,70 @@ func (x *Usage) GetNumCalls() int32 {
 	return 0
 }
 
+// How many tokens a context holds, as the last model call that counted them has it.
+type ContextTokens struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those of its request, from the provider's cache or not.
+	PromptTokens int64 `protobuf:"varint,1,opt,name=prompt_tokens,json=promptTokens,proto3" json:"prompt_tokens,omitempty"`
+	// Those of its answer.
+	AnswerTokens int64 `protobuf:"varint,2,opt,name=answer_tokens,json=answerTokens,proto3" json:"answer_tokens,omitempty"`
+	// Whether they were estimated here because the provider sent none.
+	IsEstimated   bool `protobuf:"varint,3,opt,name=is_estimated,json=isEstimated,proto3" json:"is_estimated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContextTokens) Reset() {
+	*x = ContextTokens{}
+	mi := &file_turnkeeper_v1_content_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContextTokens) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContextTokens) ProtoMessage() {}
+
+func (x *ContextTokens) ProtoReflect() protoreflect.Message {
+	mi := &file_turnkeeper_v1_content_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContextTokens.ProtoReflect.Descriptor instead.
+func (*ContextTokens) Descriptor() ([]byte, []int) {
+	return file_turnkeeper_v1_content_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ContextTokens) GetPromptTokens() int64 {
+	if x != nil {
+		return x.PromptTokens
+	}
+	return 0
+}
+
+func (x *ContextTokens) GetAnswerTokens() int64 {
+	if x != nil {
+		return x.AnswerTokens
+	}
+	return 0
+}
+
+func (x *ContextTokens) GetIsEstimated() bool {
+	if x != nil {
+		return x.IsEstimated
+	}
+	return false
+}
+
 // Usage of one model.
 type ModelUsage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1109,7 +1173,7 @@ type ModelUsage struct {
 
 func (x *ModelUsage) Reset() {
 	*x = ModelUsage{}
-	mi := &file_turnkeeper_v1_content_proto_msgTypes[10]
+	mi := &file_turnkeeper_v1_content_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1185,7 @@ func (x *ModelUsage) String() string {
 func (*ModelUsage) ProtoMessage() {}
 
 func (x *ModelUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_content_proto_msgTypes[10]
+	mi := &file_turnkeeper_v1_content_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1198,7 @@ func (x *ModelUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelUsage.ProtoReflect.Descriptor instead.
 func (*ModelUsage) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_content_proto_rawDescGZIP(), []int{10}
+	return file_turnkeeper_v1_content_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ModelUsage) GetModel() string {
@@ -1166,7 +1230,7 @@ type RunUsage struct {
 
 func (x *RunUsage) Reset() {
 	*x = RunUsage{}
-	mi := &file_turnkeeper_v1_content_proto_msgTypes[11]
+	mi := &file_turnkeeper_v1_content_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1242,7 @@ func (x *RunUsage) String() string {
 func (*RunUsage) ProtoMessage() {}
 
 func (x *RunUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_content_proto_msgTypes[11]
+	mi := &file_turnkeeper_v1_content_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1255,7 @@ func (x *RunUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunUsage.ProtoReflect.Descriptor instead.
 func (*RunUsage) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_content_proto_rawDescGZIP(), []int{11}
+	return file_turnkeeper_v1_content_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RunUsage) GetOwn() *Usage {
@@ -1240,7 +1304,7 @@ type ModelParameters struct {
 
 func (x *ModelParameters) Reset() {
 	*x = ModelParameters{}
-	mi := &file_turnkeeper_v1_content_proto_msgTypes[12]
+	mi := &file_turnkeeper_v1_content_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1316,7 @@ func (x *ModelParameters) String() string {
 func (*ModelParameters) ProtoMessage() {}
 
 func (x *ModelParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_content_proto_msgTypes[12]
+	mi := &file_turnkeeper_v1_content_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1329,7 @@ func (x *ModelParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelParameters.ProtoReflect.Descriptor instead.
 func (*ModelParameters) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_content_proto_rawDescGZIP(), []int{12}
+	return file_turnkeeper_v1_content_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ModelParameters) GetMaxOutputTokens() int32 {
@@ -1406,7 +1470,11 @@ const file_turnkeeper_v1_content_proto_rawDesc = "" +
 	"\x12_cache_read_tokensB\x15\n" +
 	"\x13_cache_write_tokensB\x13\n" +
 	"\x11_reasoning_tokensB\v\n" +
-	"\t_cost_usd\"N\n" +
+	"\t_cost_usd\"|\n" +
+	"\rContextTokens\x12#\n" +
+	"\rprompt_tokens\x18\x01 \x01(\x03R\fpromptTokens\x12#\n" +
+	"\ranswer_tokens\x18\x02 \x01(\x03R\fanswerTokens\x12!\n" +
+	"\fis_estimated\x18\x03 \x01(\bR\visEstimated\"N\n" +
 	"\n" +
 	"ModelUsage\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12*\n" +
@@ -1464,7 +1532,7 @@ func file_turnkeeper_v1_content_proto_rawDescGZIP() []byte {
 }
 
 var file_turnkeeper_v1_content_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_turnkeeper_v1_content_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_turnkeeper_v1_content_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_turnkeeper_v1_content_proto_goTypes = []any{
 	(Role)(0),                     // 0: turnkeeper.v1.Role
 	(MessageStatus)(0),            // 1: turnkeeper.v1.MessageStatus
@@ -1479,11 +1547,12 @@ var file_turnkeeper_v1_content_proto_goTypes = []any{
 	(*Message)(nil),               // 10: turnkeeper.v1.Message
 	(*ErrorText)(nil),             // 11: turnkeeper.v1.ErrorText
 	(*Usage)(nil),                 // 12: turnkeeper.v1.Usage
-	(*ModelUsage)(nil),            // 13: turnkeeper.v1.ModelUsage
-	(*RunUsage)(nil),              // 14: turnkeeper.v1.RunUsage
-	(*ModelParameters)(nil),       // 15: turnkeeper.v1.ModelParameters
-	(*structpb.Struct)(nil),       // 16: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*ContextTokens)(nil),         // 13: turnkeeper.v1.ContextTokens
+	(*ModelUsage)(nil),            // 14: turnkeeper.v1.ModelUsage
+	(*RunUsage)(nil),              // 15: turnkeeper.v1.RunUsage
+	(*ModelParameters)(nil),       // 16: turnkeeper.v1.ModelParameters
+	(*structpb.Struct)(nil),       // 17: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_turnkeeper_v1_content_proto_depIdxs = []int32{
 	9,  // 0: turnkeeper.v1.ToolResult.content:type_name -> turnkeeper.v1.Part
@@ -1493,18 +1562,18 @@ var file_turnkeeper_v1_content_proto_depIdxs = []int32{
 	6,  // 4: turnkeeper.v1.Part.tool_call:type_name -> turnkeeper.v1.ToolCall
 	7,  // 5: turnkeeper.v1.Part.tool_result:type_name -> turnkeeper.v1.ToolResult
 	8,  // 6: turnkeeper.v1.Part.summary:type_name -> turnkeeper.v1.Summary
-	16, // 7: turnkeeper.v1.Part.provider_details:type_name -> google.protobuf.Struct
+	17, // 7: turnkeeper.v1.Part.provider_details:type_name -> google.protobuf.Struct
 	0,  // 8: turnkeeper.v1.Message.role:type_name -> turnkeeper.v1.Role
 	9,  // 9: turnkeeper.v1.Message.parts:type_name -> turnkeeper.v1.Part
 	1,  // 10: turnkeeper.v1.Message.status:type_name -> turnkeeper.v1.MessageStatus
-	17, // 11: turnkeeper.v1.Message.create_time:type_name -> google.protobuf.Timestamp
+	18, // 11: turnkeeper.v1.Message.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 12: turnkeeper.v1.Message.finish_reason:type_name -> turnkeeper.v1.FinishReason
 	11, // 13: turnkeeper.v1.Message.error:type_name -> turnkeeper.v1.ErrorText
 	12, // 14: turnkeeper.v1.ModelUsage.usage:type_name -> turnkeeper.v1.Usage
 	12, // 15: turnkeeper.v1.RunUsage.own:type_name -> turnkeeper.v1.Usage
 	12, // 16: turnkeeper.v1.RunUsage.descendants:type_name -> turnkeeper.v1.Usage
-	13, // 17: turnkeeper.v1.RunUsage.models:type_name -> turnkeeper.v1.ModelUsage
-	16, // 18: turnkeeper.v1.ModelParameters.provider_options:type_name -> google.protobuf.Struct
+	14, // 17: turnkeeper.v1.RunUsage.models:type_name -> turnkeeper.v1.ModelUsage
+	17, // 18: turnkeeper.v1.ModelParameters.provider_options:type_name -> google.protobuf.Struct
 	19, // [19:19] is the sub-list for method output_type
 	19, // [19:19] is the sub-list for method input_type
 	19, // [19:19] is the sub-list for extension type_name
@@ -1526,14 +1595,14 @@ func file_turnkeeper_v1_content_proto_init() {
 		(*Part_Summary)(nil),
 	}
 	file_turnkeeper_v1_content_proto_msgTypes[9].OneofWrappers = []any{}
-	file_turnkeeper_v1_content_proto_msgTypes[12].OneofWrappers = []any{}
+	file_turnkeeper_v1_content_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_turnkeeper_v1_content_proto_rawDesc), len(file_turnkeeper_v1_content_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

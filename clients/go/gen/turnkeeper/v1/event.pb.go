@@ -495,6 +495,63 @@ func (OnParentEnd) EnumDescriptor() ([]byte, []int) {
 	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{5}
 }
 
+// How far a todo is.
+type TodoStatus int32
+
+const (
+	// Never stored.
+	TodoStatus_TODO_STATUS_UNSPECIFIED TodoStatus = 0
+	// It is still to be done.
+	TodoStatus_TODO_STATUS_PENDING TodoStatus = 1
+	// It is being done.
+	TodoStatus_TODO_STATUS_IN_PROGRESS TodoStatus = 2
+	// It is done.
+	TodoStatus_TODO_STATUS_COMPLETED TodoStatus = 3
+)
+
+// Enum value maps for TodoStatus.
+var (
+	TodoStatus_name = map[int32]string{
+		0: "TODO_STATUS_UNSPECIFIED",
+		1: "TODO_STATUS_PENDING",
+		2: "TODO_STATUS_IN_PROGRESS",
+		3: "TODO_STATUS_COMPLETED",
+	}
+	TodoStatus_value = map[string]int32{
+		"TODO_STATUS_UNSPECIFIED": 0,
+		"TODO_STATUS_PENDING":     1,
+		"TODO_STATUS_IN_PROGRESS": 2,
+		"TODO_STATUS_COMPLETED":   3,
+	}
+)
+
+func (x TodoStatus) Enum() *TodoStatus {
+	p := new(TodoStatus)
+	*p = x
+	return p
+}
+
+func (x TodoStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TodoStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_turnkeeper_v1_event_proto_enumTypes[6].Descriptor()
+}
+
+func (TodoStatus) Type() protoreflect.EnumType {
+	return &file_turnkeeper_v1_event_proto_enumTypes[6]
+}
+
+func (x TodoStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TodoStatus.Descriptor instead.
+func (TodoStatus) EnumDescriptor() ([]byte, []int) {
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{6}
+}
+
 // Where a prompt was folded (U-22).
 type Fold struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1333,7 +1390,9 @@ type StepStarted struct {
 	// The model asked, as `provider/model`.
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
 	// The message that the answer will be.
-	MessageId     string `protobuf:"bytes,3,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	MessageId string `protobuf:"bytes,3,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// The clients and workers whose tools it is offered: after a restart the turn waits for them, each for its grace.
+	ToolHolders   []*ToolHolder `protobuf:"bytes,4,rep,name=tool_holders,json=toolHolders,proto3" json:"tool_holders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1389,6 +1448,68 @@ func (x *StepStarted) GetMessageId() string {
 	return ""
 }
 
+func (x *StepStarted) GetToolHolders() []*ToolHolder {
+	if x != nil {
+		return x.ToolHolders
+	}
+	return nil
+}
+
+// A client or worker that serves tools.
+type ToolHolder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How long its lost stream keeps its leases; after a restart, how long it is waited for.
+	ReconnectGrace *durationpb.Duration `protobuf:"bytes,2,opt,name=reconnect_grace,json=reconnectGrace,proto3" json:"reconnect_grace,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ToolHolder) Reset() {
+	*x = ToolHolder{}
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToolHolder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToolHolder) ProtoMessage() {}
+
+func (x *ToolHolder) ProtoReflect() protoreflect.Message {
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToolHolder.ProtoReflect.Descriptor instead.
+func (*ToolHolder) Descriptor() ([]byte, []int) {
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ToolHolder) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ToolHolder) GetReconnectGrace() *durationpb.Duration {
+	if x != nil {
+		return x.ReconnectGrace
+	}
+	return nil
+}
+
 // A model step is over.
 type StepFinished struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1408,7 +1529,7 @@ type StepFinished struct {
 
 func (x *StepFinished) Reset() {
 	*x = StepFinished{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[12]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1541,7 @@ func (x *StepFinished) String() string {
 func (*StepFinished) ProtoMessage() {}
 
 func (x *StepFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[12]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1554,7 @@ func (x *StepFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepFinished.ProtoReflect.Descriptor instead.
 func (*StepFinished) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{12}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StepFinished) GetStep() int32 {
@@ -1486,7 +1607,7 @@ type AttemptDiscarded struct {
 
 func (x *AttemptDiscarded) Reset() {
 	*x = AttemptDiscarded{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[13]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1619,7 @@ func (x *AttemptDiscarded) String() string {
 func (*AttemptDiscarded) ProtoMessage() {}
 
 func (x *AttemptDiscarded) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[13]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1632,7 @@ func (x *AttemptDiscarded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptDiscarded.ProtoReflect.Descriptor instead.
 func (*AttemptDiscarded) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AttemptDiscarded) GetMessageId() string {
@@ -1552,7 +1673,7 @@ type RetryScheduled struct {
 
 func (x *RetryScheduled) Reset() {
 	*x = RetryScheduled{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[14]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1685,7 @@ func (x *RetryScheduled) String() string {
 func (*RetryScheduled) ProtoMessage() {}
 
 func (x *RetryScheduled) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[14]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1698,7 @@ func (x *RetryScheduled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryScheduled.ProtoReflect.Descriptor instead.
 func (*RetryScheduled) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{14}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RetryScheduled) GetStep() int32 {
@@ -1619,7 +1740,7 @@ type SummaryStarted struct {
 
 func (x *SummaryStarted) Reset() {
 	*x = SummaryStarted{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[15]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1752,7 @@ func (x *SummaryStarted) String() string {
 func (*SummaryStarted) ProtoMessage() {}
 
 func (x *SummaryStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[15]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1765,7 @@ func (x *SummaryStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SummaryStarted.ProtoReflect.Descriptor instead.
 func (*SummaryStarted) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{15}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SummaryStarted) GetIsAutomatic() bool {
@@ -1669,7 +1790,7 @@ type SummaryFinished struct {
 
 func (x *SummaryFinished) Reset() {
 	*x = SummaryFinished{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[16]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1802,7 @@ func (x *SummaryFinished) String() string {
 func (*SummaryFinished) ProtoMessage() {}
 
 func (x *SummaryFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[16]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1815,7 @@ func (x *SummaryFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SummaryFinished.ProtoReflect.Descriptor instead.
 func (*SummaryFinished) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{16}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SummaryFinished) GetMessageId() string {
@@ -1729,7 +1850,7 @@ type SummaryDiscarded struct {
 
 func (x *SummaryDiscarded) Reset() {
 	*x = SummaryDiscarded{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[17]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1741,7 +1862,7 @@ func (x *SummaryDiscarded) String() string {
 func (*SummaryDiscarded) ProtoMessage() {}
 
 func (x *SummaryDiscarded) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[17]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +1875,7 @@ func (x *SummaryDiscarded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SummaryDiscarded.ProtoReflect.Descriptor instead.
 func (*SummaryDiscarded) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{17}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SummaryDiscarded) GetDetail() string {
@@ -1775,7 +1896,7 @@ type MessageCommitted struct {
 
 func (x *MessageCommitted) Reset() {
 	*x = MessageCommitted{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[18]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1908,7 @@ func (x *MessageCommitted) String() string {
 func (*MessageCommitted) ProtoMessage() {}
 
 func (x *MessageCommitted) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[18]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1921,7 @@ func (x *MessageCommitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageCommitted.ProtoReflect.Descriptor instead.
 func (*MessageCommitted) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{18}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *MessageCommitted) GetMessage() *Message {
@@ -1823,7 +1944,7 @@ type MessageContextChanged struct {
 
 func (x *MessageContextChanged) Reset() {
 	*x = MessageContextChanged{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[19]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1956,7 @@ func (x *MessageContextChanged) String() string {
 func (*MessageContextChanged) ProtoMessage() {}
 
 func (x *MessageContextChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[19]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1969,7 @@ func (x *MessageContextChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageContextChanged.ProtoReflect.Descriptor instead.
 func (*MessageContextChanged) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{19}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *MessageContextChanged) GetMessageIds() []string {
@@ -1878,7 +1999,7 @@ type ToolCallRequested struct {
 
 func (x *ToolCallRequested) Reset() {
 	*x = ToolCallRequested{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[20]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2011,7 @@ func (x *ToolCallRequested) String() string {
 func (*ToolCallRequested) ProtoMessage() {}
 
 func (x *ToolCallRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[20]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2024,7 @@ func (x *ToolCallRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallRequested.ProtoReflect.Descriptor instead.
 func (*ToolCallRequested) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{20}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ToolCallRequested) GetToolCall() *ToolCall {
@@ -1928,14 +2049,18 @@ type ToolCallStarted struct {
 	// Who runs it: `server`, or the client's or worker's name.
 	Executor string `protobuf:"bytes,2,opt,name=executor,proto3" json:"executor,omitempty"`
 	// The lease it runs under; empty for tools of the server.
-	LeaseId       string `protobuf:"bytes,3,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LeaseId string `protobuf:"bytes,3,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	// May it be run again after its outcome was lost? Decides what becomes of it after a restart.
+	ReplayClass ReplayClass `protobuf:"varint,4,opt,name=replay_class,json=replayClass,proto3,enum=turnkeeper.v1.ReplayClass" json:"replay_class,omitempty"`
+	// How long its executor is waited for after a restart; unset for tools of the server.
+	ReconnectGrace *durationpb.Duration `protobuf:"bytes,5,opt,name=reconnect_grace,json=reconnectGrace,proto3" json:"reconnect_grace,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ToolCallStarted) Reset() {
 	*x = ToolCallStarted{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[21]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2072,7 @@ func (x *ToolCallStarted) String() string {
 func (*ToolCallStarted) ProtoMessage() {}
 
 func (x *ToolCallStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[21]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2085,7 @@ func (x *ToolCallStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallStarted.ProtoReflect.Descriptor instead.
 func (*ToolCallStarted) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{21}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ToolCallStarted) GetToolCallId() string {
@@ -1984,20 +2109,36 @@ func (x *ToolCallStarted) GetLeaseId() string {
 	return ""
 }
 
+func (x *ToolCallStarted) GetReplayClass() ReplayClass {
+	if x != nil {
+		return x.ReplayClass
+	}
+	return ReplayClass_REPLAY_CLASS_UNSPECIFIED
+}
+
+func (x *ToolCallStarted) GetReconnectGrace() *durationpb.Duration {
+	if x != nil {
+		return x.ReconnectGrace
+	}
+	return nil
+}
+
 // A tool call has its result.
 type ToolCallFinished struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The result.
 	Result *ToolResult `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
 	// From start to result.
-	Duration      *durationpb.Duration `protobuf:"bytes,2,opt,name=duration,proto3" json:"duration,omitempty"`
+	Duration *durationpb.Duration `protobuf:"bytes,2,opt,name=duration,proto3" json:"duration,omitempty"`
+	// Whether the turn ends with it.
+	IsTurnEnd     bool `protobuf:"varint,3,opt,name=is_turn_end,json=isTurnEnd,proto3" json:"is_turn_end,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ToolCallFinished) Reset() {
 	*x = ToolCallFinished{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[22]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2150,7 @@ func (x *ToolCallFinished) String() string {
 func (*ToolCallFinished) ProtoMessage() {}
 
 func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[22]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2163,7 @@ func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallFinished.ProtoReflect.Descriptor instead.
 func (*ToolCallFinished) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{22}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ToolCallFinished) GetResult() *ToolResult {
@@ -2039,6 +2180,13 @@ func (x *ToolCallFinished) GetDuration() *durationpb.Duration {
 	return nil
 }
 
+func (x *ToolCallFinished) GetIsTurnEnd() bool {
+	if x != nil {
+		return x.IsTurnEnd
+	}
+	return false
+}
+
 // A tool call was not run; its synthetic result says why.
 type ToolCallSkipped struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2050,7 +2198,7 @@ type ToolCallSkipped struct {
 
 func (x *ToolCallSkipped) Reset() {
 	*x = ToolCallSkipped{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[23]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2210,7 @@ func (x *ToolCallSkipped) String() string {
 func (*ToolCallSkipped) ProtoMessage() {}
 
 func (x *ToolCallSkipped) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[23]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2223,7 @@ func (x *ToolCallSkipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallSkipped.ProtoReflect.Descriptor instead.
 func (*ToolCallSkipped) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{23}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ToolCallSkipped) GetResult() *ToolResult {
@@ -2096,7 +2244,7 @@ type ToolCallCancelled struct {
 
 func (x *ToolCallCancelled) Reset() {
 	*x = ToolCallCancelled{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[24]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2256,7 @@ func (x *ToolCallCancelled) String() string {
 func (*ToolCallCancelled) ProtoMessage() {}
 
 func (x *ToolCallCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[24]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2269,7 @@ func (x *ToolCallCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallCancelled.ProtoReflect.Descriptor instead.
 func (*ToolCallCancelled) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{24}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ToolCallCancelled) GetResult() *ToolResult {
@@ -2142,7 +2290,7 @@ type ToolCallLateResult struct {
 
 func (x *ToolCallLateResult) Reset() {
 	*x = ToolCallLateResult{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[25]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2154,7 +2302,7 @@ func (x *ToolCallLateResult) String() string {
 func (*ToolCallLateResult) ProtoMessage() {}
 
 func (x *ToolCallLateResult) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[25]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2167,7 +2315,7 @@ func (x *ToolCallLateResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallLateResult.ProtoReflect.Descriptor instead.
 func (*ToolCallLateResult) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{25}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ToolCallLateResult) GetResult() *ToolResult {
@@ -2196,7 +2344,7 @@ type TurnSpawned struct {
 
 func (x *TurnSpawned) Reset() {
 	*x = TurnSpawned{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[26]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2356,7 @@ func (x *TurnSpawned) String() string {
 func (*TurnSpawned) ProtoMessage() {}
 
 func (x *TurnSpawned) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[26]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2369,7 @@ func (x *TurnSpawned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnSpawned.ProtoReflect.Descriptor instead.
 func (*TurnSpawned) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{26}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TurnSpawned) GetAgentId() string {
@@ -2274,7 +2422,7 @@ type TurnParked struct {
 
 func (x *TurnParked) Reset() {
 	*x = TurnParked{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[27]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2434,7 @@ func (x *TurnParked) String() string {
 func (*TurnParked) ProtoMessage() {}
 
 func (x *TurnParked) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[27]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2447,7 @@ func (x *TurnParked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnParked.ProtoReflect.Descriptor instead.
 func (*TurnParked) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{27}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TurnParked) GetCause() string {
@@ -2334,7 +2482,7 @@ type TurnWoken struct {
 
 func (x *TurnWoken) Reset() {
 	*x = TurnWoken{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[28]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2494,7 @@ func (x *TurnWoken) String() string {
 func (*TurnWoken) ProtoMessage() {}
 
 func (x *TurnWoken) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[28]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2507,7 @@ func (x *TurnWoken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnWoken.ProtoReflect.Descriptor instead.
 func (*TurnWoken) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{28}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TurnWoken) GetCause() string {
@@ -2380,7 +2528,7 @@ type TurnEnded struct {
 
 func (x *TurnEnded) Reset() {
 	*x = TurnEnded{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[29]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2540,7 @@ func (x *TurnEnded) String() string {
 func (*TurnEnded) ProtoMessage() {}
 
 func (x *TurnEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[29]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2553,7 @@ func (x *TurnEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnEnded.ProtoReflect.Descriptor instead.
 func (*TurnEnded) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{29}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TurnEnded) GetOutcome() *Outcome {
@@ -2428,7 +2576,7 @@ type ChildResultDelivered struct {
 
 func (x *ChildResultDelivered) Reset() {
 	*x = ChildResultDelivered{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[30]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2440,7 +2588,7 @@ func (x *ChildResultDelivered) String() string {
 func (*ChildResultDelivered) ProtoMessage() {}
 
 func (x *ChildResultDelivered) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[30]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2453,7 +2601,7 @@ func (x *ChildResultDelivered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildResultDelivered.ProtoReflect.Descriptor instead.
 func (*ChildResultDelivered) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{30}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ChildResultDelivered) GetChildTurnId() string {
@@ -2483,7 +2631,7 @@ type ChildResultOrphaned struct {
 
 func (x *ChildResultOrphaned) Reset() {
 	*x = ChildResultOrphaned{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[31]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2495,7 +2643,7 @@ func (x *ChildResultOrphaned) String() string {
 func (*ChildResultOrphaned) ProtoMessage() {}
 
 func (x *ChildResultOrphaned) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[31]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2508,7 +2656,7 @@ func (x *ChildResultOrphaned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildResultOrphaned.ProtoReflect.Descriptor instead.
 func (*ChildResultOrphaned) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{31}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ChildResultOrphaned) GetChildTurnId() string {
@@ -2538,7 +2686,7 @@ type HandOff struct {
 
 func (x *HandOff) Reset() {
 	*x = HandOff{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[32]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2550,7 +2698,7 @@ func (x *HandOff) String() string {
 func (*HandOff) ProtoMessage() {}
 
 func (x *HandOff) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[32]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2563,7 +2711,7 @@ func (x *HandOff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOff.ProtoReflect.Descriptor instead.
 func (*HandOff) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{32}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *HandOff) GetFromAgentId() string {
@@ -2595,7 +2743,7 @@ type TaskStarted struct {
 
 func (x *TaskStarted) Reset() {
 	*x = TaskStarted{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[33]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2607,7 +2755,7 @@ func (x *TaskStarted) String() string {
 func (*TaskStarted) ProtoMessage() {}
 
 func (x *TaskStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[33]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2620,7 +2768,7 @@ func (x *TaskStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStarted.ProtoReflect.Descriptor instead.
 func (*TaskStarted) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{33}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TaskStarted) GetTaskId() string {
@@ -2659,7 +2807,7 @@ type TaskCompleted struct {
 
 func (x *TaskCompleted) Reset() {
 	*x = TaskCompleted{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[34]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2671,7 +2819,7 @@ func (x *TaskCompleted) String() string {
 func (*TaskCompleted) ProtoMessage() {}
 
 func (x *TaskCompleted) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[34]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2684,7 +2832,7 @@ func (x *TaskCompleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskCompleted.ProtoReflect.Descriptor instead.
 func (*TaskCompleted) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{34}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TaskCompleted) GetTaskId() string {
@@ -2721,7 +2869,7 @@ type TaskRegressed struct {
 
 func (x *TaskRegressed) Reset() {
 	*x = TaskRegressed{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[35]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2733,7 +2881,7 @@ func (x *TaskRegressed) String() string {
 func (*TaskRegressed) ProtoMessage() {}
 
 func (x *TaskRegressed) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[35]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +2894,7 @@ func (x *TaskRegressed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskRegressed.ProtoReflect.Descriptor instead.
 func (*TaskRegressed) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{35}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TaskRegressed) GetTaskId() string {
@@ -2780,7 +2928,7 @@ type ApprovalRequested struct {
 
 func (x *ApprovalRequested) Reset() {
 	*x = ApprovalRequested{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[36]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2792,7 +2940,7 @@ func (x *ApprovalRequested) String() string {
 func (*ApprovalRequested) ProtoMessage() {}
 
 func (x *ApprovalRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[36]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2805,7 +2953,7 @@ func (x *ApprovalRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRequested.ProtoReflect.Descriptor instead.
 func (*ApprovalRequested) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{36}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ApprovalRequested) GetApprovalId() string {
@@ -2853,7 +3001,7 @@ type ApprovalResolved struct {
 
 func (x *ApprovalResolved) Reset() {
 	*x = ApprovalResolved{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[37]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2865,7 +3013,7 @@ func (x *ApprovalResolved) String() string {
 func (*ApprovalResolved) ProtoMessage() {}
 
 func (x *ApprovalResolved) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[37]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2878,7 +3026,7 @@ func (x *ApprovalResolved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalResolved.ProtoReflect.Descriptor instead.
 func (*ApprovalResolved) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{37}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ApprovalResolved) GetApprovalId() string {
@@ -2920,7 +3068,7 @@ type SessionCreated struct {
 
 func (x *SessionCreated) Reset() {
 	*x = SessionCreated{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[38]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2932,7 +3080,7 @@ func (x *SessionCreated) String() string {
 func (*SessionCreated) ProtoMessage() {}
 
 func (x *SessionCreated) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[38]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2945,7 +3093,7 @@ func (x *SessionCreated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCreated.ProtoReflect.Descriptor instead.
 func (*SessionCreated) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{38}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SessionCreated) GetTitle() string {
@@ -2968,7 +3116,7 @@ type SessionUpdated struct {
 
 func (x *SessionUpdated) Reset() {
 	*x = SessionUpdated{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[39]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2980,7 +3128,7 @@ func (x *SessionUpdated) String() string {
 func (*SessionUpdated) ProtoMessage() {}
 
 func (x *SessionUpdated) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[39]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2993,7 +3141,7 @@ func (x *SessionUpdated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionUpdated.ProtoReflect.Descriptor instead.
 func (*SessionUpdated) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{39}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SessionUpdated) GetPaths() []string {
@@ -3021,7 +3169,7 @@ type SessionDeleting struct {
 
 func (x *SessionDeleting) Reset() {
 	*x = SessionDeleting{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[40]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3033,7 +3181,7 @@ func (x *SessionDeleting) String() string {
 func (*SessionDeleting) ProtoMessage() {}
 
 func (x *SessionDeleting) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[40]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3046,7 +3194,7 @@ func (x *SessionDeleting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionDeleting.ProtoReflect.Descriptor instead.
 func (*SessionDeleting) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{40}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SessionDeleting) GetActor() string {
@@ -3067,7 +3215,7 @@ type SessionDeleted struct {
 
 func (x *SessionDeleted) Reset() {
 	*x = SessionDeleted{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[41]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3079,7 +3227,7 @@ func (x *SessionDeleted) String() string {
 func (*SessionDeleted) ProtoMessage() {}
 
 func (x *SessionDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[41]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3092,7 +3240,7 @@ func (x *SessionDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionDeleted.ProtoReflect.Descriptor instead.
 func (*SessionDeleted) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{41}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SessionDeleted) GetActor() string {
@@ -3100,6 +3248,116 @@ func (x *SessionDeleted) GetActor() string {
 		return x.Actor
 	}
 	return ""
+}
+
+// One thing that a model has noted to do.
+type Todo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is to be done.
+	Content string `protobuf:"bytes,1,opt,name=content,proto3" json:"content,omitempty"`
+	// How far it is.
+	Status TodoStatus `protobuf:"varint,2,opt,name=status,proto3,enum=turnkeeper.v1.TodoStatus" json:"status,omitempty"`
+	// The same for while it is being done, for example `Running the tests`; empty where the model gave none.
+	ActiveForm    string `protobuf:"bytes,3,opt,name=active_form,json=activeForm,proto3" json:"active_form,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Todo) Reset() {
+	*x = Todo{}
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Todo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Todo) ProtoMessage() {}
+
+func (x *Todo) ProtoReflect() protoreflect.Message {
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Todo.ProtoReflect.Descriptor instead.
+func (*Todo) Descriptor() ([]byte, []int) {
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Todo) GetContent() string {
+	if x != nil {
+		return x.Content
+	}
+	return ""
+}
+
+func (x *Todo) GetStatus() TodoStatus {
+	if x != nil {
+		return x.Status
+	}
+	return TodoStatus_TODO_STATUS_UNSPECIFIED
+}
+
+func (x *Todo) GetActiveForm() string {
+	if x != nil {
+		return x.ActiveForm
+	}
+	return ""
+}
+
+// A model has changed the todos of its session.
+type TodosChanged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of them as they are now, in the model's order.
+	Todos         []*Todo `protobuf:"bytes,1,rep,name=todos,proto3" json:"todos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TodosChanged) Reset() {
+	*x = TodosChanged{}
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TodosChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TodosChanged) ProtoMessage() {}
+
+func (x *TodosChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TodosChanged.ProtoReflect.Descriptor instead.
+func (*TodosChanged) Descriptor() ([]byte, []int) {
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *TodosChanged) GetTodos() []*Todo {
+	if x != nil {
+		return x.Todos
+	}
+	return nil
 }
 
 // One durable thing that happened in a session. Clients skip payloads that they do not know and keep the position.
@@ -3163,6 +3421,7 @@ type Event struct {
 	//	*Event_SessionUpdated
 	//	*Event_SessionDeleting
 	//	*Event_SessionDeleted
+	//	*Event_TodosChanged
 	Payload       isEvent_Payload `protobuf_oneof:"payload"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3170,7 +3429,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[42]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +3441,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_turnkeeper_v1_event_proto_msgTypes[42]
+	mi := &file_turnkeeper_v1_event_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +3454,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{42}
+	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Event) GetSessionId() string {
@@ -3603,6 +3862,15 @@ func (x *Event) GetSessionDeleted() *SessionDeleted {
 	return nil
 }
 
+func (x *Event) GetTodosChanged() *TodosChanged {
+	if x != nil {
+		if x, ok := x.Payload.(*Event_TodosChanged); ok {
+			return x.TodosChanged
+		}
+	}
+	return nil
+}
+
 type isEvent_Payload interface {
 	isEvent_Payload()
 }
@@ -3797,6 +4065,11 @@ type Event_SessionDeleted struct {
 	SessionDeleted *SessionDeleted `protobuf:"bytes,83,opt,name=session_deleted,json=sessionDeleted,proto3,oneof"`
 }
 
+type Event_TodosChanged struct {
+	// The todos changed.
+	TodosChanged *TodosChanged `protobuf:"bytes,84,opt,name=todos_changed,json=todosChanged,proto3,oneof"`
+}
+
 func (*Event_RunAccepted) isEvent_Payload() {}
 
 func (*Event_RunQueued) isEvent_Payload() {}
@@ -3873,11 +4146,13 @@ func (*Event_SessionDeleting) isEvent_Payload() {}
 
 func (*Event_SessionDeleted) isEvent_Payload() {}
 
+func (*Event_TodosChanged) isEvent_Payload() {}
+
 var File_turnkeeper_v1_event_proto protoreflect.FileDescriptor
 
 const file_turnkeeper_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x19turnkeeper/v1/event.proto\x12\rturnkeeper.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bturnkeeper/v1/content.proto\"r\n" +
+	"\x19turnkeeper/v1/event.proto\x12\rturnkeeper.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bturnkeeper/v1/content.proto\x1a turnkeeper/v1/tool_service.proto\"r\n" +
 	"\x04Fold\x12\x1e\n" +
 	"\vinto_run_id\x18\x01 \x01(\tR\tintoRunId\x12\x17\n" +
 	"\aturn_id\x18\x02 \x01(\tR\x06turnId\x12\x12\n" +
@@ -3946,12 +4221,17 @@ const file_turnkeeper_v1_event_proto_rawDesc = "" +
 	"\vis_rollback\x18\x05 \x01(\bR\n" +
 	"isRollback\x12\x1b\n" +
 	"\tis_unwind\x18\x06 \x01(\bR\bisUnwind\x12/\n" +
-	"\x14superseded_by_run_id\x18\a \x01(\tR\x11supersededByRunId\"V\n" +
+	"\x14superseded_by_run_id\x18\a \x01(\tR\x11supersededByRunId\"\x94\x01\n" +
 	"\vStepStarted\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x05R\x04step\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +
 	"\n" +
-	"message_id\x18\x03 \x01(\tR\tmessageId\"\x91\x02\n" +
+	"message_id\x18\x03 \x01(\tR\tmessageId\x12<\n" +
+	"\ftool_holders\x18\x04 \x03(\v2\x19.turnkeeper.v1.ToolHolderR\vtoolHolders\"d\n" +
+	"\n" +
+	"ToolHolder\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
+	"\x0freconnect_grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ereconnectGrace\"\x91\x02\n" +
 	"\fStepFinished\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x05R\x04step\x12@\n" +
 	"\rfinish_reason\x18\x02 \x01(\x0e2\x1b.turnkeeper.v1.FinishReasonR\ffinishReason\x12*\n" +
@@ -3988,15 +4268,18 @@ const file_turnkeeper_v1_event_proto_rawDesc = "" +
 	"\x11ToolCallRequested\x124\n" +
 	"\ttool_call\x18\x01 \x01(\v2\x17.turnkeeper.v1.ToolCallR\btoolCall\x12\x1d\n" +
 	"\n" +
-	"message_id\x18\x02 \x01(\tR\tmessageId\"j\n" +
+	"message_id\x18\x02 \x01(\tR\tmessageId\"\xed\x01\n" +
 	"\x0fToolCallStarted\x12 \n" +
 	"\ftool_call_id\x18\x01 \x01(\tR\n" +
 	"toolCallId\x12\x1a\n" +
 	"\bexecutor\x18\x02 \x01(\tR\bexecutor\x12\x19\n" +
-	"\blease_id\x18\x03 \x01(\tR\aleaseId\"|\n" +
+	"\blease_id\x18\x03 \x01(\tR\aleaseId\x12=\n" +
+	"\freplay_class\x18\x04 \x01(\x0e2\x1a.turnkeeper.v1.ReplayClassR\vreplayClass\x12B\n" +
+	"\x0freconnect_grace\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x0ereconnectGrace\"\x9c\x01\n" +
 	"\x10ToolCallFinished\x121\n" +
 	"\x06result\x18\x01 \x01(\v2\x19.turnkeeper.v1.ToolResultR\x06result\x125\n" +
-	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\"D\n" +
+	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x1e\n" +
+	"\vis_turn_end\x18\x03 \x01(\bR\tisTurnEnd\"D\n" +
 	"\x0fToolCallSkipped\x121\n" +
 	"\x06result\x18\x01 \x01(\v2\x19.turnkeeper.v1.ToolResultR\x06result\"F\n" +
 	"\x11ToolCallCancelled\x121\n" +
@@ -4060,7 +4343,14 @@ const file_turnkeeper_v1_event_proto_rawDesc = "" +
 	"\x0fSessionDeleting\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\"&\n" +
 	"\x0eSessionDeleted\x12\x14\n" +
-	"\x05actor\x18\x01 \x01(\tR\x05actor\"\xf4\x17\n" +
+	"\x05actor\x18\x01 \x01(\tR\x05actor\"t\n" +
+	"\x04Todo\x12\x18\n" +
+	"\acontent\x18\x01 \x01(\tR\acontent\x121\n" +
+	"\x06status\x18\x02 \x01(\x0e2\x19.turnkeeper.v1.TodoStatusR\x06status\x12\x1f\n" +
+	"\vactive_form\x18\x03 \x01(\tR\n" +
+	"activeForm\"9\n" +
+	"\fTodosChanged\x12)\n" +
+	"\x05todos\x18\x01 \x03(\v2\x13.turnkeeper.v1.TodoR\x05todos\"\xb8\x18\n" +
 	"\x05Event\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x10\n" +
@@ -4115,7 +4405,8 @@ const file_turnkeeper_v1_event_proto_rawDesc = "" +
 	"\x0fsession_created\x18P \x01(\v2\x1d.turnkeeper.v1.SessionCreatedH\x00R\x0esessionCreated\x12H\n" +
 	"\x0fsession_updated\x18Q \x01(\v2\x1d.turnkeeper.v1.SessionUpdatedH\x00R\x0esessionUpdated\x12K\n" +
 	"\x10session_deleting\x18R \x01(\v2\x1e.turnkeeper.v1.SessionDeletingH\x00R\x0fsessionDeleting\x12H\n" +
-	"\x0fsession_deleted\x18S \x01(\v2\x1d.turnkeeper.v1.SessionDeletedH\x00R\x0esessionDeletedB\t\n" +
+	"\x0fsession_deleted\x18S \x01(\v2\x1d.turnkeeper.v1.SessionDeletedH\x00R\x0esessionDeleted\x12B\n" +
+	"\rtodos_changed\x18T \x01(\v2\x1b.turnkeeper.v1.TodosChangedH\x00R\ftodosChangedB\t\n" +
 	"\apayload*f\n" +
 	"\aRunKind\x12\x18\n" +
 	"\x14RUN_KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -4179,7 +4470,13 @@ const file_turnkeeper_v1_event_proto_rawDesc = "" +
 	"\x19ON_PARENT_END_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ON_PARENT_END_WAIT\x10\x01\x12\x16\n" +
 	"\x12ON_PARENT_END_STOP\x10\x02\x12\x1a\n" +
-	"\x16ON_PARENT_END_CONTINUE\x10\x03BG\n" +
+	"\x16ON_PARENT_END_CONTINUE\x10\x03*z\n" +
+	"\n" +
+	"TodoStatus\x12\x1b\n" +
+	"\x17TODO_STATUS_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13TODO_STATUS_PENDING\x10\x01\x12\x1b\n" +
+	"\x17TODO_STATUS_IN_PROGRESS\x10\x02\x12\x19\n" +
+	"\x15TODO_STATUS_COMPLETED\x10\x03BG\n" +
 	"\x11dev.turnkeeper.v1P\x01Z0turnkeeper.dev/go/gen/turnkeeper/v1;turnkeeperv1b\x06proto3"
 
 var (
@@ -4194,8 +4491,8 @@ func file_turnkeeper_v1_event_proto_rawDescGZIP() []byte {
 	return file_turnkeeper_v1_event_proto_rawDescData
 }
 
-var file_turnkeeper_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_turnkeeper_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_turnkeeper_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_turnkeeper_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_turnkeeper_v1_event_proto_goTypes = []any{
 	(RunKind)(0),                  // 0: turnkeeper.v1.RunKind
 	(Delivery)(0),                 // 1: turnkeeper.v1.Delivery
@@ -4203,139 +4500,151 @@ var file_turnkeeper_v1_event_proto_goTypes = []any{
 	(OutcomeStatus)(0),            // 3: turnkeeper.v1.OutcomeStatus
 	(OutcomeReason)(0),            // 4: turnkeeper.v1.OutcomeReason
 	(OnParentEnd)(0),              // 5: turnkeeper.v1.OnParentEnd
-	(*Fold)(nil),                  // 6: turnkeeper.v1.Fold
-	(*RunError)(nil),              // 7: turnkeeper.v1.RunError
-	(*TaskResult)(nil),            // 8: turnkeeper.v1.TaskResult
-	(*Outcome)(nil),               // 9: turnkeeper.v1.Outcome
-	(*RunAccepted)(nil),           // 10: turnkeeper.v1.RunAccepted
-	(*RunQueued)(nil),             // 11: turnkeeper.v1.RunQueued
-	(*RunStarted)(nil),            // 12: turnkeeper.v1.RunStarted
-	(*RunAwaiting)(nil),           // 13: turnkeeper.v1.RunAwaiting
-	(*RunResumed)(nil),            // 14: turnkeeper.v1.RunResumed
-	(*RunFinished)(nil),           // 15: turnkeeper.v1.RunFinished
-	(*RunCancelRequested)(nil),    // 16: turnkeeper.v1.RunCancelRequested
-	(*StepStarted)(nil),           // 17: turnkeeper.v1.StepStarted
-	(*StepFinished)(nil),          // 18: turnkeeper.v1.StepFinished
-	(*AttemptDiscarded)(nil),      // 19: turnkeeper.v1.AttemptDiscarded
-	(*RetryScheduled)(nil),        // 20: turnkeeper.v1.RetryScheduled
-	(*SummaryStarted)(nil),        // 21: turnkeeper.v1.SummaryStarted
-	(*SummaryFinished)(nil),       // 22: turnkeeper.v1.SummaryFinished
-	(*SummaryDiscarded)(nil),      // 23: turnkeeper.v1.SummaryDiscarded
-	(*MessageCommitted)(nil),      // 24: turnkeeper.v1.MessageCommitted
-	(*MessageContextChanged)(nil), // 25: turnkeeper.v1.MessageContextChanged
-	(*ToolCallRequested)(nil),     // 26: turnkeeper.v1.ToolCallRequested
-	(*ToolCallStarted)(nil),       // 27: turnkeeper.v1.ToolCallStarted
-	(*ToolCallFinished)(nil),      // 28: turnkeeper.v1.ToolCallFinished
-	(*ToolCallSkipped)(nil),       // 29: turnkeeper.v1.ToolCallSkipped
-	(*ToolCallCancelled)(nil),     // 30: turnkeeper.v1.ToolCallCancelled
-	(*ToolCallLateResult)(nil),    // 31: turnkeeper.v1.ToolCallLateResult
-	(*TurnSpawned)(nil),           // 32: turnkeeper.v1.TurnSpawned
-	(*TurnParked)(nil),            // 33: turnkeeper.v1.TurnParked
-	(*TurnWoken)(nil),             // 34: turnkeeper.v1.TurnWoken
-	(*TurnEnded)(nil),             // 35: turnkeeper.v1.TurnEnded
-	(*ChildResultDelivered)(nil),  // 36: turnkeeper.v1.ChildResultDelivered
-	(*ChildResultOrphaned)(nil),   // 37: turnkeeper.v1.ChildResultOrphaned
-	(*HandOff)(nil),               // 38: turnkeeper.v1.HandOff
-	(*TaskStarted)(nil),           // 39: turnkeeper.v1.TaskStarted
-	(*TaskCompleted)(nil),         // 40: turnkeeper.v1.TaskCompleted
-	(*TaskRegressed)(nil),         // 41: turnkeeper.v1.TaskRegressed
-	(*ApprovalRequested)(nil),     // 42: turnkeeper.v1.ApprovalRequested
-	(*ApprovalResolved)(nil),      // 43: turnkeeper.v1.ApprovalResolved
-	(*SessionCreated)(nil),        // 44: turnkeeper.v1.SessionCreated
-	(*SessionUpdated)(nil),        // 45: turnkeeper.v1.SessionUpdated
-	(*SessionDeleting)(nil),       // 46: turnkeeper.v1.SessionDeleting
-	(*SessionDeleted)(nil),        // 47: turnkeeper.v1.SessionDeleted
-	(*Event)(nil),                 // 48: turnkeeper.v1.Event
-	(FinishReason)(0),             // 49: turnkeeper.v1.FinishReason
-	(*RunUsage)(nil),              // 50: turnkeeper.v1.RunUsage
-	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
-	(*Part)(nil),                  // 52: turnkeeper.v1.Part
-	(*Usage)(nil),                 // 53: turnkeeper.v1.Usage
-	(*durationpb.Duration)(nil),   // 54: google.protobuf.Duration
-	(*Message)(nil),               // 55: turnkeeper.v1.Message
-	(*ToolCall)(nil),              // 56: turnkeeper.v1.ToolCall
-	(*ToolResult)(nil),            // 57: turnkeeper.v1.ToolResult
+	(TodoStatus)(0),               // 6: turnkeeper.v1.TodoStatus
+	(*Fold)(nil),                  // 7: turnkeeper.v1.Fold
+	(*RunError)(nil),              // 8: turnkeeper.v1.RunError
+	(*TaskResult)(nil),            // 9: turnkeeper.v1.TaskResult
+	(*Outcome)(nil),               // 10: turnkeeper.v1.Outcome
+	(*RunAccepted)(nil),           // 11: turnkeeper.v1.RunAccepted
+	(*RunQueued)(nil),             // 12: turnkeeper.v1.RunQueued
+	(*RunStarted)(nil),            // 13: turnkeeper.v1.RunStarted
+	(*RunAwaiting)(nil),           // 14: turnkeeper.v1.RunAwaiting
+	(*RunResumed)(nil),            // 15: turnkeeper.v1.RunResumed
+	(*RunFinished)(nil),           // 16: turnkeeper.v1.RunFinished
+	(*RunCancelRequested)(nil),    // 17: turnkeeper.v1.RunCancelRequested
+	(*StepStarted)(nil),           // 18: turnkeeper.v1.StepStarted
+	(*ToolHolder)(nil),            // 19: turnkeeper.v1.ToolHolder
+	(*StepFinished)(nil),          // 20: turnkeeper.v1.StepFinished
+	(*AttemptDiscarded)(nil),      // 21: turnkeeper.v1.AttemptDiscarded
+	(*RetryScheduled)(nil),        // 22: turnkeeper.v1.RetryScheduled
+	(*SummaryStarted)(nil),        // 23: turnkeeper.v1.SummaryStarted
+	(*SummaryFinished)(nil),       // 24: turnkeeper.v1.SummaryFinished
+	(*SummaryDiscarded)(nil),      // 25: turnkeeper.v1.SummaryDiscarded
+	(*MessageCommitted)(nil),      // 26: turnkeeper.v1.MessageCommitted
+	(*MessageContextChanged)(nil), // 27: turnkeeper.v1.MessageContextChanged
+	(*ToolCallRequested)(nil),     // 28: turnkeeper.v1.ToolCallRequested
+	(*ToolCallStarted)(nil),       // 29: turnkeeper.v1.ToolCallStarted
+	(*ToolCallFinished)(nil),      // 30: turnkeeper.v1.ToolCallFinished
+	(*ToolCallSkipped)(nil),       // 31: turnkeeper.v1.ToolCallSkipped
+	(*ToolCallCancelled)(nil),     // 32: turnkeeper.v1.ToolCallCancelled
+	(*ToolCallLateResult)(nil),    // 33: turnkeeper.v1.ToolCallLateResult
+	(*TurnSpawned)(nil),           // 34: turnkeeper.v1.TurnSpawned
+	(*TurnParked)(nil),            // 35: turnkeeper.v1.TurnParked
+	(*TurnWoken)(nil),             // 36: turnkeeper.v1.TurnWoken
+	(*TurnEnded)(nil),             // 37: turnkeeper.v1.TurnEnded
+	(*ChildResultDelivered)(nil),  // 38: turnkeeper.v1.ChildResultDelivered
+	(*ChildResultOrphaned)(nil),   // 39: turnkeeper.v1.ChildResultOrphaned
+	(*HandOff)(nil),               // 40: turnkeeper.v1.HandOff
+	(*TaskStarted)(nil),           // 41: turnkeeper.v1.TaskStarted
+	(*TaskCompleted)(nil),         // 42: turnkeeper.v1.TaskCompleted
+	(*TaskRegressed)(nil),         // 43: turnkeeper.v1.TaskRegressed
+	(*ApprovalRequested)(nil),     // 44: turnkeeper.v1.ApprovalRequested
+	(*ApprovalResolved)(nil),      // 45: turnkeeper.v1.ApprovalResolved
+	(*SessionCreated)(nil),        // 46: turnkeeper.v1.SessionCreated
+	(*SessionUpdated)(nil),        // 47: turnkeeper.v1.SessionUpdated
+	(*SessionDeleting)(nil),       // 48: turnkeeper.v1.SessionDeleting
+	(*SessionDeleted)(nil),        // 49: turnkeeper.v1.SessionDeleted
+	(*Todo)(nil),                  // 50: turnkeeper.v1.Todo
+	(*TodosChanged)(nil),          // 51: turnkeeper.v1.TodosChanged
+	(*Event)(nil),                 // 52: turnkeeper.v1.Event
+	(FinishReason)(0),             // 53: turnkeeper.v1.FinishReason
+	(*RunUsage)(nil),              // 54: turnkeeper.v1.RunUsage
+	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
+	(*Part)(nil),                  // 56: turnkeeper.v1.Part
+	(*durationpb.Duration)(nil),   // 57: google.protobuf.Duration
+	(*Usage)(nil),                 // 58: turnkeeper.v1.Usage
+	(*Message)(nil),               // 59: turnkeeper.v1.Message
+	(*ToolCall)(nil),              // 60: turnkeeper.v1.ToolCall
+	(ReplayClass)(0),              // 61: turnkeeper.v1.ReplayClass
+	(*ToolResult)(nil),            // 62: turnkeeper.v1.ToolResult
 }
 var file_turnkeeper_v1_event_proto_depIdxs = []int32{
 	4,  // 0: turnkeeper.v1.RunError.reason:type_name -> turnkeeper.v1.OutcomeReason
 	3,  // 1: turnkeeper.v1.Outcome.status:type_name -> turnkeeper.v1.OutcomeStatus
 	4,  // 2: turnkeeper.v1.Outcome.reason:type_name -> turnkeeper.v1.OutcomeReason
-	6,  // 3: turnkeeper.v1.Outcome.fold:type_name -> turnkeeper.v1.Fold
-	49, // 4: turnkeeper.v1.Outcome.finish_reason:type_name -> turnkeeper.v1.FinishReason
-	7,  // 5: turnkeeper.v1.Outcome.errors:type_name -> turnkeeper.v1.RunError
-	50, // 6: turnkeeper.v1.Outcome.usage:type_name -> turnkeeper.v1.RunUsage
-	8,  // 7: turnkeeper.v1.Outcome.results:type_name -> turnkeeper.v1.TaskResult
-	51, // 8: turnkeeper.v1.Outcome.finish_time:type_name -> google.protobuf.Timestamp
+	7,  // 3: turnkeeper.v1.Outcome.fold:type_name -> turnkeeper.v1.Fold
+	53, // 4: turnkeeper.v1.Outcome.finish_reason:type_name -> turnkeeper.v1.FinishReason
+	8,  // 5: turnkeeper.v1.Outcome.errors:type_name -> turnkeeper.v1.RunError
+	54, // 6: turnkeeper.v1.Outcome.usage:type_name -> turnkeeper.v1.RunUsage
+	9,  // 7: turnkeeper.v1.Outcome.results:type_name -> turnkeeper.v1.TaskResult
+	55, // 8: turnkeeper.v1.Outcome.finish_time:type_name -> google.protobuf.Timestamp
 	0,  // 9: turnkeeper.v1.RunAccepted.kind:type_name -> turnkeeper.v1.RunKind
 	1,  // 10: turnkeeper.v1.RunAccepted.delivery:type_name -> turnkeeper.v1.Delivery
-	52, // 11: turnkeeper.v1.RunAccepted.prompt:type_name -> turnkeeper.v1.Part
-	9,  // 12: turnkeeper.v1.RunFinished.outcome:type_name -> turnkeeper.v1.Outcome
+	56, // 11: turnkeeper.v1.RunAccepted.prompt:type_name -> turnkeeper.v1.Part
+	10, // 12: turnkeeper.v1.RunFinished.outcome:type_name -> turnkeeper.v1.Outcome
 	4,  // 13: turnkeeper.v1.RunCancelRequested.reason:type_name -> turnkeeper.v1.OutcomeReason
 	2,  // 14: turnkeeper.v1.RunCancelRequested.mode:type_name -> turnkeeper.v1.CancelMode
-	49, // 15: turnkeeper.v1.StepFinished.finish_reason:type_name -> turnkeeper.v1.FinishReason
-	53, // 16: turnkeeper.v1.StepFinished.usage:type_name -> turnkeeper.v1.Usage
-	54, // 17: turnkeeper.v1.StepFinished.time_to_first_delta:type_name -> google.protobuf.Duration
-	54, // 18: turnkeeper.v1.StepFinished.duration:type_name -> google.protobuf.Duration
-	7,  // 19: turnkeeper.v1.RetryScheduled.error:type_name -> turnkeeper.v1.RunError
-	54, // 20: turnkeeper.v1.RetryScheduled.delay:type_name -> google.protobuf.Duration
-	53, // 21: turnkeeper.v1.SummaryFinished.usage:type_name -> turnkeeper.v1.Usage
-	55, // 22: turnkeeper.v1.MessageCommitted.message:type_name -> turnkeeper.v1.Message
-	56, // 23: turnkeeper.v1.ToolCallRequested.tool_call:type_name -> turnkeeper.v1.ToolCall
-	57, // 24: turnkeeper.v1.ToolCallFinished.result:type_name -> turnkeeper.v1.ToolResult
-	54, // 25: turnkeeper.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
-	57, // 26: turnkeeper.v1.ToolCallSkipped.result:type_name -> turnkeeper.v1.ToolResult
-	57, // 27: turnkeeper.v1.ToolCallCancelled.result:type_name -> turnkeeper.v1.ToolResult
-	57, // 28: turnkeeper.v1.ToolCallLateResult.result:type_name -> turnkeeper.v1.ToolResult
-	5,  // 29: turnkeeper.v1.TurnSpawned.on_parent_end:type_name -> turnkeeper.v1.OnParentEnd
-	51, // 30: turnkeeper.v1.TurnParked.deadline:type_name -> google.protobuf.Timestamp
-	9,  // 31: turnkeeper.v1.TurnEnded.outcome:type_name -> turnkeeper.v1.Outcome
-	7,  // 32: turnkeeper.v1.TaskCompleted.error:type_name -> turnkeeper.v1.RunError
-	56, // 33: turnkeeper.v1.ApprovalRequested.tool_call:type_name -> turnkeeper.v1.ToolCall
-	51, // 34: turnkeeper.v1.ApprovalRequested.deadline:type_name -> google.protobuf.Timestamp
-	51, // 35: turnkeeper.v1.Event.time:type_name -> google.protobuf.Timestamp
-	10, // 36: turnkeeper.v1.Event.run_accepted:type_name -> turnkeeper.v1.RunAccepted
-	11, // 37: turnkeeper.v1.Event.run_queued:type_name -> turnkeeper.v1.RunQueued
-	12, // 38: turnkeeper.v1.Event.run_started:type_name -> turnkeeper.v1.RunStarted
-	13, // 39: turnkeeper.v1.Event.run_awaiting:type_name -> turnkeeper.v1.RunAwaiting
-	14, // 40: turnkeeper.v1.Event.run_resumed:type_name -> turnkeeper.v1.RunResumed
-	15, // 41: turnkeeper.v1.Event.run_finished:type_name -> turnkeeper.v1.RunFinished
-	16, // 42: turnkeeper.v1.Event.run_cancel_requested:type_name -> turnkeeper.v1.RunCancelRequested
-	17, // 43: turnkeeper.v1.Event.step_started:type_name -> turnkeeper.v1.StepStarted
-	18, // 44: turnkeeper.v1.Event.step_finished:type_name -> turnkeeper.v1.StepFinished
-	19, // 45: turnkeeper.v1.Event.attempt_discarded:type_name -> turnkeeper.v1.AttemptDiscarded
-	20, // 46: turnkeeper.v1.Event.retry_scheduled:type_name -> turnkeeper.v1.RetryScheduled
-	21, // 47: turnkeeper.v1.Event.summary_started:type_name -> turnkeeper.v1.SummaryStarted
-	22, // 48: turnkeeper.v1.Event.summary_finished:type_name -> turnkeeper.v1.SummaryFinished
-	23, // 49: turnkeeper.v1.Event.summary_discarded:type_name -> turnkeeper.v1.SummaryDiscarded
-	24, // 50: turnkeeper.v1.Event.message_committed:type_name -> turnkeeper.v1.MessageCommitted
-	25, // 51: turnkeeper.v1.Event.message_context_changed:type_name -> turnkeeper.v1.MessageContextChanged
-	26, // 52: turnkeeper.v1.Event.tool_call_requested:type_name -> turnkeeper.v1.ToolCallRequested
-	27, // 53: turnkeeper.v1.Event.tool_call_started:type_name -> turnkeeper.v1.ToolCallStarted
-	28, // 54: turnkeeper.v1.Event.tool_call_finished:type_name -> turnkeeper.v1.ToolCallFinished
-	29, // 55: turnkeeper.v1.Event.tool_call_skipped:type_name -> turnkeeper.v1.ToolCallSkipped
-	30, // 56: turnkeeper.v1.Event.tool_call_cancelled:type_name -> turnkeeper.v1.ToolCallCancelled
-	31, // 57: turnkeeper.v1.Event.tool_call_late_result:type_name -> turnkeeper.v1.ToolCallLateResult
-	32, // 58: turnkeeper.v1.Event.turn_spawned:type_name -> turnkeeper.v1.TurnSpawned
-	33, // 59: turnkeeper.v1.Event.turn_parked:type_name -> turnkeeper.v1.TurnParked
-	34, // 60: turnkeeper.v1.Event.turn_woken:type_name -> turnkeeper.v1.TurnWoken
-	35, // 61: turnkeeper.v1.Event.turn_ended:type_name -> turnkeeper.v1.TurnEnded
-	36, // 62: turnkeeper.v1.Event.child_result_delivered:type_name -> turnkeeper.v1.ChildResultDelivered
-	37, // 63: turnkeeper.v1.Event.child_result_orphaned:type_name -> turnkeeper.v1.ChildResultOrphaned
-	38, // 64: turnkeeper.v1.Event.hand_off:type_name -> turnkeeper.v1.HandOff
-	39, // 65: turnkeeper.v1.Event.task_started:type_name -> turnkeeper.v1.TaskStarted
-	40, // 66: turnkeeper.v1.Event.task_completed:type_name -> turnkeeper.v1.TaskCompleted
-	41, // 67: turnkeeper.v1.Event.task_regressed:type_name -> turnkeeper.v1.TaskRegressed
-	42, // 68: turnkeeper.v1.Event.approval_requested:type_name -> turnkeeper.v1.ApprovalRequested
-	43, // 69: turnkeeper.v1.Event.approval_resolved:type_name -> turnkeeper.v1.ApprovalResolved
-	44, // 70: turnkeeper.v1.Event.session_created:type_name -> turnkeeper.v1.SessionCreated
-	45, // 71: turnkeeper.v1.Event.session_updated:type_name -> turnkeeper.v1.SessionUpdated
-	46, // 72: turnkeeper.v1.Event.session_deleting:type_name -> turnkeeper.v1.SessionDeleting
-	47, // 73: turnkeeper.v1.Event.session_deleted:type_name -> turnkeeper.v1.SessionDeleted
-	74, // [74:74] is the sub-list for method output_type
-	74, // [74:74] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	19, // 15: turnkeeper.v1.StepStarted.tool_holders:type_name -> turnkeeper.v1.ToolHolder
+	57, // 16: turnkeeper.v1.ToolHolder.reconnect_grace:type_name -> google.protobuf.Duration
+	53, // 17: turnkeeper.v1.StepFinished.finish_reason:type_name -> turnkeeper.v1.FinishReason
+	58, // 18: turnkeeper.v1.StepFinished.usage:type_name -> turnkeeper.v1.Usage
+	57, // 19: turnkeeper.v1.StepFinished.time_to_first_delta:type_name -> google.protobuf.Duration
+	57, // 20: turnkeeper.v1.StepFinished.duration:type_name -> google.protobuf.Duration
+	8,  // 21: turnkeeper.v1.RetryScheduled.error:type_name -> turnkeeper.v1.RunError
+	57, // 22: turnkeeper.v1.RetryScheduled.delay:type_name -> google.protobuf.Duration
+	58, // 23: turnkeeper.v1.SummaryFinished.usage:type_name -> turnkeeper.v1.Usage
+	59, // 24: turnkeeper.v1.MessageCommitted.message:type_name -> turnkeeper.v1.Message
+	60, // 25: turnkeeper.v1.ToolCallRequested.tool_call:type_name -> turnkeeper.v1.ToolCall
+	61, // 26: turnkeeper.v1.ToolCallStarted.replay_class:type_name -> turnkeeper.v1.ReplayClass
+	57, // 27: turnkeeper.v1.ToolCallStarted.reconnect_grace:type_name -> google.protobuf.Duration
+	62, // 28: turnkeeper.v1.ToolCallFinished.result:type_name -> turnkeeper.v1.ToolResult
+	57, // 29: turnkeeper.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
+	62, // 30: turnkeeper.v1.ToolCallSkipped.result:type_name -> turnkeeper.v1.ToolResult
+	62, // 31: turnkeeper.v1.ToolCallCancelled.result:type_name -> turnkeeper.v1.ToolResult
+	62, // 32: turnkeeper.v1.ToolCallLateResult.result:type_name -> turnkeeper.v1.ToolResult
+	5,  // 33: turnkeeper.v1.TurnSpawned.on_parent_end:type_name -> turnkeeper.v1.OnParentEnd
+	55, // 34: turnkeeper.v1.TurnParked.deadline:type_name -> google.protobuf.Timestamp
+	10, // 35: turnkeeper.v1.TurnEnded.outcome:type_name -> turnkeeper.v1.Outcome
+	8,  // 36: turnkeeper.v1.TaskCompleted.error:type_name -> turnkeeper.v1.RunError
+	60, // 37: turnkeeper.v1.ApprovalRequested.tool_call:type_name -> turnkeeper.v1.ToolCall
+	55, // 38: turnkeeper.v1.ApprovalRequested.deadline:type_name -> google.protobuf.Timestamp
+	6,  // 39: turnkeeper.v1.Todo.status:type_name -> turnkeeper.v1.TodoStatus
+	50, // 40: turnkeeper.v1.TodosChanged.todos:type_name -> turnkeeper.v1.Todo
+	55, // 41: turnkeeper.v1.Event.time:type_name -> google.protobuf.Timestamp
+	11, // 42: turnkeeper.v1.Event.run_accepted:type_name -> turnkeeper.v1.RunAccepted
+	12, // 43: turnkeeper.v1.Event.run_queued:type_name -> turnkeeper.v1.RunQueued
+	13, // 44: turnkeeper.v1.Event.run_started:type_name -> turnkeeper.v1.RunStarted
+	14, // 45: turnkeeper.v1.Event.run_awaiting:type_name -> turnkeeper.v1.RunAwaiting
+	15, // 46: turnkeeper.v1.Event.run_resumed:type_name -> turnkeeper.v1.RunResumed
+	16, // 47: turnkeeper.v1.Event.run_finished:type_name -> turnkeeper.v1.RunFinished
+	17, // 48: turnkeeper.v1.Event.run_cancel_requested:type_name -> turnkeeper.v1.RunCancelRequested
+	18, // 49: turnkeeper.v1.Event.step_started:type_name -> turnkeeper.v1.StepStarted
+	20, // 50: turnkeeper.v1.Event.step_finished:type_name -> turnkeeper.v1.StepFinished
+	21, // 51: turnkeeper.v1.Event.attempt_discarded:type_name -> turnkeeper.v1.AttemptDiscarded
+	22, // 52: turnkeeper.v1.Event.retry_scheduled:type_name -> turnkeeper.v1.RetryScheduled
+	23, // 53: turnkeeper.v1.Event.summary_started:type_name -> turnkeeper.v1.SummaryStarted
+	24, // 54: turnkeeper.v1.Event.summary_finished:type_name -> turnkeeper.v1.SummaryFinished
+	25, // 55: turnkeeper.v1.Event.summary_discarded:type_name -> turnkeeper.v1.SummaryDiscarded
+	26, // 56: turnkeeper.v1.Event.message_committed:type_name -> turnkeeper.v1.MessageCommitted
+	27, // 57: turnkeeper.v1.Event.message_context_changed:type_name -> turnkeeper.v1.MessageContextChanged
+	28, // 58: turnkeeper.v1.Event.tool_call_requested:type_name -> turnkeeper.v1.ToolCallRequested
+	29, // 59: turnkeeper.v1.Event.tool_call_started:type_name -> turnkeeper.v1.ToolCallStarted
+	30, // 60: turnkeeper.v1.Event.tool_call_finished:type_name -> turnkeeper.v1.ToolCallFinished
+	31, // 61: turnkeeper.v1.Event.tool_call_skipped:type_name -> turnkeeper.v1.ToolCallSkipped
+	32, // 62: turnkeeper.v1.Event.tool_call_cancelled:type_name -> turnkeeper.v1.ToolCallCancelled
+	33, // 63: turnkeeper.v1.Event.tool_call_late_result:type_name -> turnkeeper.v1.ToolCallLateResult
+	34, // 64: turnkeeper.v1.Event.turn_spawned:type_name -> turnkeeper.v1.TurnSpawned
+	35, // 65: turnkeeper.v1.Event.turn_parked:type_name -> turnkeeper.v1.TurnParked
+	36, // 66: turnkeeper.v1.Event.turn_woken:type_name -> turnkeeper.v1.TurnWoken
+	37, // 67: turnkeeper.v1.Event.turn_ended:type_name -> turnkeeper.v1.TurnEnded
+	38, // 68: turnkeeper.v1.Event.child_result_delivered:type_name -> turnkeeper.v1.ChildResultDelivered
+	39, // 69: turnkeeper.v1.Event.child_result_orphaned:type_name -> turnkeeper.v1.ChildResultOrphaned
+	40, // 70: turnkeeper.v1.Event.hand_off:type_name -> turnkeeper.v1.HandOff
+	41, // 71: turnkeeper.v1.Event.task_started:type_name -> turnkeeper.v1.TaskStarted
+	42, // 72: turnkeeper.v1.Event.task_completed:type_name -> turnkeeper.v1.TaskCompleted
+	43, // 73: turnkeeper.v1.Event.task_regressed:type_name -> turnkeeper.v1.TaskRegressed
+	44, // 74: turnkeeper.v1.Event.approval_requested:type_name -> turnkeeper.v1.ApprovalRequested
+	45, // 75: turnkeeper.v1.Event.approval_resolved:type_name -> turnkeeper.v1.ApprovalResolved
+	46, // 76: turnkeeper.v1.Event.session_created:type_name -> turnkeeper.v1.SessionCreated
+	47, // 77: turnkeeper.v1.Event.session_updated:type_name -> turnkeeper.v1.SessionUpdated
+	48, // 78: turnkeeper.v1.Event.session_deleting:type_name -> turnkeeper.v1.SessionDeleting
+	49, // 79: turnkeeper.v1.Event.session_deleted:type_name -> turnkeeper.v1.SessionDeleted
+	51, // 80: turnkeeper.v1.Event.todos_changed:type_name -> turnkeeper.v1.TodosChanged
+	81, // [81:81] is the sub-list for method output_type
+	81, // [81:81] is the sub-list for method input_type
+	81, // [81:81] is the sub-list for extension type_name
+	81, // [81:81] is the sub-list for extension extendee
+	0,  // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_turnkeeper_v1_event_proto_init() }
@@ -4344,7 +4653,8 @@ func file_turnkeeper_v1_event_proto_init() {
 		return
 	}
 	file_turnkeeper_v1_content_proto_init()
-	file_turnkeeper_v1_event_proto_msgTypes[42].OneofWrappers = []any{
+	file_turnkeeper_v1_tool_service_proto_init()
+	file_turnkeeper_v1_event_proto_msgTypes[45].OneofWrappers = []any{
 		(*Event_RunAccepted)(nil),
 		(*Event_RunQueued)(nil),
 		(*Event_RunStarted)(nil),
@@ -4383,14 +4693,15 @@ func file_turnkeeper_v1_event_proto_init() {
 		(*Event_SessionUpdated)(nil),
 		(*Event_SessionDeleting)(nil),
 		(*Event_SessionDeleted)(nil),
+		(*Event_TodosChanged)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_turnkeeper_v1_event_proto_rawDesc), len(file_turnkeeper_v1_event_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   43,
+			NumEnums:      7,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -139,7 +139,7 @@ func (OrphanPolicy) EnumDescriptor() ([]byte, []int) {
 // What callers may set of a session.
 type SessionSettings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A title for people, at most 200 characters; empty lets the server choose one.
+	// A title for people, at most 200 characters; empty lets the server choose one, which stays out of the settings.
 	Title string `protobuf:"bytes,1,opt,name=title,proto3" json:"title,omitempty"`
 	// The model as `provider/model`; empty for the server's default.
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
@@ -339,7 +339,13 @@ type Session struct {
 	// The run that is open; empty for none.
 	OpenRunId string `protobuf:"bytes,9,opt,name=open_run_id,json=openRunId,proto3" json:"open_run_id,omitempty"`
 	// Runs in line behind it.
-	QueuedRuns    int32 `protobuf:"varint,10,opt,name=queued_runs,json=queuedRuns,proto3" json:"queued_runs,omitempty"`
+	QueuedRuns int32 `protobuf:"varint,10,opt,name=queued_runs,json=queuedRuns,proto3" json:"queued_runs,omitempty"`
+	// Its title: the one of its settings, else one that the server made of its first prompt; empty until there is one.
+	Title string `protobuf:"bytes,11,opt,name=title,proto3" json:"title,omitempty"`
+	// What its main context holds.
+	ContextTokens *ContextTokens `protobuf:"bytes,12,opt,name=context_tokens,json=contextTokens,proto3" json:"context_tokens,omitempty"`
+	// What its models have noted to do, in order.
+	Todos         []*Todo `protobuf:"bytes,13,rep,name=todos,proto3" json:"todos,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -442,6 +448,27 @@ func (x *Session) GetQueuedRuns() int32 {
 		return x.QueuedRuns
 	}
 	return 0
+}
+
+func (x *Session) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *Session) GetContextTokens() *ContextTokens {
+	if x != nil {
+		return x.ContextTokens
+	}
+	return nil
+}
+
+func (x *Session) GetTodos() []*Todo {
+	if x != nil {
+		return x.Todos
+	}
+	return nil
 }
 
 // Asks for a new session.
@@ -1768,7 +1795,7 @@ const file_turnkeeper_v1_session_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x11\n" +
 	"\x0f_auto_summarizeB\f\n" +
 	"\n" +
-	"_max_steps\"\xb5\x03\n" +
+	"_max_steps\"\xbb\x04\n" +
 	"\aSession\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12:\n" +
@@ -1784,7 +1811,10 @@ const file_turnkeeper_v1_session_service_proto_rawDesc = "" +
 	"\vopen_run_id\x18\t \x01(\tR\topenRunId\x12\x1f\n" +
 	"\vqueued_runs\x18\n" +
 	" \x01(\x05R\n" +
-	"queuedRuns\"q\n" +
+	"queuedRuns\x12\x14\n" +
+	"\x05title\x18\v \x01(\tR\x05title\x12C\n" +
+	"\x0econtext_tokens\x18\f \x01(\v2\x1c.turnkeeper.v1.ContextTokensR\rcontextTokens\x12)\n" +
+	"\x05todos\x18\r \x03(\v2\x13.turnkeeper.v1.TodoR\x05todos\"q\n" +
 	"\x14CreateSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12:\n" +
@@ -1950,10 +1980,12 @@ var file_turnkeeper_v1_session_service_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),      // 29: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil),    // 30: google.protobuf.Timestamp
 	(*RunUsage)(nil),                 // 31: turnkeeper.v1.RunUsage
-	(*fieldmaskpb.FieldMask)(nil),    // 32: google.protobuf.FieldMask
-	(*Message)(nil),                  // 33: turnkeeper.v1.Message
-	(*Outcome)(nil),                  // 34: turnkeeper.v1.Outcome
-	(*ToolCall)(nil),                 // 35: turnkeeper.v1.ToolCall
+	(*ContextTokens)(nil),            // 32: turnkeeper.v1.ContextTokens
+	(*Todo)(nil),                     // 33: turnkeeper.v1.Todo
+	(*fieldmaskpb.FieldMask)(nil),    // 34: google.protobuf.FieldMask
+	(*Message)(nil),                  // 35: turnkeeper.v1.Message
+	(*Outcome)(nil),                  // 36: turnkeeper.v1.Outcome
+	(*ToolCall)(nil),                 // 37: turnkeeper.v1.ToolCall
 }
 var file_turnkeeper_v1_session_service_proto_depIdxs = []int32{
 	27, // 0: turnkeeper.v1.SessionSettings.parameters:type_name -> turnkeeper.v1.ModelParameters
@@ -1966,47 +1998,49 @@ var file_turnkeeper_v1_session_service_proto_depIdxs = []int32{
 	30, // 7: turnkeeper.v1.Session.create_time:type_name -> google.protobuf.Timestamp
 	30, // 8: turnkeeper.v1.Session.update_time:type_name -> google.protobuf.Timestamp
 	31, // 9: turnkeeper.v1.Session.usage:type_name -> turnkeeper.v1.RunUsage
-	2,  // 10: turnkeeper.v1.CreateSessionRequest.settings:type_name -> turnkeeper.v1.SessionSettings
-	3,  // 11: turnkeeper.v1.CreateSessionResponse.session:type_name -> turnkeeper.v1.Session
-	3,  // 12: turnkeeper.v1.GetSessionResponse.session:type_name -> turnkeeper.v1.Session
-	3,  // 13: turnkeeper.v1.ListSessionsResponse.sessions:type_name -> turnkeeper.v1.Session
-	2,  // 14: turnkeeper.v1.UpdateSessionRequest.settings:type_name -> turnkeeper.v1.SessionSettings
-	32, // 15: turnkeeper.v1.UpdateSessionRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 16: turnkeeper.v1.UpdateSessionResponse.session:type_name -> turnkeeper.v1.Session
-	33, // 17: turnkeeper.v1.ListMessagesResponse.messages:type_name -> turnkeeper.v1.Message
-	34, // 18: turnkeeper.v1.Orphan.outcome:type_name -> turnkeeper.v1.Outcome
-	30, // 19: turnkeeper.v1.Orphan.time:type_name -> google.protobuf.Timestamp
-	18, // 20: turnkeeper.v1.ListOrphansResponse.orphans:type_name -> turnkeeper.v1.Orphan
-	35, // 21: turnkeeper.v1.Approval.tool_call:type_name -> turnkeeper.v1.ToolCall
-	30, // 22: turnkeeper.v1.Approval.create_time:type_name -> google.protobuf.Timestamp
-	30, // 23: turnkeeper.v1.Approval.deadline:type_name -> google.protobuf.Timestamp
-	21, // 24: turnkeeper.v1.ListApprovalsResponse.approvals:type_name -> turnkeeper.v1.Approval
-	21, // 25: turnkeeper.v1.AnswerApprovalResponse.approval:type_name -> turnkeeper.v1.Approval
-	4,  // 26: turnkeeper.v1.SessionService.CreateSession:input_type -> turnkeeper.v1.CreateSessionRequest
-	6,  // 27: turnkeeper.v1.SessionService.GetSession:input_type -> turnkeeper.v1.GetSessionRequest
-	8,  // 28: turnkeeper.v1.SessionService.ListSessions:input_type -> turnkeeper.v1.ListSessionsRequest
-	10, // 29: turnkeeper.v1.SessionService.UpdateSession:input_type -> turnkeeper.v1.UpdateSessionRequest
-	12, // 30: turnkeeper.v1.SessionService.DeleteSession:input_type -> turnkeeper.v1.DeleteSessionRequest
-	14, // 31: turnkeeper.v1.SessionService.ListMessages:input_type -> turnkeeper.v1.ListMessagesRequest
-	16, // 32: turnkeeper.v1.SessionService.SummarizeSession:input_type -> turnkeeper.v1.SummarizeSessionRequest
-	19, // 33: turnkeeper.v1.SessionService.ListOrphans:input_type -> turnkeeper.v1.ListOrphansRequest
-	22, // 34: turnkeeper.v1.SessionService.ListApprovals:input_type -> turnkeeper.v1.ListApprovalsRequest
-	24, // 35: turnkeeper.v1.SessionService.AnswerApproval:input_type -> turnkeeper.v1.AnswerApprovalRequest
-	5,  // 36: turnkeeper.v1.SessionService.CreateSession:output_type -> turnkeeper.v1.CreateSessionResponse
-	7,  // 37: turnkeeper.v1.SessionService.GetSession:output_type -> turnkeeper.v1.GetSessionResponse
-	9,  // 38: turnkeeper.v1.SessionService.ListSessions:output_type -> turnkeeper.v1.ListSessionsResponse
-	11, // 39: turnkeeper.v1.SessionService.UpdateSession:output_type -> turnkeeper.v1.UpdateSessionResponse
-	13, // 40: turnkeeper.v1.SessionService.DeleteSession:output_type -> turnkeeper.v1.DeleteSessionResponse
-	15, // 41: turnkeeper.v1.SessionService.ListMessages:output_type -> turnkeeper.v1.ListMessagesResponse
-	17, // 42: turnkeeper.v1.SessionService.SummarizeSession:output_type -> turnkeeper.v1.SummarizeSessionResponse
-	20, // 43: turnkeeper.v1.SessionService.ListOrphans:output_type -> turnkeeper.v1.ListOrphansResponse
-	23, // 44: turnkeeper.v1.SessionService.ListApprovals:output_type -> turnkeeper.v1.ListApprovalsResponse
-	25, // 45: turnkeeper.v1.SessionService.AnswerApproval:output_type -> turnkeeper.v1.AnswerApprovalResponse
-	36, // [36:46] is the sub-list for method output_type
-	26, // [26:36] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	32, // 10: turnkeeper.v1.Session.context_tokens:type_name -> turnkeeper.v1.ContextTokens
+	33, // 11: turnkeeper.v1.Session.todos:type_name -> turnkeeper.v1.Todo
+	2,  // 12: turnkeeper.v1.CreateSessionRequest.settings:type_name -> turnkeeper.v1.SessionSettings
+	3,  // 13: turnkeeper.v1.CreateSessionResponse.session:type_name -> turnkeeper.v1.Session
+	3,  // 14: turnkeeper.v1.GetSessionResponse.session:type_name -> turnkeeper.v1.Session
+	3,  // 15: turnkeeper.v1.ListSessionsResponse.sessions:type_name -> turnkeeper.v1.Session
+	2,  // 16: turnkeeper.v1.UpdateSessionRequest.settings:type_name -> turnkeeper.v1.SessionSettings
+	34, // 17: turnkeeper.v1.UpdateSessionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 18: turnkeeper.v1.UpdateSessionResponse.session:type_name -> turnkeeper.v1.Session
+	35, // 19: turnkeeper.v1.ListMessagesResponse.messages:type_name -> turnkeeper.v1.Message
+	36, // 20: turnkeeper.v1.Orphan.outcome:type_name -> turnkeeper.v1.Outcome
+	30, // 21: turnkeeper.v1.Orphan.time:type_name -> google.protobuf.Timestamp
+	18, // 22: turnkeeper.v1.ListOrphansResponse.orphans:type_name -> turnkeeper.v1.Orphan
+	37, // 23: turnkeeper.v1.Approval.tool_call:type_name -> turnkeeper.v1.ToolCall
+	30, // 24: turnkeeper.v1.Approval.create_time:type_name -> google.protobuf.Timestamp
+	30, // 25: turnkeeper.v1.Approval.deadline:type_name -> google.protobuf.Timestamp
+	21, // 26: turnkeeper.v1.ListApprovalsResponse.approvals:type_name -> turnkeeper.v1.Approval
+	21, // 27: turnkeeper.v1.AnswerApprovalResponse.approval:type_name -> turnkeeper.v1.Approval
+	4,  // 28: turnkeeper.v1.SessionService.CreateSession:input_type -> turnkeeper.v1.CreateSessionRequest
+	6,  // 29: turnkeeper.v1.SessionService.GetSession:input_type -> turnkeeper.v1.GetSessionRequest
+	8,  // 30: turnkeeper.v1.SessionService.ListSessions:input_type -> turnkeeper.v1.ListSessionsRequest
+	10, // 31: turnkeeper.v1.SessionService.UpdateSession:input_type -> turnkeeper.v1.UpdateSessionRequest
+	12, // 32: turnkeeper.v1.SessionService.DeleteSession:input_type -> turnkeeper.v1.DeleteSessionRequest
+	14, // 33: turnkeeper.v1.SessionService.ListMessages:input_type -> turnkeeper.v1.ListMessagesRequest
+	16, // 34: turnkeeper.v1.SessionService.SummarizeSession:input_type -> turnkeeper.v1.SummarizeSessionRequest
+	19, // 35: turnkeeper.v1.SessionService.ListOrphans:input_type -> turnkeeper.v1.ListOrphansRequest
+	22, // 36: turnkeeper.v1.SessionService.ListApprovals:input_type -> turnkeeper.v1.ListApprovalsRequest
+	24, // 37: turnkeeper.v1.SessionService.AnswerApproval:input_type -> turnkeeper.v1.AnswerApprovalRequest
+	5,  // 38: turnkeeper.v1.SessionService.CreateSession:output_type -> turnkeeper.v1.CreateSessionResponse
+	7,  // 39: turnkeeper.v1.SessionService.GetSession:output_type -> turnkeeper.v1.GetSessionResponse
+	9,  // 40: turnkeeper.v1.SessionService.ListSessions:output_type -> turnkeeper.v1.ListSessionsResponse
+	11, // 41: turnkeeper.v1.SessionService.UpdateSession:output_type -> turnkeeper.v1.UpdateSessionResponse
+	13, // 42: turnkeeper.v1.SessionService.DeleteSession:output_type -> turnkeeper.v1.DeleteSessionResponse
+	15, // 43: turnkeeper.v1.SessionService.ListMessages:output_type -> turnkeeper.v1.ListMessagesResponse
+	17, // 44: turnkeeper.v1.SessionService.SummarizeSession:output_type -> turnkeeper.v1.SummarizeSessionResponse
+	20, // 45: turnkeeper.v1.SessionService.ListOrphans:output_type -> turnkeeper.v1.ListOrphansResponse
+	23, // 46: turnkeeper.v1.SessionService.ListApprovals:output_type -> turnkeeper.v1.ListApprovalsResponse
+	25, // 47: turnkeeper.v1.SessionService.AnswerApproval:output_type -> turnkeeper.v1.AnswerApprovalResponse
+	38, // [38:48] is the sub-list for method output_type
+	28, // [28:38] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_turnkeeper_v1_session_service_proto_init() }

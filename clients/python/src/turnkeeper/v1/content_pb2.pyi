@@ -549,6 +549,36 @@ class Usage(_message.Message):
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
+class ContextTokens(_message.Message):
+    """How many tokens a context holds, as the last model call that counted them has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
+    IS_ESTIMATED_FIELD_NUMBER: _builtins.int
+    prompt_tokens: _builtins.int
+    """Those of its request, from the provider's cache or not."""
+    answer_tokens: _builtins.int
+    """Those of its answer."""
+    is_estimated: _builtins.bool
+    """Whether they were estimated here because the provider sent none."""
+    def __init__(
+        self,
+        *,
+        prompt_tokens: _builtins.int = ...,
+        answer_tokens: _builtins.int = ...,
+        is_estimated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_tokens", b"answer_tokens", "is_estimated", b"is_estimated", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextTokens: _TypeAlias = ContextTokens  # noqa: Y015
+
+@_typing.final
 class ModelUsage(_message.Message):
     """Usage of one model."""
 

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from turnkeeper.v1 import content_pb2 as _content_pb2
+from turnkeeper.v1 import tool_service_pb2 as _tool_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -317,6 +318,34 @@ ON_PARENT_END_STOP: OnParentEnd.ValueType  # 2
 ON_PARENT_END_CONTINUE: OnParentEnd.ValueType  # 3
 """It goes on; its result is orphaned."""
 Global___OnParentEnd: _TypeAlias = OnParentEnd  # noqa: Y015
+
+class _TodoStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TodoStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TodoStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TODO_STATUS_UNSPECIFIED: _TodoStatus.ValueType  # 0
+    """Never stored."""
+    TODO_STATUS_PENDING: _TodoStatus.ValueType  # 1
+    """It is still to be done."""
+    TODO_STATUS_IN_PROGRESS: _TodoStatus.ValueType  # 2
+    """It is being done."""
+    TODO_STATUS_COMPLETED: _TodoStatus.ValueType  # 3
+    """It is done."""
+
+class TodoStatus(_TodoStatus, metaclass=_TodoStatusEnumTypeWrapper):
+    """How far a todo is."""
+
+TODO_STATUS_UNSPECIFIED: TodoStatus.ValueType  # 0
+"""Never stored."""
+TODO_STATUS_PENDING: TodoStatus.ValueType  # 1
+"""It is still to be done."""
+TODO_STATUS_IN_PROGRESS: TodoStatus.ValueType  # 2
+"""It is being done."""
+TODO_STATUS_COMPLETED: TodoStatus.ValueType  # 3
+"""It is done."""
+Global___TodoStatus: _TypeAlias = TodoStatus  # noqa: Y015
 
 @_typing.final
 class Fold(_message.Message):
@@ -731,26 +760,60 @@ class StepStarted(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    TOOL_HOLDERS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The step of the turn, from 1."""
     model: _builtins.str
     """The model asked, as `provider/model`."""
     message_id: _builtins.str
     """The message that the answer will be."""
+    @_builtins.property
+    def tool_holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolHolder]:
+        """The clients and workers whose tools it is offered: after a restart the turn waits for them, each for its grace."""
+
     def __init__(
         self,
         *,
         step: _builtins.int = ...,
         model: _builtins.str = ...,
         message_id: _builtins.str = ...,
+        tool_holders: _abc.Iterable[Global___ToolHolder] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "model", b"model", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "model", b"model", "step", b"step", "tool_holders", b"tool_holders"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepStarted: _TypeAlias = StepStarted  # noqa: Y015
+
+@_typing.final
+class ToolHolder(_message.Message):
+    """A client or worker that serves tools."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RECONNECT_GRACE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    @_builtins.property
+    def reconnect_grace(self) -> _duration_pb2.Duration:
+        """How long its lost stream keeps its leases; after a restart, how long it is waited for."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reconnect_grace: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reconnect_grace", b"reconnect_grace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reconnect_grace", b"reconnect_grace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolHolder: _TypeAlias = ToolHolder  # noqa: Y015
 
 @_typing.final
 class StepFinished(_message.Message):
@@ -1029,22 +1092,32 @@ class ToolCallStarted(_message.Message):
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
+    REPLAY_CLASS_FIELD_NUMBER: _builtins.int
+    RECONNECT_GRACE_FIELD_NUMBER: _builtins.int
     tool_call_id: _builtins.str
     """The call."""
     executor: _builtins.str
     """Who runs it: `server`, or the client's or worker's name."""
     lease_id: _builtins.str
     """The lease it runs under; empty for tools of the server."""
+    replay_class: _tool_service_pb2.ReplayClass.ValueType
+    """May it be run again after its outcome was lost? Decides what becomes of it after a restart."""
+    @_builtins.property
+    def reconnect_grace(self) -> _duration_pb2.Duration:
+        """How long its executor is waited for after a restart; unset for tools of the server."""
+
     def __init__(
         self,
         *,
         tool_call_id: _builtins.str = ...,
         executor: _builtins.str = ...,
         lease_id: _builtins.str = ...,
+        replay_class: _tool_service_pb2.ReplayClass.ValueType = ...,
+        reconnect_grace: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reconnect_grace", b"reconnect_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "lease_id", b"lease_id", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "lease_id", b"lease_id", "reconnect_grace", b"reconnect_grace", "replay_class", b"replay_class", "tool_call_id", b"tool_call_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1058,6 +1131,9 @@ class ToolCallFinished(_message.Message):
 
     RESULT_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    IS_TURN_END_FIELD_NUMBER: _builtins.int
+    is_turn_end: _builtins.bool
+    """Whether the turn ends with it."""
     @_builtins.property
     def result(self) -> _content_pb2.ToolResult:
         """The result."""
@@ -1071,10 +1147,11 @@ class ToolCallFinished(_message.Message):
         *,
         result: _content_pb2.ToolResult | None = ...,
         duration: _duration_pb2.Duration | None = ...,
+        is_turn_end: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "is_turn_end", b"is_turn_end", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1603,6 +1680,60 @@ class SessionDeleted(_message.Message):
 Global___SessionDeleted: _TypeAlias = SessionDeleted  # noqa: Y015
 
 @_typing.final
+class Todo(_message.Message):
+    """One thing that a model has noted to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ACTIVE_FORM_FIELD_NUMBER: _builtins.int
+    content: _builtins.str
+    """What is to be done."""
+    status: Global___TodoStatus.ValueType
+    """How far it is."""
+    active_form: _builtins.str
+    """The same for while it is being done, for example `Running the tests`; empty where the model gave none."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.str = ...,
+        status: Global___TodoStatus.ValueType = ...,
+        active_form: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_form", b"active_form", "content", b"content", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Todo: _TypeAlias = Todo  # noqa: Y015
+
+@_typing.final
+class TodosChanged(_message.Message):
+    """A model has changed the todos of its session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TODOS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def todos(self) -> _containers.RepeatedCompositeFieldContainer[Global___Todo]:
+        """All of them as they are now, in the model's order."""
+
+    def __init__(
+        self,
+        *,
+        todos: _abc.Iterable[Global___Todo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["todos", b"todos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TodosChanged: _TypeAlias = TodosChanged  # noqa: Y015
+
+@_typing.final
 class Event(_message.Message):
     """One durable thing that happened in a session. Clients skip payloads that they do not know and keep the position."""
 
@@ -1654,6 +1785,7 @@ class Event(_message.Message):
     SESSION_UPDATED_FIELD_NUMBER: _builtins.int
     SESSION_DELETING_FIELD_NUMBER: _builtins.int
     SESSION_DELETED_FIELD_NUMBER: _builtins.int
+    TODOS_CHANGED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     seq: _builtins.int
@@ -1824,6 +1956,10 @@ class Event(_message.Message):
     def session_deleted(self) -> Global___SessionDeleted:
         """The session is deleted."""
 
+    @_builtins.property
+    def todos_changed(self) -> Global___TodosChanged:
+        """The todos changed."""
+
     def __init__(
         self,
         *,
@@ -1873,12 +2009,13 @@ class Event(_message.Message):
         session_updated: Global___SessionUpdated | None = ...,
         session_deleting: Global___SessionDeleting | None = ...,
         session_deleted: Global___SessionDeleted | None = ...,
+        todos_changed: Global___TodosChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_discarded", b"attempt_discarded", "child_result_delivered", b"child_result_delivered", "child_result_orphaned", b"child_result_orphaned", "hand_off", b"hand_off", "message_committed", b"message_committed", "message_context_changed", b"message_context_changed", "payload", b"payload", "retry_scheduled", b"retry_scheduled", "run_accepted", b"run_accepted", "run_awaiting", b"run_awaiting", "run_cancel_requested", b"run_cancel_requested", "run_finished", b"run_finished", "run_queued", b"run_queued", "run_resumed", b"run_resumed", "run_started", b"run_started", "session_created", b"session_created", "session_deleted", b"session_deleted", "session_deleting", b"session_deleting", "session_updated", b"session_updated", "step_finished", b"step_finished", "step_started", b"step_started", "summary_discarded", b"summary_discarded", "summary_finished", b"summary_finished", "summary_started", b"summary_started", "task_completed", b"task_completed", "task_regressed", b"task_regressed", "task_started", b"task_started", "time", b"time", "tool_call_cancelled", b"tool_call_cancelled", "tool_call_finished", b"tool_call_finished", "tool_call_late_result", b"tool_call_late_result", "tool_call_requested", b"tool_call_requested", "tool_call_skipped", b"tool_call_skipped", "tool_call_started", b"tool_call_started", "turn_ended", b"turn_ended", "turn_parked", b"turn_parked", "turn_spawned", b"turn_spawned", "turn_woken", b"turn_woken"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_discarded", b"attempt_discarded", "child_result_delivered", b"child_result_delivered", "child_result_orphaned", b"child_result_orphaned", "hand_off", b"hand_off", "message_committed", b"message_committed", "message_context_changed", b"message_context_changed", "payload", b"payload", "retry_scheduled", b"retry_scheduled", "run_accepted", b"run_accepted", "run_awaiting", b"run_awaiting", "run_cancel_requested", b"run_cancel_requested", "run_finished", b"run_finished", "run_queued", b"run_queued", "run_resumed", b"run_resumed", "run_started", b"run_started", "session_created", b"session_created", "session_deleted", b"session_deleted", "session_deleting", b"session_deleting", "session_updated", b"session_updated", "step_finished", b"step_finished", "step_started", b"step_started", "summary_discarded", b"summary_discarded", "summary_finished", b"summary_finished", "summary_started", b"summary_started", "task_completed", b"task_completed", "task_regressed", b"task_regressed", "task_started", b"task_started", "time", b"time", "todos_changed", b"todos_changed", "tool_call_cancelled", b"tool_call_cancelled", "tool_call_finished", b"tool_call_finished", "tool_call_late_result", b"tool_call_late_result", "tool_call_requested", b"tool_call_requested", "tool_call_skipped", b"tool_call_skipped", "tool_call_started", b"tool_call_started", "turn_ended", b"turn_ended", "turn_parked", b"turn_parked", "turn_spawned", b"turn_spawned", "turn_woken", b"turn_woken"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_discarded", b"attempt_discarded", "child_result_delivered", b"child_result_delivered", "child_result_orphaned", b"child_result_orphaned", "context_id", b"context_id", "hand_off", b"hand_off", "message_committed", b"message_committed", "message_context_changed", b"message_context_changed", "parent_turn_id", b"parent_turn_id", "payload", b"payload", "retry_scheduled", b"retry_scheduled", "run_accepted", b"run_accepted", "run_awaiting", b"run_awaiting", "run_cancel_requested", b"run_cancel_requested", "run_finished", b"run_finished", "run_id", b"run_id", "run_queued", b"run_queued", "run_resumed", b"run_resumed", "run_started", b"run_started", "seq", b"seq", "session_created", b"session_created", "session_deleted", b"session_deleted", "session_deleting", b"session_deleting", "session_id", b"session_id", "session_updated", b"session_updated", "step_finished", b"step_finished", "step_started", b"step_started", "summary_discarded", b"summary_discarded", "summary_finished", b"summary_finished", "summary_started", b"summary_started", "task_completed", b"task_completed", "task_regressed", b"task_regressed", "task_started", b"task_started", "time", b"time", "tool_call_cancelled", b"tool_call_cancelled", "tool_call_finished", b"tool_call_finished", "tool_call_late_result", b"tool_call_late_result", "tool_call_requested", b"tool_call_requested", "tool_call_skipped", b"tool_call_skipped", "tool_call_started", b"tool_call_started", "turn_ended", b"turn_ended", "turn_id", b"turn_id", "turn_parked", b"turn_parked", "turn_spawned", b"turn_spawned", "turn_woken", b"turn_woken"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_discarded", b"attempt_discarded", "child_result_delivered", b"child_result_delivered", "child_result_orphaned", b"child_result_orphaned", "context_id", b"context_id", "hand_off", b"hand_off", "message_committed", b"message_committed", "message_context_changed", b"message_context_changed", "parent_turn_id", b"parent_turn_id", "payload", b"payload", "retry_scheduled", b"retry_scheduled", "run_accepted", b"run_accepted", "run_awaiting", b"run_awaiting", "run_cancel_requested", b"run_cancel_requested", "run_finished", b"run_finished", "run_id", b"run_id", "run_queued", b"run_queued", "run_resumed", b"run_resumed", "run_started", b"run_started", "seq", b"seq", "session_created", b"session_created", "session_deleted", b"session_deleted", "session_deleting", b"session_deleting", "session_id", b"session_id", "session_updated", b"session_updated", "step_finished", b"step_finished", "step_started", b"step_started", "summary_discarded", b"summary_discarded", "summary_finished", b"summary_finished", "summary_started", b"summary_started", "task_completed", b"task_completed", "task_regressed", b"task_regressed", "task_started", b"task_started", "time", b"time", "todos_changed", b"todos_changed", "tool_call_cancelled", b"tool_call_cancelled", "tool_call_finished", b"tool_call_finished", "tool_call_late_result", b"tool_call_late_result", "tool_call_requested", b"tool_call_requested", "tool_call_skipped", b"tool_call_skipped", "tool_call_started", b"tool_call_started", "turn_ended", b"turn_ended", "turn_id", b"turn_id", "turn_parked", b"turn_parked", "turn_spawned", b"turn_spawned", "turn_woken", b"turn_woken"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["run_accepted", "run_queued", "run_started", "run_awaiting", "run_resumed", "run_finished", "run_cancel_requested", "step_started", "step_finished", "attempt_discarded", "retry_scheduled", "summary_started", "summary_finished", "summary_discarded", "message_committed", "message_context_changed", "tool_call_requested", "tool_call_started", "tool_call_finished", "tool_call_skipped", "tool_call_cancelled", "tool_call_late_result", "turn_spawned", "turn_parked", "turn_woken", "turn_ended", "child_result_delivered", "child_result_orphaned", "hand_off", "task_started", "task_completed", "task_regressed", "approval_requested", "approval_resolved", "session_created", "session_updated", "session_deleting", "session_deleted"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["run_accepted", "run_queued", "run_started", "run_awaiting", "run_resumed", "run_finished", "run_cancel_requested", "step_started", "step_finished", "attempt_discarded", "retry_scheduled", "summary_started", "summary_finished", "summary_discarded", "message_committed", "message_context_changed", "tool_call_requested", "tool_call_started", "tool_call_finished", "tool_call_skipped", "tool_call_cancelled", "tool_call_late_result", "turn_spawned", "turn_parked", "turn_woken", "turn_ended", "child_result_delivered", "child_result_orphaned", "hand_off", "task_started", "task_completed", "task_regressed", "approval_requested", "approval_resolved", "session_created", "session_updated", "session_deleting", "session_deleted", "todos_changed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 

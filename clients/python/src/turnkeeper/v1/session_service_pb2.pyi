@@ -119,7 +119,7 @@ class SessionSettings(_message.Message):
     ORPHAN_POLICY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     title: _builtins.str
-    """A title for people, at most 200 characters; empty lets the server choose one."""
+    """A title for people, at most 200 characters; empty lets the server choose one, which stays out of the settings."""
     model: _builtins.str
     """The model as `provider/model`; empty for the server's default."""
     small_model: _builtins.str
@@ -211,6 +211,9 @@ class Session(_message.Message):
     IS_BUSY_FIELD_NUMBER: _builtins.int
     OPEN_RUN_ID_FIELD_NUMBER: _builtins.int
     QUEUED_RUNS_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    TODOS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Its id."""
     state: Global___SessionState.ValueType
@@ -223,6 +226,8 @@ class Session(_message.Message):
     """The run that is open; empty for none."""
     queued_runs: _builtins.int
     """Runs in line behind it."""
+    title: _builtins.str
+    """Its title: the one of its settings, else one that the server made of its first prompt; empty until there is one."""
     @_builtins.property
     def settings(self) -> Global___SessionSettings:
         """Its settings."""
@@ -239,6 +244,14 @@ class Session(_message.Message):
     def usage(self) -> _content_pb2.RunUsage:
         """What all its runs used."""
 
+    @_builtins.property
+    def context_tokens(self) -> _content_pb2.ContextTokens:
+        """What its main context holds."""
+
+    @_builtins.property
+    def todos(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Todo]:
+        """What its models have noted to do, in order."""
+
     def __init__(
         self,
         *,
@@ -252,10 +265,13 @@ class Session(_message.Message):
         is_busy: _builtins.bool = ...,
         open_run_id: _builtins.str = ...,
         queued_runs: _builtins.int = ...,
+        title: _builtins.str = ...,
+        context_tokens: _content_pb2.ContextTokens | None = ...,
+        todos: _abc.Iterable[_event_pb2.Todo] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "settings", b"settings", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "create_time", b"create_time", "settings", b"settings", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "is_busy", b"is_busy", "last_seq", b"last_seq", "open_run_id", b"open_run_id", "queued_runs", b"queued_runs", "session_id", b"session_id", "settings", b"settings", "state", b"state", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "create_time", b"create_time", "is_busy", b"is_busy", "last_seq", b"last_seq", "open_run_id", b"open_run_id", "queued_runs", b"queued_runs", "session_id", b"session_id", "settings", b"settings", "state", b"state", "title", b"title", "todos", b"todos", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
