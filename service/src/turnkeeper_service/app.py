@@ -15,7 +15,9 @@ from turnkeeper_service.errors import draining, store_unavailable
 from turnkeeper_service.http_status import HttpStatus
 from turnkeeper_service.metrics import Metrics
 from turnkeeper_service.principal import Authenticator
+from turnkeeper_service.providers.fallback import CoolDowns
 from turnkeeper_service.providers.gates import Gates
+from turnkeeper_service.providers.public_list import PublicList
 from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.runs.line import Checkpoints
 from turnkeeper_service.runs.runs import Runs
@@ -33,6 +35,7 @@ from turnkeeper_service.wire.validate import Bounds, Validator
 from turnkeeper_service.wiring import (
     core_limits,
     mcp_options,
+    model_catalog,
     price_list,
     provider_options,
     run_options,
@@ -75,7 +78,8 @@ class Server:
         self._owner = TaskOwner(self._fault)
         self._metrics = Metrics(CollectorRegistry())
         self._providers: ProviderRegistry | None = None
-        self._prices = price_list(settings)
+        self._public_list = PublicList()
+        self._prices = price_list(settings, self._public_list)
         self._runs: Runs | None = None
         self._tool_servers: McpServers | None = None
         self._wire: WireServer | None = None
@@ -111,9 +115,7 @@ class Server:
             monotonic=clock.monotonic,
             on_bad_file=lambda message: log.error("token file is not usable", detail=message),
         )
-        self._providers = ProviderRegistry(
-            [provider_options(name, settings.provider(name)) for name in settings.providers], clock, self._gates
-        )
+        self._providers = ProviderRegistry(await provider_options(settings, clock), clock, self._gates)
         try:
             boot = await self._store.open()
             limits = settings.limits
@@ -123,6 +125,8 @@ class Server:
                 boot,
                 self._providers,
                 self._prices,
+                model_catalog(settings, self._public_list),
+                CoolDowns(clock),
                 clock,
                 core_limits(limits),
                 run_options(settings),
@@ -262,7 +266,7 @@ class Server:
             await self._http.close()
         if self._providers is not None:
             await self._providers.close()
-        await self._prices.close()
+        await self._public_list.close()
         await self._store.close()
         if not self.failure.done():
             self.failure.cancel()

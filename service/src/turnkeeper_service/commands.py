@@ -130,18 +130,19 @@ def check_config(context: typer.Context, config: ConfigFlag = None, set_: SetFla
 
     Example: turnkeeper config check --config turnkeeper.toml
     """
+    from turnkeeper_service.clock import SystemClock
     from turnkeeper_service.principal import TokenFileError, read_token_file
     from turnkeeper_service.settings_layers import SettingsError
     from turnkeeper_service.tls import TlsError, check_files
+    from turnkeeper_service.wiring import provider_options
 
     outer: tuple[Path | None, list[str] | None] = context.obj or (None, None)
     settings = _load(config or outer[0], {}, [*(outer[1] or []), *(set_ or [])])
     problems: list[str] = []
-    for name in settings.providers:
-        try:
-            settings.provider(name)
-        except SettingsError as error:
-            problems += error.problems
+    try:
+        asyncio.run(provider_options(settings, SystemClock()))
+    except SettingsError as error:
+        problems += error.problems
     try:
         if settings.auth.mode == "token" and settings.auth.token_file is not None:
             read_token_file(settings.auth.token_file)

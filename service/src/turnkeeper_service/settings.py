@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from .settings_tables import (
     ModelSettings,
     ProviderName,
     ProviderSettings,
+    RetrySettings,
     ServerSettings,
     StoreSettings,
     Table,
@@ -61,10 +63,11 @@ class Settings(BaseSettings):
     tls: TlsSettings = TlsSettings()
     providers: dict[ProviderName, ProviderSettings] = {}
     models: dict[ModelName, ModelSettings] = {}
+    retries: RetrySettings = RetrySettings()
     tools: ToolSettings = ToolSettings()
     mcp: dict[McpName, McpSettings] = {}
     defaults: DefaultSettings = DefaultSettings()
-    _missing_keys: dict[str, str] = PrivateAttr(default_factory=dict)
+    _unusable: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(
@@ -108,9 +111,9 @@ class Settings(BaseSettings):
         return settings._with_keys(environ)
 
     def provider(self, name: str) -> ProviderSettings:
-        """A provider that is going to be used. Raises `SettingsError` if its key is not where it was to be."""
-        if name in self._missing_keys:
-            raise SettingsError([self._missing_keys[name]])
+        """A provider that is going to be used. Raises `SettingsError` if one of its files is not what it was to be."""
+        if name in self._unusable:
+            raise SettingsError([self._unusable[name]])
         if name in self.providers:
             return self.providers[name]
         if name == "scripted":
@@ -142,9 +145,18 @@ class Settings(BaseSettings):
             if provider.format != "scripted" and not provider.base_url.startswith(("http://", "https://")):
                 yield ("providers", name, "base_url"), "must start with http:// or https://"
         yield from self._mcp_contradictions()
-        named = self.defaults.model.partition("/")[0]
-        if named != "scripted" and named not in self.providers:
-            yield ("defaults", "model"), f"{self.defaults.model} needs a table [providers.{named}]"
+        yield from self._unknown(("defaults", "model"), [self.defaults.model])
+        for name, model in self.models.items():
+            key = ("models", name, "fallbacks")
+            yield from self._unknown(key, model.fallbacks)
+            if len({name, *model.fallbacks}) <= len(model.fallbacks):
+                yield key, "a model stands in for others once, and never for itself"
+
+    def _unknown(self, key: Key, models: Sequence[str]) -> Iterator[tuple[Key, str]]:
+        for model in models:
+            named = model.partition("/")[0]
+            if named != "scripted" and named not in self.providers:
+                yield key, f"{model} needs a table [providers.{named}]"
 
     def _mcp_contradictions(self) -> Iterator[tuple[Key, str]]:
         prefixes: dict[str, str] = {}
@@ -162,8 +174,16 @@ class Settings(BaseSettings):
         """Fetch the keys. What is missing is kept for whoever wants to use that provider."""
         providers, missing = dict(self.providers), dict[str, str]()
         for name, provider in self.providers.items():
+            if provider.ca_file is not None:
+                try:
+                    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(provider.ca_file)
+                except OSError as error:
+                    said = "no certificates, PEM" if isinstance(error, ssl.SSLError) else reason(error)
+                    missing[name] = f"providers.{name}.ca_file: cannot use {provider.ca_file}: {said}"
             key = f"providers.{name}.api_key"
             if provider.api_key.get_secret_value():
+                # What it beats is forgotten, so that it is not read again when the key is refused.
+                providers[name] = provider.model_copy(update={"api_key_file": None, "api_key_command": []})
                 continue
             value = ""
             if provider.api_key_file is not None:
@@ -174,13 +194,13 @@ class Settings(BaseSettings):
                 else:
                     if not value:
                         missing[name] = f"{key}_file: {provider.api_key_file} is empty"
-            elif provider.api_key_env is not None:
+            elif provider.api_key_env is not None and not provider.api_key_command:
                 value = environ.get(provider.api_key_env, "").strip()
                 if not value:
                     missing[name] = f"{key}_env: the environment variable {provider.api_key_env} is not set"
             providers[name] = provider.model_copy(update={"api_key": SecretStr(value)})
         settings = self.model_copy(update={"providers": providers})
-        settings._missing_keys = missing
+        settings._unusable = missing
         return settings
 
 

@@ -16,7 +16,7 @@ SHORT_NAMES: dict[str, Key] = {PREFIX + "DATA_DIR": ("server", "data_dir")}
 # The client's variables that begin like a table of ours.
 OTHER_NAMES = {PREFIX + "TLS_CA"}
 # Keys whose values are paths.
-PATHS = {"data_dir", "token_file", "cert_file", "key_file", "client_ca_file", "api_key_file", "script_root"}
+PATHS = {"data_dir", "token_file", "cert_file", "key_file", "client_ca_file", "api_key_file", "ca_file", "script_root"}
 
 
 class SettingsError(Exception):

@@ -137,16 +137,24 @@ class TlsSettings(Table):
 
 
 class ProviderSettings(Table):
-    """One provider of models. Of the three ways to give the key the first that is set wins."""
+    """One provider of models. Of the four ways to give the key the first that is set wins."""
 
     format: Literal["openai-chat", "openai-responses", "anthropic-messages", "gemini", "scripted"] = Field(
         description="The wire format."
     )
     base_url: str = setting("", "Where its paths start, for example `https://api.openai.com/v1`.")
     api_key: SecretStr = setting(SecretStr(""), "The key itself.")
-    api_key_file: Path | None = setting(None, "A file that holds the key.")
+    api_key_file: Path | None = setting(None, "A file that holds the key; read again when the key is refused.")
+    api_key_command: Annotated[list[str], BeforeValidator(_json)] = setting(
+        [], "A program and its arguments that print the key; run again when the key is refused."
+    )
     api_key_env: str | None = setting(None, "The environment variable that holds the key.")
     headers: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = setting({}, "Extra headers.")
+    ca_file: Path | None = setting(None, "Certificates to trust instead of the usual ones, PEM.")
+    max_concurrent_calls: Positive | None = setting(None, "Calls that may be open at the same time.")
+    max_calls_per_minute: Positive | None = setting(None, "Calls that may begin within a minute.")
+    max_wait_seconds: Grace = setting(60.0, "How long a call waits for its turn; it fails then.")
+    max_waiting_calls: Count = setting(10_000, "Calls that may wait; one more fails at once.")
     connect_timeout_seconds: MaybeSeconds = setting(10.0, 'Until the connection stands; or "none".')
     first_token_timeout_seconds: MaybeSeconds = setting(120.0, 'Until the first byte after it; or "none".')
     idle_timeout_seconds: MaybeSeconds = setting(120.0, 'Between two arrivals; or "none".')
@@ -172,7 +180,20 @@ class ModelSettings(Table):
     flat_rate: bool = setting(False, "Whether it is paid for otherwise: every call costs 0.")
     capabilities: Annotated[
         frozenset[Literal["tools", "images", "reasoning", "structured_output"]] | None, BeforeValidator(_json)
-    ] = setting(None, "What it can do; unset asks the built-in list.")
+    ] = setting(None, "What it can do; unset leaves it to the vendor to refuse.")
+    fallbacks: Annotated[list[ModelName], BeforeValidator(_json)] = setting(
+        [], "Models that are asked, in this order, where this one fails."
+    )
+
+
+class RetrySettings(Table):
+    """How often a model call that failed is made again, and when."""
+
+    max_retries: Count = setting(3, "Most retries of one step; 0 makes none.")
+    first_delay_seconds: Grace = setting(5.0, "How long the first retry waits; each later one waits twice as long.")
+    max_delay_seconds: Grace = setting(60.0, "The longest wait; a vendor's own hint counts below it.")
+    jitter: Annotated[float, Field(ge=0, le=1)] = setting(0.1, "Share by which a wait is stretched at random.")
+    cool_down_seconds: Grace = setting(60.0, "How long a model that failed stands back behind its fallbacks.")
 
 
 class ToolSettings(Table):

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from turnkeeper_service.providers.options import ProviderOptions, Timeouts
+from turnkeeper_service.clock import Clock
+from turnkeeper_service.providers.base import ModelCapabilities
+from turnkeeper_service.providers.catalog import ModelCatalog, OwnFacts
+from turnkeeper_service.providers.credentials import key_command, key_file
+from turnkeeper_service.providers.options import CallLimits, KeySource, ProviderOptions, Timeouts
 from turnkeeper_service.providers.prices import ModelPrice, PriceList
+from turnkeeper_service.providers.public_list import PublicList
+from turnkeeper_service.providers.retry import RetryPolicy
 from turnkeeper_service.runs.line import RunOptions
 from turnkeeper_service.runs.scheduler import Limits
 from turnkeeper_service.settings import Settings
+from turnkeeper_service.settings_layers import SettingsError, reason
 from turnkeeper_service.settings_tables import LimitSettings, McpSettings, ProviderSettings
 from turnkeeper_service.tools.mcp_options import McpOptions
 from turnkeeper_service.wire.server import ServerOptions
@@ -26,7 +33,7 @@ def core_limits(limits: LimitSettings) -> Limits:
 
 def run_options(settings: Settings) -> RunOptions:
     """What runs live by."""
-    limits, defaults = settings.limits, settings.defaults
+    limits, defaults, retries = settings.limits, settings.defaults, settings.retries
     return RunOptions(
         default_model=defaults.model,
         default_system_prompt=defaults.system_prompt,
@@ -43,6 +50,13 @@ def run_options(settings: Settings) -> RunOptions:
         is_allowed_by_default=settings.tools.approval_default == "allow",
         partial_flush_interval=limits.partial_flush_interval_seconds,
         partial_flush_bytes=limits.partial_flush_bytes,
+        retry=RetryPolicy(
+            max_retries=retries.max_retries,
+            first_delay=retries.first_delay_seconds,
+            max_delay=retries.max_delay_seconds,
+            max_hint=retries.max_delay_seconds,
+            jitter=retries.jitter,
+        ),
     )
 
 
@@ -61,13 +75,64 @@ def server_options(settings: Settings) -> ServerOptions:
     )
 
 
-def provider_options(name: str, settings: ProviderSettings) -> ProviderOptions:
-    """What one provider lives by."""
+async def provider_options(settings: Settings, clock: Clock) -> list[ProviderOptions]:
+    """What the providers live by, their keys included. Raises SettingsError with what is wrong with any of them."""
+    options, problems = list[ProviderOptions](), list[str]()
+    for name in settings.providers:
+        try:
+            provider = settings.provider(name)
+            source = _key_source(provider, clock)
+            key = provider.api_key.get_secret_value()
+            if not key and source is not None:
+                key = await _first_key(name, source)
+            options.append(_provider_options(name, provider, key, source))
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise SettingsError(problems)
+    return options
+
+
+def _key_source(settings: ProviderSettings, clock: Clock) -> KeySource | None:
+    """Where the key is read again once it is refused; None where it stays what it is."""
+    if settings.api_key_file is not None:
+        return key_file(settings.api_key_file)
+    return key_command(settings.api_key_command, clock) if settings.api_key_command else None
+
+
+async def _first_key(name: str, source: KeySource) -> str:
+    """The key that a command prints. Raises SettingsError."""
+    try:
+        key = await source()
+    except (OSError, ValueError) as error:
+        said = reason(error) if isinstance(error, OSError | UnicodeError) else str(error)
+        raise SettingsError([f"providers.{name}.api_key_command: {said}"]) from None
+    if not key:
+        raise SettingsError([f"providers.{name}.api_key_command: the command printed nothing"])
+    return key
+
+
+def _limits(settings: ProviderSettings) -> CallLimits | None:
+    if settings.max_concurrent_calls is None and settings.max_calls_per_minute is None:
+        return None
+    return CallLimits(
+        max_concurrent=settings.max_concurrent_calls,
+        max_starts=settings.max_calls_per_minute,
+        per_seconds=60.0,
+        max_wait=settings.max_wait_seconds,
+        max_waiting=settings.max_waiting_calls,
+    )
+
+
+def _provider_options(name: str, settings: ProviderSettings, key: str, source: KeySource | None) -> ProviderOptions:
     return ProviderOptions(
         name=name,
         format=settings.format,
         base_url=settings.base_url,
-        api_key=settings.api_key.get_secret_value(),
+        api_key=key,
+        key_source=source,
+        limits=_limits(settings),
+        ca_file=settings.ca_file,
         headers={key: value.get_secret_value() for key, value in settings.headers.items()},
         timeouts=Timeouts(
             connect=settings.connect_timeout_seconds,
@@ -104,7 +169,25 @@ def mcp_options(name: str, settings: McpSettings, max_result_bytes: int) -> McpO
     )
 
 
-def price_list(settings: Settings) -> PriceList:
+def model_catalog(settings: Settings, public: PublicList) -> ModelCatalog:
+    """What is known of models, and who stands in for them."""
+    own = {
+        name: OwnFacts(
+            context_window=model.context_window_tokens,
+            max_output_tokens=model.max_output_tokens,
+            capabilities=ModelCapabilities.of(model.capabilities),
+            fallbacks=tuple(model.fallbacks),
+        )
+        for name, model in settings.models.items()
+    }
+    return ModelCatalog(own, _base_urls(settings), public, settings.retries.cool_down_seconds)
+
+
+def _base_urls(settings: Settings) -> dict[str, str]:
+    return {name: provider.base_url for name, provider in settings.providers.items()}
+
+
+def price_list(settings: Settings, public: PublicList) -> PriceList:
     """What model calls cost."""
     own = {
         name: ModelPrice(
@@ -116,4 +199,4 @@ def price_list(settings: Settings) -> PriceList:
         )
         for name, model in settings.models.items()
     }
-    return PriceList(own, {name: provider.base_url for name, provider in settings.providers.items()})
+    return PriceList(own, _base_urls(settings), public)

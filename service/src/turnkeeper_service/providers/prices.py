@@ -1,23 +1,12 @@
-"""What model calls cost: the configuration's own prices, else the public price list of `genai-prices`.
-
-The list is large and slow to read: it is read once, off the event loop, and only if a model needs it. Its updater is
-never used: prices change with the version of the package.
-"""
+"""What model calls cost: the configuration's own prices, else those of the public list."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import structlog
-
 from turnkeeper.v1 import content_pb2
-
-log = structlog.get_logger(__name__)
-
-ListPrice = Callable[[content_pb2.Usage, str, str], float | None]
-"""(usage, vendor's model name, base URL) to US dollars; None where the list does not know the model."""
+from turnkeeper_service.providers.public_list import PublicList
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +33,10 @@ class ModelPrice:
 class PriceList:
     """Prices by ``provider/model``. ``base_urls`` tells the list which vendor a provider's name means."""
 
-    def __init__(self, own: Mapping[str, ModelPrice], base_urls: Mapping[str, str]) -> None:
+    def __init__(self, own: Mapping[str, ModelPrice], base_urls: Mapping[str, str], public: PublicList) -> None:
         self._own = dict(own)
         self._base_urls = dict(base_urls)
-        self._list: ListPrice | None = None
-        self._loading: asyncio.Task[ListPrice] | None = None
+        self._public = public
 
     def _needs_list(self, model: str) -> bool:
         own = self._own.get(model)
@@ -56,16 +44,9 @@ class PriceList:
         return not is_priced and bool(self._base_urls.get(model.partition("/")[0]))
 
     async def prepare(self, model: str) -> None:
-        """Read the list, if this model needs it and nobody has."""
-        if self._list is None and self._needs_list(model):
-            if self._loading is None:
-                self._loading = asyncio.get_running_loop().create_task(asyncio.to_thread(_read_list), name="price list")
-            try:
-                self._list = await asyncio.shield(self._loading)
-            except Exception as error:
-                # A call whose price nobody knows is still a call.
-                log.warning("the price list is not readable", detail=str(error))
-                self._list = _no_price
+        """Read the public list, if this model needs it and nobody has."""
+        if self._needs_list(model):
+            await self._public.load()
 
     def settle(self, model: str, usage: content_pb2.Usage, reported_usd: float | None) -> None:
         """Write the cost of one call into its usage.
@@ -80,40 +61,8 @@ class PriceList:
         cost = reported_usd
         if cost is None and own is not None:
             cost = own.cost(usage)
-        if cost is None and self._list is not None:
-            provider, _, name = model.partition("/")
-            cost = self._list(usage, name, self._base_urls.get(provider, ""))
+        provider, _, name = model.partition("/")
+        if cost is None and (base_url := self._base_urls.get(provider)):
+            cost = self._public.price(usage, name, base_url)
         if cost is not None:
             usage.cost_usd = cost
-
-    async def close(self) -> None:
-        """Wait for a read that is under way. Idempotent."""
-        if self._loading is not None:
-            await asyncio.wait({self._loading})
-
-
-def _no_price(usage: content_pb2.Usage, model: str, base_url: str) -> float | None:
-    return None
-
-
-def _read_list() -> ListPrice:
-    import genai_prices
-
-    def price(usage: content_pb2.Usage, model: str, base_url: str) -> float | None:
-        counted = genai_prices.Usage(
-            # The list counts cached tokens among the input tokens.
-            input_tokens=usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
-            cache_read_tokens=usage.cache_read_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
-            output_tokens=usage.output_tokens,
-        )
-        for url in (base_url, None):
-            try:
-                return float(genai_prices.calc_price(counted, model, provider_api_url=url).total_price)
-            except (LookupError, ValueError):
-                continue
-        return None
-
-    # The first look-up parses the list: here, not on the event loop.
-    price(content_pb2.Usage(input_tokens=1), "gpt-4o", "")
-    return price

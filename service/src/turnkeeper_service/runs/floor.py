@@ -21,6 +21,8 @@ from turnkeeper_service.engine.scheduling import Concluding, FoldedRun, FoldPoin
 from turnkeeper_service.engine.turn import FloorTurn
 from turnkeeper_service.ids import short_id
 from turnkeeper_service.providers.base import ProviderError
+from turnkeeper_service.providers.catalog import ModelCatalog
+from turnkeeper_service.providers.fallback import CoolDowns
 from turnkeeper_service.providers.prices import PriceList
 from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.store.base import StoreError
@@ -109,6 +111,8 @@ class FloorDriver:
         line: Line,
         providers: ProviderRegistry,
         prices: PriceList,
+        catalog: ModelCatalog,
+        cool_downs: CoolDowns,
         toolbox: Toolbox,
         desk: ApprovalDesk,
         late: Late,
@@ -119,6 +123,8 @@ class FloorDriver:
         self._desk = desk
         self._late = late
         self._prices = prices
+        self._catalog = catalog
+        self._cool_downs = cool_downs
 
     def turn(self, run: Run) -> FloorTurn:
         """The floor turn of a run that begins or goes on."""
@@ -161,6 +167,7 @@ class FloorDriver:
             return
         self._arm_deadline(run)
         await self._prices.prepare(turn.plan.model)
+        await self._catalog.prepare(turn.plan.model)
         work = asyncio.get_running_loop().create_task(turn.run(), name=f"turn {turn.plan.turn_id}")
         run.work = work
         try:

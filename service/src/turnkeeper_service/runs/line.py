@@ -7,7 +7,7 @@ in a submitted draft before anything else can happen.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from turnkeeper.v1 import content_pb2, event_pb2
@@ -17,6 +17,7 @@ from turnkeeper_service.engine.usage import add_run
 from turnkeeper_service.errors import Refused, draining, store_unavailable
 from turnkeeper_service.ids import short_id
 from turnkeeper_service.metrics import TokenType
+from turnkeeper_service.providers.retry import RetryPolicy
 from turnkeeper_service.store.base import RunState, Store
 from turnkeeper_service.tasks import TaskOwner
 
@@ -89,6 +90,8 @@ class RunOptions:
     is_allowed_by_default: bool = False
     partial_flush_interval: float = 0.5
     partial_flush_bytes: int = 16 << 10
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    """Which model calls that failed are made again, and when."""
 
 
 class Line:

@@ -11,6 +11,8 @@ from turnkeeper_service.errors import Refused, run_not_found
 from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import Position, Reader, ReadFilter
 from turnkeeper_service.events.tenant import NoticeFeed
+from turnkeeper_service.providers.catalog import ModelCatalog
+from turnkeeper_service.providers.fallback import CoolDowns
 from turnkeeper_service.providers.prices import PriceList
 from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.store.base import Boot, RunRow, RunState, SessionRow, Store, StoreClosedError
@@ -50,6 +52,8 @@ class Runs:
         boot: Boot,
         providers: ProviderRegistry,
         prices: PriceList,
+        catalog: ModelCatalog,
+        cool_downs: CoolDowns,
         clock: Clock,
         limits: Limits,
         options: RunOptions,
@@ -78,7 +82,9 @@ class Runs:
             self.line, timeout=options.approval_timeout, is_allowed_by_default=options.is_allowed_by_default
         )
         toolbox = SessionToolbox(self.remote, tools or {}, tool_servers)
-        self._driver = FloorDriver(self.line, providers, prices, toolbox, self.approvals, self.record_late)
+        self._driver = FloorDriver(
+            self.line, providers, prices, catalog, cool_downs, toolbox, self.approvals, self.record_late
+        )
         self.line.driven_by(self._driver.drive)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)
         self._recovery = Recovery(self.line, self.table, store, self._canceller, self._driver, self._lifecycle)

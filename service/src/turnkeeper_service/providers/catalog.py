@@ -1,0 +1,66 @@
+"""What is known of the models: their limits, what they take, and who stands in for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from turnkeeper_service.providers.base import ModelCapabilities
+from turnkeeper_service.providers.fallback import FallbackChain
+from turnkeeper_service.providers.public_list import PublicList
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFacts:
+    """What the configuration says of one model."""
+
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    capabilities: ModelCapabilities = field(default_factory=ModelCapabilities)
+    fallbacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of one model; tokens are None where nobody knows."""
+
+    context_window: int | None
+    """Tokens that fit, prompt and answer."""
+    max_output_tokens: int | None
+    capabilities: ModelCapabilities
+    chain: FallbackChain
+    """The model itself, then those that stand in for it."""
+
+
+class ModelCatalog:
+    """Facts by ``provider/model``: by the configuration first, else by the public list."""
+
+    def __init__(
+        self, own: Mapping[str, OwnFacts], base_urls: Mapping[str, str], public: PublicList, cool_down: float
+    ) -> None:
+        self._own = dict(own)
+        self._base_urls = dict(base_urls)
+        self._public = public
+        self._cool_down = cool_down
+
+    async def prepare(self, model: str) -> None:
+        """Read the public list, if this model needs it and nobody has."""
+        if self._own.get(model, _UNKNOWN).context_window is None and self._base_url(model):
+            await self._public.load()
+
+    def facts(self, model: str) -> ModelFacts:
+        """What is known, after `prepare`."""
+        own = self._own.get(model, _UNKNOWN)
+        window, base_url = own.context_window, self._base_url(model)
+        if window is None and base_url:
+            window = self._public.context_window(model.partition("/")[2], base_url)
+        return ModelFacts(
+            window, own.max_output_tokens, own.capabilities, FallbackChain((model, *own.fallbacks), self._cool_down)
+        )
+
+    def _base_url(self, model: str) -> str:
+        """The provider's address; none where there is no vendor behind it that the list could know."""
+        return self._base_urls.get(model.partition("/")[0], "")
+
+
+_UNKNOWN = OwnFacts()

@@ -1,0 +1,87 @@
+"""The public list of models in `genai-prices`: what their calls cost, and how much they hold.
+
+It is large and slow to read: it is read once, off the event loop, and only if a model needs it. Its updater is never
+used: prices change with the version of the package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from turnkeeper.v1 import content_pb2
+
+if TYPE_CHECKING:
+    from genai_prices.data_snapshot import DataSnapshot
+
+log = structlog.get_logger(__name__)
+
+
+class PublicList:
+    """Asked by the vendor's own name of a model and its address; a vendor that is not known is passed over."""
+
+    def __init__(self) -> None:
+        self._snapshot: DataSnapshot | None = None
+        self._loading: asyncio.Task[DataSnapshot] | None = None
+        self._is_unusable = False
+
+    async def load(self) -> None:
+        """Read the list if nobody has."""
+        if self._snapshot is not None or self._is_unusable:
+            return
+        if self._loading is None:
+            self._loading = asyncio.get_running_loop().create_task(asyncio.to_thread(_read), name="public list")
+        try:
+            self._snapshot = await asyncio.shield(self._loading)
+        except Exception as error:
+            # A call whose price nobody knows is still a call.
+            log.warning("the public list of models is not readable", detail=str(error))
+            self._is_unusable = True
+
+    def price(self, usage: content_pb2.Usage, model: str, base_url: str) -> float | None:
+        """US dollars; None where the list was not read or does not know the model."""
+        if self._snapshot is None:
+            return None
+        import genai_prices
+
+        counted = genai_prices.Usage(
+            # The list counts cached tokens among the input tokens.
+            input_tokens=usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
+            cache_read_tokens=usage.cache_read_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            output_tokens=usage.output_tokens,
+        )
+        for url in (base_url, None):
+            try:
+                return float(genai_prices.calc_price(counted, model, provider_api_url=url).total_price)
+            except (LookupError, ValueError):
+                continue
+        return None
+
+    def context_window(self, model: str, base_url: str) -> int | None:
+        """Tokens; None where the list was not read or does not say."""
+        if self._snapshot is None:
+            return None
+        for url in (base_url, None):
+            try:
+                _, found = self._snapshot.find_provider_model(model, None, None, url)
+            except (LookupError, ValueError):
+                continue
+            return found.context_window
+        return None
+
+    async def close(self) -> None:
+        """Wait for a read that is under way. Idempotent."""
+        if self._loading is not None:
+            await asyncio.wait({self._loading})
+
+
+def _read() -> DataSnapshot:
+    import genai_prices
+    from genai_prices.data_snapshot import get_snapshot
+
+    # The first look-up parses the list: here, not on the event loop.
+    genai_prices.calc_price(genai_prices.Usage(input_tokens=1), "gpt-4o")
+    return get_snapshot()
