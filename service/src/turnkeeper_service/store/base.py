@@ -88,6 +88,8 @@ class SessionRow:
     usage: bytes
     delete_us: int | None = None
     """When it was deleted; the row is swept 24 h later."""
+    context_tokens: bytes = b""
+    todos: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +204,16 @@ class Commit:
     session_settings: bytes | None = None
     session_title: str | None = None
     session_usage: bytes | None = None
+    session_context_tokens: bytes | None = None
+    session_todos: bytes | None = None
     session_state: SessionState | None = None
     updated_us: int | None = None
     insert_tombstones: list[TombstoneRow] = field(default_factory=list)
     drop_tombstones: list[str] = field(default_factory=list)
     """run_ids whose tombstone has met its run."""
     erase_session_us: int | None = None
-    """Erase events, messages, partials, settings, title and submissions of the session and mark it DELETED at this
-    time; run rows keep id, fingerprint, sequence and outcome (U-18)."""
+    """Erase events, messages, partials, settings, title, todos and submissions of the session and mark it DELETED at
+    this time; run rows keep id, fingerprint, sequence and outcome (U-18)."""
 
 
 @dataclass(frozen=True, slots=True)

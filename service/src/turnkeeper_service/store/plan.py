@@ -117,8 +117,10 @@ class Plan:
             commit.session_title,
             commit.session_settings,
             commit.session_usage,
+            commit.session_context_tokens,
+            commit.session_todos,
         )
-        if values == (None, None, None, None, None, None):
+        if not any(value is not None for value in values):
             return
         self.rows += 1
         before = self._changes.get(key)
@@ -190,5 +192,5 @@ class Plan:
 def _session_values(s: SessionRow) -> Row:
     return (
         s.tenant, s.session_id, int(s.state), s.created_us, s.updated_us, s.last_seq, s.title, s.settings, s.usage,
-        s.delete_us,
+        s.delete_us, s.context_tokens, s.todos,
     )  # fmt: skip

@@ -16,7 +16,10 @@ from turnkeeper_service.store.base import (
     TombstoneRow,
 )
 
-_SESSION = "tenant, session_id, state, created_us, updated_us, last_seq, title, settings, usage, delete_us"
+_SESSION = (
+    "tenant, session_id, state, created_us, updated_us, last_seq, title, settings, usage, delete_us, context_tokens, "
+    "todos"
+)
 _RUN = (
     "tenant, run_id, session_id, accept_sequence, kind, delivery, state, fingerprint, submission, created_us, "
     "started_us, finished_us, cancel, outcome, steers, details"

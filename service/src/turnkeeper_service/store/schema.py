@@ -20,8 +20,8 @@ def _integer(name: str, *, key: bool = False, null: bool = False) -> Column[int]
     return Column(name, Integer, nullable=null, primary_key=key, autoincrement=False)
 
 
-def _bytes(name: str, *, null: bool = False) -> Column[bytes]:
-    return Column(name, LargeBinary, nullable=null)
+def _bytes(name: str, *, null: bool = False, is_empty: bool = False) -> Column[bytes]:
+    return Column(name, LargeBinary, nullable=null, server_default=text("x''") if is_empty else None)
 
 
 # One row. `last_sequence` outlives the runs that carried it, so that a swept run's place is not given again.
@@ -42,6 +42,8 @@ SESSIONS = Table(
     _bytes("settings"),
     _bytes("usage"),
     _integer("delete_us", null=True),
+    _bytes("context_tokens", is_empty=True),
+    _bytes("todos", is_empty=True),
     UniqueConstraint("tenant", "session_id", name="sessions_by_id"),
     Index("sessions_by_creation", "tenant", "ordinal"),
     Index("sessions_deleting", "ordinal", sqlite_where=text("state = 2")),

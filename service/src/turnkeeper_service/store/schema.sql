@@ -6,7 +6,7 @@ CREATE TABLE alembic_version (
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
 
-INSERT INTO alembic_version (version_num) VALUES ('0001');
+INSERT INTO alembic_version (version_num) VALUES ('0002');
 
 CREATE TABLE boot (
     id INTEGER NOT NULL, epoch INTEGER NOT NULL, last_sequence INTEGER NOT NULL,
@@ -19,6 +19,7 @@ CREATE TABLE sessions (
     tenant TEXT NOT NULL, session_id TEXT NOT NULL, state INTEGER NOT NULL,
     created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL, last_seq INTEGER NOT NULL,
     title TEXT NOT NULL, settings BLOB NOT NULL, usage BLOB NOT NULL, delete_us INTEGER,
+    context_tokens BLOB NOT NULL DEFAULT x'', todos BLOB NOT NULL DEFAULT x'',
     CONSTRAINT sessions_by_id UNIQUE (tenant, session_id));
 
 CREATE INDEX sessions_by_creation ON sessions (tenant, ordinal);

@@ -12,8 +12,9 @@ FENCE = "UPDATE boot SET last_sequence = max(last_sequence, ?) WHERE id = 1 AND 
 
 INSERT_SESSION = """
 INSERT INTO sessions
-  (tenant, session_id, state, created_us, updated_us, last_seq, title, settings, usage, delete_us)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+  (tenant, session_id, state, created_us, updated_us, last_seq, title, settings, usage, delete_us, context_tokens,
+   todos)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 INSERT_RUN = """
 INSERT INTO runs
@@ -44,7 +45,8 @@ DROP_PARTIALS = "DELETE FROM partials WHERE tenant = ? AND run_id = ?"
 
 CHANGE_SESSION = """
 UPDATE sessions SET last_seq = coalesce(?, last_seq), updated_us = coalesce(?, updated_us), state = coalesce(?, state),
-  title = coalesce(?, title), settings = coalesce(?, settings), usage = coalesce(?, usage)
+  title = coalesce(?, title), settings = coalesce(?, settings), usage = coalesce(?, usage),
+  context_tokens = coalesce(?, context_tokens), todos = coalesce(?, todos)
 WHERE tenant = ? AND session_id = ?"""
 
 PUT_TOMBSTONE = """
@@ -62,7 +64,8 @@ ERASE = (
     "UPDATE runs SET submission = x'' WHERE tenant = ? AND session_id = ?",
 )
 ERASE_SESSION = """
-UPDATE sessions SET state = 3, delete_us = ?, title = '', settings = x'' WHERE tenant = ? AND session_id = ?"""
+UPDATE sessions SET state = 3, delete_us = ?, title = '', settings = x'', todos = x''
+WHERE tenant = ? AND session_id = ?"""
 
 _SWEPT = "(SELECT tenant, session_id FROM sessions WHERE state = 3 AND delete_us < ?)"
 SWEEP_COUNTED = (

@@ -47,6 +47,8 @@ async def one_commit_applies_its_fields_in_order(harness: Harness) -> None:
             session_settings=b"new settings",
             session_title="new title",
             session_usage=b"new usage",
+            session_context_tokens=b"new size",
+            session_todos=b"new todos",
             session_state=SessionState.DELETING,
             updated_us=6_000,
             insert_tombstones=[tombstone("r8"), tombstone("r9")],
@@ -60,6 +62,7 @@ async def one_commit_applies_its_fields_in_order(harness: Harness) -> None:
             b"new settings",
             b"new usage",
         )
+        assert (row.context_tokens, row.todos) == (b"new size", b"new todos")
         assert (row.created_us, row.updated_us, row.last_seq, row.delete_us) == (1_000, 6_000, 3, None)
         r1 = found(await store.get_run(TENANT, "r1"))
         assert (r1.state, r1.started_us, r1.finished_us) == (RunState.FINISHED, 3_000, 4_000)

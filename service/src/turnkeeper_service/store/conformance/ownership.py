@@ -142,6 +142,7 @@ async def erasing_leaves_only_what_answers_for_the_runs(harness: Harness) -> Non
     async with opened(harness) as store:
         full = new_session("s1", run("r1", 1))
         full.events, full.messages, full.partials = [event(1)], [message(1)], [partial(0, b"text")]
+        full.session_todos = b"todos"
         other = new_session("s2", run("r2", 2, "s2"))
         other.events, other.messages = [event(1, "r2")], [message(1, run_id="r2")]
         await asyncio.gather(
@@ -153,6 +154,7 @@ async def erasing_leaves_only_what_answers_for_the_runs(harness: Harness) -> Non
         )
         row, r1 = found(await store.get_session(TENANT, "s1")), found(await store.get_run(TENANT, "r1"))
         assert (row.state, row.delete_us, row.title, row.settings) == (SessionState.DELETED, 5_000, "", b"")
+        assert row.todos == b""
         assert row.last_seq == 2
         assert (r1.state, r1.outcome, r1.submission) == (RunState.FINISHED, b"outcome", b"")
         assert (r1.fingerprint, r1.accept_sequence) == (run("r1", 1).fingerprint, 1)
