@@ -15,7 +15,9 @@ from turnkeeper._conversation import Conversation
 from turnkeeper._errors import TurnkeeperError, Violation
 from turnkeeper._streams import RunItem, RunStream, SessionStream, TenantStream
 from turnkeeper._submission import CancelModeName, DeliveryName, Prompt, SubmitOptions
-from turnkeeper.v1.content_pb2 import Media, Message, ModelParameters, Part, Text
+from turnkeeper._tools import EndTurn, FunctionTool, ToolError
+from turnkeeper._worker import Worker
+from turnkeeper.v1.content_pb2 import Media, Message, ModelParameters, Part, Text, ToolCall, ToolResult
 from turnkeeper.v1.event_pb2 import Event, Outcome, OutcomeReason, OutcomeStatus
 from turnkeeper.v1.run_service_pb2 import (
     CancelReceipt,
@@ -26,9 +28,10 @@ from turnkeeper.v1.run_service_pb2 import (
     Snapshot,
     WatchTenantResponse,
 )
-from turnkeeper.v1.session_service_pb2 import Session, SessionSettings
+from turnkeeper.v1.session_service_pb2 import Approval, Session, SessionSettings
 
 __all__ = [
+    "Approval",
     "Backoff",
     "CancelModeName",
     "CancelReceipt",
@@ -37,7 +40,9 @@ __all__ = [
     "DeliveryName",
     "Delta",
     "DeltaGapError",
+    "EndTurn",
     "Event",
+    "FunctionTool",
     "Item",
     "Media",
     "Message",
@@ -62,7 +67,11 @@ __all__ = [
     "SubmitOptions",
     "TenantStream",
     "Text",
+    "ToolCall",
+    "ToolError",
+    "ToolResult",
     "TurnkeeperError",
     "Violation",
     "WatchTenantResponse",
+    "Worker",
 ]

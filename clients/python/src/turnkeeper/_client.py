@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -13,7 +13,17 @@ from turnkeeper._conversation import Conversation
 from turnkeeper._errors import TurnkeeperError
 from turnkeeper._ids import new_id
 from turnkeeper._streams import RunStream, SessionStream, TenantStream
-from turnkeeper._submission import CancelModeName, Prompt, SubmitOptions, cancel_request, submission
+from turnkeeper._submission import (
+    CancelModeName,
+    Prompt,
+    Seconds,
+    SubmitOptions,
+    as_timedelta,
+    cancel_request,
+    submission,
+)
+from turnkeeper._tools import AnyTool, by_name
+from turnkeeper._worker import Closable, Worker
 from turnkeeper.v1.content_pb2 import Message
 from turnkeeper.v1.run_service_pb2 import (
     CancelReceipt,
@@ -29,15 +39,19 @@ from turnkeeper.v1.run_service_pb2 import (
     WatchTenantRequest,
 )
 from turnkeeper.v1.session_service_pb2 import (
+    AnswerApprovalRequest,
+    Approval,
     CreateSessionRequest,
     DeleteSessionRequest,
     GetSessionRequest,
+    ListApprovalsRequest,
     ListMessagesRequest,
     ListSessionsRequest,
     Session,
     SessionSettings,
     UpdateSessionRequest,
 )
+from turnkeeper.v1.tool_service_pb2 import OfferTools, OpenWorker
 
 StrPath = str | os.PathLike[str]
 
@@ -72,7 +86,7 @@ class Client:
             address, token, tls_ca, tls_certificate=tls_certificate, tls_key=tls_key, backoff=backoff
         )
         self._connection = Connection(settings)
-        self._conversations: set[Conversation] = set()
+        self._live: set[Closable] = set()
 
     @property
     def address(self) -> str:
@@ -88,9 +102,9 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """End all calls and conversations and close the connection. Runs go on. Again does nothing."""
-        for conversation in list(self._conversations):
-            await conversation.close()
+        """End all calls, conversations and workers and close the connection. Runs go on. Again does nothing."""
+        for live in list(self._live):
+            await live.close()
         await self._connection.close()
 
     async def create_session(self, session_id: str | None = None, settings: SessionSettings | None = None) -> Session:
@@ -220,6 +234,24 @@ class Client:
         request = ClearQueueRequest(session_id=session_id)
         return (await self._connection.call(self._connection.runs.ClearQueue, request)).receipt
 
+    async def list_approvals(self, session_id: str, *, page_size: int = 0) -> AsyncIterator[Approval]:
+        """The session's approvals that wait for an answer, fetched page by page."""
+        token = ""
+        while True:
+            request = ListApprovalsRequest(session_id=session_id, page_size=page_size, page_token=token)
+            page = await self._connection.call(self._connection.sessions.ListApprovals, request)
+            for approval in page.approvals:
+                yield approval
+            if not (token := page.next_page_token):
+                return
+
+    async def answer_approval(self, session_id: str, approval_id: str, *, allow: bool, comment: str = "") -> Approval:
+        """Answer an approval; the first answer counts, a second is refused APPROVAL_ANSWERED."""
+        request = AnswerApprovalRequest(
+            session_id=session_id, approval_id=approval_id, is_allowed=allow, comment=comment
+        )
+        return (await self._connection.call(self._connection.sessions.AnswerApproval, request)).approval
+
     def watch(
         self,
         session_id: str,
@@ -279,4 +311,27 @@ class Client:
             client_name=client_name,
             create_with=create_with,
         )
-        return Conversation(self._connection, frame, self._conversations)
+        return Conversation(self._connection, frame, self._live)
+
+    def serve_tools(
+        self,
+        worker_id: str,
+        tools: Iterable[AnyTool],
+        *,
+        max_concurrent: int = 0,
+        reconnect_grace: Seconds | None = None,
+    ) -> Worker:
+        """Serve tools to all sessions of the tenant: `async with client.serve_tools(name, tools) as worker`.
+
+        Args:
+            worker_id: The worker's name; one that comes back under it goes on with its calls.
+            tools: Functions, or `FunctionTool`s, which can say more.
+            max_concurrent: Most calls that run here at a time; else the server's default.
+            reconnect_grace: How long a lost worker keeps its calls, in seconds; else the server's default.
+        """
+        named = by_name(tools)
+        offer = OfferTools(tools=[tool.tool for tool in named.values()])
+        if reconnect_grace is not None:
+            offer.reconnect_grace.FromTimedelta(as_timedelta(reconnect_grace))
+        opening = OpenWorker(worker_id=worker_id, offer=offer, max_concurrent=max_concurrent)
+        return Worker(self._connection, opening, named, self._live)

@@ -17,11 +17,13 @@ from turnkeeper._config import Settings
 from turnkeeper._errors import TurnkeeperError
 from turnkeeper.v1.run_service_pb2_grpc import RunServiceStub
 from turnkeeper.v1.session_service_pb2_grpc import SessionServiceStub
+from turnkeeper.v1.tool_service_pb2_grpc import ToolServiceStub
 
 if TYPE_CHECKING:
     # Only the types tell the two kinds of stub apart.
     from turnkeeper.v1.run_service_pb2_grpc import RunServiceAsyncStub
     from turnkeeper.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+    from turnkeeper.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
 
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response")
@@ -123,6 +125,7 @@ class Connection:
         self._channel: grpc.aio.Channel | None = None
         self._runs: RunServiceAsyncStub | None = None
         self._sessions: SessionServiceAsyncStub | None = None
+        self._tools: ToolServiceAsyncStub | None = None
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -143,6 +146,13 @@ class Connection:
         if self._sessions is None:
             self._sessions = SessionServiceStub(self._open())
         return self._sessions
+
+    @property
+    def tools(self) -> ToolServiceAsyncStub:
+        """The methods of tools."""
+        if self._tools is None:
+            self._tools = ToolServiceStub(self._open())
+        return self._tools
 
     async def call(
         self, method: UnaryMethod[Request, Response], request: Request, timeout: float | None = 30.0
@@ -183,7 +193,7 @@ class Connection:
         """End all calls and close the channel; again does nothing."""
         self.is_closed = True
         channel, self._channel = self._channel, None
-        self._runs = self._sessions = None
+        self._runs = self._sessions = self._tools = None
         if channel is not None:
             await channel.close()
 

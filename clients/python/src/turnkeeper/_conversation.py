@@ -22,7 +22,11 @@ from turnkeeper._assembler import Item, MessageAssembler
 from turnkeeper._connection import Connection, Retry
 from turnkeeper._cursor import Cursor
 from turnkeeper._errors import TurnkeeperError
+from turnkeeper._ids import new_id
+from turnkeeper._leases import LeasedCalls
 from turnkeeper._submission import CancelModeName, Prompt, SubmitOptions, cancel_request, submission
+from turnkeeper._tools import AnyTool, by_name
+from turnkeeper._worker import Closable
 from turnkeeper.v1.event_pb2 import Event
 from turnkeeper.v1.run_service_pb2 import (
     CANCEL_DISPOSITION_COVERED,
@@ -37,6 +41,7 @@ from turnkeeper.v1.run_service_pb2 import (
     StreamItem,
 )
 from turnkeeper.v1.session_service_pb2 import AnswerApprovalRequest, Approval, Session
+from turnkeeper.v1.tool_service_pb2 import OfferTools, ToolInvocationResult
 
 # Items that wait for their reader. Reading the stream pauses behind it, unless a frame waits for its receipt.
 MAX_BUFFERED = 1024
@@ -59,11 +64,15 @@ class Conversation:
     Read `items()` while you submit; one reader gets each item once.
     """
 
-    def __init__(self, connection: Connection, frame: OpenFrame, live: set[Conversation]) -> None:
+    def __init__(self, connection: Connection, frame: OpenFrame, live: set[Closable]) -> None:
         """Connect nothing yet; `async with` does, and adds itself to what its client closes."""
         self._connection = connection
         self._live = live
         self._frame = frame
+        # A lost connection comes back under its name, to the calls that it was given.
+        self._frame.client_name = frame.client_name or new_id()
+        self._calls = LeasedCalls(self._answer_call)
+        self._results: deque[ToolInvocationResult] = deque()
         self._cursor = Cursor(frame.after_seq if frame.HasField("after_seq") else None)
         self._pending: dict[str, _Pending] = {}
         self._num_frames = 0
@@ -175,6 +184,18 @@ class Conversation:
         )
         return (await self._send(ConverseRequest(answer_approval=answer))).approval.approval
 
+    async def offer_tools(self, *tools: AnyTool) -> list[str]:
+        """Offer tools to the session, in place of those offered here before; return their names.
+
+        They are run here, side by side, until the conversation ends. A bare function is a `FunctionTool` as it stands.
+        """
+        before, self._calls.tools = self._calls.tools, by_name(tools)
+        try:
+            return list((await self._send(ConverseRequest(offer_tools=self._offer()))).tools.names)
+        except TurnkeeperError:
+            self._calls.tools = before
+            raise
+
     async def items(self) -> AsyncIterator[Item]:
         """The session's items, each once, until the conversation ends."""
         while True:
@@ -240,6 +261,7 @@ class Conversation:
             self._error.__cause__ = fault
         finally:
             self._is_over = True
+            await self._calls.close()
             lost = self._error or TurnkeeperError.closed()
             for pending in self._pending.values():
                 if not pending.answer.done():
@@ -252,6 +274,8 @@ class Conversation:
         """Live through one connection."""
         self._num_connections += 1
         self._is_half_closed = False
+        # What a lost connection did not carry is asked for again.
+        self._results.clear()
         for pending in self._pending.values():
             pending.is_sent = False
         call = self._connection.runs.Converse(metadata=self._connection.metadata)
@@ -274,8 +298,12 @@ class Conversation:
         """Write the frames of one connection. What breaks here is seen, with its status, by the reader."""
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
             await call.write(ConverseRequest(frame_id=_OPEN_FRAME_ID, open=self._open_frame()))
+            if self._calls.tools and self._num_connections > 1:
+                await call.write(ConverseRequest(offer_tools=self._offer()))
             while True:
                 self._to_write.clear()
+                while self._results:
+                    await call.write(ConverseRequest(tool_result=self._results.popleft()))
                 while (pending := self._next_unsent()) is not None:
                     pending.is_sent = True
                     await call.write(pending.request)
@@ -302,8 +330,19 @@ class Conversation:
         return None
 
     def _may_half_close(self) -> bool:
-        """Only the connection that the runs were submitted on waits for them; another one is kept until they ended."""
-        return self._is_finishing and not self._pending and (self._num_connections == 1 or not self._own_runs)
+        """Only the connection that the runs were submitted on waits for them; another one is kept until they ended.
+
+        So is one that may have to run tools for them.
+        """
+        is_waiting = self._own_runs and (self._num_connections > 1 or self._calls.tools)
+        return self._is_finishing and not self._pending and not is_waiting
+
+    def _offer(self) -> OfferTools:
+        return OfferTools(tools=[tool.tool for tool in self._calls.tools.values()])
+
+    def _answer_call(self, result: ToolInvocationResult) -> None:
+        self._results.append(result)
+        self._to_write.set()
 
     async def _wait_for_room(self) -> None:
         while len(self._buffer) >= MAX_BUFFERED and not self._pending:
@@ -316,6 +355,10 @@ class Conversation:
                 self._answered(item.receipt)
             case "error":
                 self._refused(item.error)
+            case "tool_invocation":
+                self._calls.invoke(item.tool_invocation)
+            case "tool_invocation_cancelled":
+                self._calls.take_back(item.tool_invocation_cancelled)
             case _:
                 for new in self._cursor.take(item):
                     self._note(new)

@@ -84,11 +84,11 @@ def submission(session_id: str, prompt: Prompt, **options: Unpack[SubmitOptions]
     if "max_steps" in options:
         message.max_steps = options["max_steps"]
     if "start_timeout" in options:
-        message.start_timeout.FromTimedelta(_timedelta(options["start_timeout"]))
+        message.start_timeout.FromTimedelta(as_timedelta(options["start_timeout"]))
     if "run_timeout" in options:
-        message.run_timeout.FromTimedelta(_timedelta(options["run_timeout"]))
+        message.run_timeout.FromTimedelta(as_timedelta(options["run_timeout"]))
     if "cancel_on_disconnect" in options:
-        message.on_disconnect.cancel_after.FromTimedelta(_timedelta(options["cancel_on_disconnect"]))
+        message.on_disconnect.cancel_after.FromTimedelta(as_timedelta(options["cancel_on_disconnect"]))
     message.pre_approved_tools.extend(options.get("pre_approved_tools", ()))
     return message
 
@@ -131,5 +131,6 @@ def cancel_request(
     return request
 
 
-def _timedelta(value: Seconds) -> timedelta:
+def as_timedelta(value: Seconds) -> timedelta:
+    """A span of time that was given in seconds, or as it is."""
     return value if isinstance(value, timedelta) else timedelta(seconds=value)

@@ -37,7 +37,7 @@ const (
 	Role_ROLE_ASSISTANT Role = 2
 	// Results of tool calls.
 	Role_ROLE_TOOL Role = 3
-	// An instruction of the service itself inside a conversation, for example a summary.
+	// An instruction of the service itself inside a conversation.
 	Role_ROLE_SYSTEM Role = 4
 )
 
@@ -550,7 +550,8 @@ func (x *ToolResult) GetIsSynthetic() bool {
 	return false
 }
 
-// A summary that stands for all messages of its context before it.
+// A summary that stands for all messages of its context before it. Its message has the user's role, and may hold the
+// prompts of the turn that goes on behind it.
 type Summary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The summary's text.

@@ -1600,7 +1600,9 @@ type AttemptDiscarded struct {
 	// The attempt that is void; the envelope's attempt is the same.
 	Attempt int32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// Why: an outcome reason's name, or PROCESS_LOST.
-	Cause         string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	Cause string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	// What the attempt used.
+	Usage         *Usage `protobuf:"bytes,4,opt,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1654,6 +1656,13 @@ func (x *AttemptDiscarded) GetCause() string {
 		return x.Cause
 	}
 	return ""
+}
+
+func (x *AttemptDiscarded) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
 }
 
 // A step will be tried again.
@@ -1733,7 +1742,11 @@ func (x *RetryScheduled) GetModel() string {
 type SummaryStarted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether the server began it by itself.
-	IsAutomatic   bool `protobuf:"varint,1,opt,name=is_automatic,json=isAutomatic,proto3" json:"is_automatic,omitempty"`
+	IsAutomatic bool `protobuf:"varint,1,opt,name=is_automatic,json=isAutomatic,proto3" json:"is_automatic,omitempty"`
+	// The message that the summary will be; its deltas may follow.
+	MessageId string `protobuf:"bytes,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// The model asked, as `provider/model`.
+	Model         string `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1773,6 +1786,20 @@ func (x *SummaryStarted) GetIsAutomatic() bool {
 		return x.IsAutomatic
 	}
 	return false
+}
+
+func (x *SummaryStarted) GetMessageId() string {
+	if x != nil {
+		return x.MessageId
+	}
+	return ""
+}
+
+func (x *SummaryStarted) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
 }
 
 // A summary stands for the context's messages up to a seq.
@@ -1843,7 +1870,11 @@ func (x *SummaryFinished) GetUsage() *Usage {
 type SummaryDiscarded struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Why, for people.
-	Detail        string `protobuf:"bytes,1,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,1,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The message that it would have been.
+	MessageId string `protobuf:"bytes,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// What it used.
+	Usage         *Usage `protobuf:"bytes,3,opt,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1883,6 +1914,20 @@ func (x *SummaryDiscarded) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *SummaryDiscarded) GetMessageId() string {
+	if x != nil {
+		return x.MessageId
+	}
+	return ""
+}
+
+func (x *SummaryDiscarded) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
 }
 
 // A message is part of the session; it replaces all deltas of the same message.
@@ -4237,27 +4282,34 @@ const file_turnkeeper_v1_event_proto_rawDesc = "" +
 	"\rfinish_reason\x18\x02 \x01(\x0e2\x1b.turnkeeper.v1.FinishReasonR\ffinishReason\x12*\n" +
 	"\x05usage\x18\x03 \x01(\v2\x14.turnkeeper.v1.UsageR\x05usage\x12H\n" +
 	"\x13time_to_first_delta\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x10timeToFirstDelta\x125\n" +
-	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\"a\n" +
+	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\x8d\x01\n" +
 	"\x10AttemptDiscarded\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\tR\tmessageId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x14\n" +
-	"\x05cause\x18\x03 \x01(\tR\x05cause\"\x9a\x01\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause\x12*\n" +
+	"\x05usage\x18\x04 \x01(\v2\x14.turnkeeper.v1.UsageR\x05usage\"\x9a\x01\n" +
 	"\x0eRetryScheduled\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x05R\x04step\x12-\n" +
 	"\x05error\x18\x02 \x01(\v2\x17.turnkeeper.v1.RunErrorR\x05error\x12/\n" +
 	"\x05delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12\x14\n" +
-	"\x05model\x18\x04 \x01(\tR\x05model\"3\n" +
+	"\x05model\x18\x04 \x01(\tR\x05model\"h\n" +
 	"\x0eSummaryStarted\x12!\n" +
-	"\fis_automatic\x18\x01 \x01(\bR\visAutomatic\"{\n" +
+	"\fis_automatic\x18\x01 \x01(\bR\visAutomatic\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x02 \x01(\tR\tmessageId\x12\x14\n" +
+	"\x05model\x18\x03 \x01(\tR\x05model\"{\n" +
 	"\x0fSummaryFinished\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\tR\tmessageId\x12\x1d\n" +
 	"\n" +
 	"covers_seq\x18\x02 \x01(\x03R\tcoversSeq\x12*\n" +
-	"\x05usage\x18\x03 \x01(\v2\x14.turnkeeper.v1.UsageR\x05usage\"*\n" +
+	"\x05usage\x18\x03 \x01(\v2\x14.turnkeeper.v1.UsageR\x05usage\"u\n" +
 	"\x10SummaryDiscarded\x12\x16\n" +
-	"\x06detail\x18\x01 \x01(\tR\x06detail\"D\n" +
+	"\x06detail\x18\x01 \x01(\tR\x06detail\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x02 \x01(\tR\tmessageId\x12*\n" +
+	"\x05usage\x18\x03 \x01(\v2\x14.turnkeeper.v1.UsageR\x05usage\"D\n" +
 	"\x10MessageCommitted\x120\n" +
 	"\amessage\x18\x01 \x01(\v2\x16.turnkeeper.v1.MessageR\amessage\"W\n" +
 	"\x15MessageContextChanged\x12\x1f\n" +
@@ -4580,71 +4632,73 @@ var file_turnkeeper_v1_event_proto_depIdxs = []int32{
 	58, // 18: turnkeeper.v1.StepFinished.usage:type_name -> turnkeeper.v1.Usage
 	57, // 19: turnkeeper.v1.StepFinished.time_to_first_delta:type_name -> google.protobuf.Duration
 	57, // 20: turnkeeper.v1.StepFinished.duration:type_name -> google.protobuf.Duration
-	8,  // 21: turnkeeper.v1.RetryScheduled.error:type_name -> turnkeeper.v1.RunError
-	57, // 22: turnkeeper.v1.RetryScheduled.delay:type_name -> google.protobuf.Duration
-	58, // 23: turnkeeper.v1.SummaryFinished.usage:type_name -> turnkeeper.v1.Usage
-	59, // 24: turnkeeper.v1.MessageCommitted.message:type_name -> turnkeeper.v1.Message
-	60, // 25: turnkeeper.v1.ToolCallRequested.tool_call:type_name -> turnkeeper.v1.ToolCall
-	61, // 26: turnkeeper.v1.ToolCallStarted.replay_class:type_name -> turnkeeper.v1.ReplayClass
-	57, // 27: turnkeeper.v1.ToolCallStarted.reconnect_grace:type_name -> google.protobuf.Duration
-	62, // 28: turnkeeper.v1.ToolCallFinished.result:type_name -> turnkeeper.v1.ToolResult
-	57, // 29: turnkeeper.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
-	62, // 30: turnkeeper.v1.ToolCallSkipped.result:type_name -> turnkeeper.v1.ToolResult
-	62, // 31: turnkeeper.v1.ToolCallCancelled.result:type_name -> turnkeeper.v1.ToolResult
-	62, // 32: turnkeeper.v1.ToolCallLateResult.result:type_name -> turnkeeper.v1.ToolResult
-	5,  // 33: turnkeeper.v1.TurnSpawned.on_parent_end:type_name -> turnkeeper.v1.OnParentEnd
-	55, // 34: turnkeeper.v1.TurnParked.deadline:type_name -> google.protobuf.Timestamp
-	10, // 35: turnkeeper.v1.TurnEnded.outcome:type_name -> turnkeeper.v1.Outcome
-	8,  // 36: turnkeeper.v1.TaskCompleted.error:type_name -> turnkeeper.v1.RunError
-	60, // 37: turnkeeper.v1.ApprovalRequested.tool_call:type_name -> turnkeeper.v1.ToolCall
-	55, // 38: turnkeeper.v1.ApprovalRequested.deadline:type_name -> google.protobuf.Timestamp
-	6,  // 39: turnkeeper.v1.Todo.status:type_name -> turnkeeper.v1.TodoStatus
-	50, // 40: turnkeeper.v1.TodosChanged.todos:type_name -> turnkeeper.v1.Todo
-	55, // 41: turnkeeper.v1.Event.time:type_name -> google.protobuf.Timestamp
-	11, // 42: turnkeeper.v1.Event.run_accepted:type_name -> turnkeeper.v1.RunAccepted
-	12, // 43: turnkeeper.v1.Event.run_queued:type_name -> turnkeeper.v1.RunQueued
-	13, // 44: turnkeeper.v1.Event.run_started:type_name -> turnkeeper.v1.RunStarted
-	14, // 45: turnkeeper.v1.Event.run_awaiting:type_name -> turnkeeper.v1.RunAwaiting
-	15, // 46: turnkeeper.v1.Event.run_resumed:type_name -> turnkeeper.v1.RunResumed
-	16, // 47: turnkeeper.v1.Event.run_finished:type_name -> turnkeeper.v1.RunFinished
-	17, // 48: turnkeeper.v1.Event.run_cancel_requested:type_name -> turnkeeper.v1.RunCancelRequested
-	18, // 49: turnkeeper.v1.Event.step_started:type_name -> turnkeeper.v1.StepStarted
-	20, // 50: turnkeeper.v1.Event.step_finished:type_name -> turnkeeper.v1.StepFinished
-	21, // 51: turnkeeper.v1.Event.attempt_discarded:type_name -> turnkeeper.v1.AttemptDiscarded
-	22, // 52: turnkeeper.v1.Event.retry_scheduled:type_name -> turnkeeper.v1.RetryScheduled
-	23, // 53: turnkeeper.v1.Event.summary_started:type_name -> turnkeeper.v1.SummaryStarted
-	24, // 54: turnkeeper.v1.Event.summary_finished:type_name -> turnkeeper.v1.SummaryFinished
-	25, // 55: turnkeeper.v1.Event.summary_discarded:type_name -> turnkeeper.v1.SummaryDiscarded
-	26, // 56: turnkeeper.v1.Event.message_committed:type_name -> turnkeeper.v1.MessageCommitted
-	27, // 57: turnkeeper.v1.Event.message_context_changed:type_name -> turnkeeper.v1.MessageContextChanged
-	28, // 58: turnkeeper.v1.Event.tool_call_requested:type_name -> turnkeeper.v1.ToolCallRequested
-	29, // 59: turnkeeper.v1.Event.tool_call_started:type_name -> turnkeeper.v1.ToolCallStarted
-	30, // 60: turnkeeper.v1.Event.tool_call_finished:type_name -> turnkeeper.v1.ToolCallFinished
-	31, // 61: turnkeeper.v1.Event.tool_call_skipped:type_name -> turnkeeper.v1.ToolCallSkipped
-	32, // 62: turnkeeper.v1.Event.tool_call_cancelled:type_name -> turnkeeper.v1.ToolCallCancelled
-	33, // 63: turnkeeper.v1.Event.tool_call_late_result:type_name -> turnkeeper.v1.ToolCallLateResult
-	34, // 64: turnkeeper.v1.Event.turn_spawned:type_name -> turnkeeper.v1.TurnSpawned
-	35, // 65: turnkeeper.v1.Event.turn_parked:type_name -> turnkeeper.v1.TurnParked
-	36, // 66: turnkeeper.v1.Event.turn_woken:type_name -> turnkeeper.v1.TurnWoken
-	37, // 67: turnkeeper.v1.Event.turn_ended:type_name -> turnkeeper.v1.TurnEnded
-	38, // 68: turnkeeper.v1.Event.child_result_delivered:type_name -> turnkeeper.v1.ChildResultDelivered
-	39, // 69: turnkeeper.v1.Event.child_result_orphaned:type_name -> turnkeeper.v1.ChildResultOrphaned
-	40, // 70: turnkeeper.v1.Event.hand_off:type_name -> turnkeeper.v1.HandOff
-	41, // 71: turnkeeper.v1.Event.task_started:type_name -> turnkeeper.v1.TaskStarted
-	42, // 72: turnkeeper.v1.Event.task_completed:type_name -> turnkeeper.v1.TaskCompleted
-	43, // 73: turnkeeper.v1.Event.task_regressed:type_name -> turnkeeper.v1.TaskRegressed
-	44, // 74: turnkeeper.v1.Event.approval_requested:type_name -> turnkeeper.v1.ApprovalRequested
-	45, // 75: turnkeeper.v1.Event.approval_resolved:type_name -> turnkeeper.v1.ApprovalResolved
-	46, // 76: turnkeeper.v1.Event.session_created:type_name -> turnkeeper.v1.SessionCreated
-	47, // 77: turnkeeper.v1.Event.session_updated:type_name -> turnkeeper.v1.SessionUpdated
-	48, // 78: turnkeeper.v1.Event.session_deleting:type_name -> turnkeeper.v1.SessionDeleting
-	49, // 79: turnkeeper.v1.Event.session_deleted:type_name -> turnkeeper.v1.SessionDeleted
-	51, // 80: turnkeeper.v1.Event.todos_changed:type_name -> turnkeeper.v1.TodosChanged
-	81, // [81:81] is the sub-list for method output_type
-	81, // [81:81] is the sub-list for method input_type
-	81, // [81:81] is the sub-list for extension type_name
-	81, // [81:81] is the sub-list for extension extendee
-	0,  // [0:81] is the sub-list for field type_name
+	58, // 21: turnkeeper.v1.AttemptDiscarded.usage:type_name -> turnkeeper.v1.Usage
+	8,  // 22: turnkeeper.v1.RetryScheduled.error:type_name -> turnkeeper.v1.RunError
+	57, // 23: turnkeeper.v1.RetryScheduled.delay:type_name -> google.protobuf.Duration
+	58, // 24: turnkeeper.v1.SummaryFinished.usage:type_name -> turnkeeper.v1.Usage
+	58, // 25: turnkeeper.v1.SummaryDiscarded.usage:type_name -> turnkeeper.v1.Usage
+	59, // 26: turnkeeper.v1.MessageCommitted.message:type_name -> turnkeeper.v1.Message
+	60, // 27: turnkeeper.v1.ToolCallRequested.tool_call:type_name -> turnkeeper.v1.ToolCall
+	61, // 28: turnkeeper.v1.ToolCallStarted.replay_class:type_name -> turnkeeper.v1.ReplayClass
+	57, // 29: turnkeeper.v1.ToolCallStarted.reconnect_grace:type_name -> google.protobuf.Duration
+	62, // 30: turnkeeper.v1.ToolCallFinished.result:type_name -> turnkeeper.v1.ToolResult
+	57, // 31: turnkeeper.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
+	62, // 32: turnkeeper.v1.ToolCallSkipped.result:type_name -> turnkeeper.v1.ToolResult
+	62, // 33: turnkeeper.v1.ToolCallCancelled.result:type_name -> turnkeeper.v1.ToolResult
+	62, // 34: turnkeeper.v1.ToolCallLateResult.result:type_name -> turnkeeper.v1.ToolResult
+	5,  // 35: turnkeeper.v1.TurnSpawned.on_parent_end:type_name -> turnkeeper.v1.OnParentEnd
+	55, // 36: turnkeeper.v1.TurnParked.deadline:type_name -> google.protobuf.Timestamp
+	10, // 37: turnkeeper.v1.TurnEnded.outcome:type_name -> turnkeeper.v1.Outcome
+	8,  // 38: turnkeeper.v1.TaskCompleted.error:type_name -> turnkeeper.v1.RunError
+	60, // 39: turnkeeper.v1.ApprovalRequested.tool_call:type_name -> turnkeeper.v1.ToolCall
+	55, // 40: turnkeeper.v1.ApprovalRequested.deadline:type_name -> google.protobuf.Timestamp
+	6,  // 41: turnkeeper.v1.Todo.status:type_name -> turnkeeper.v1.TodoStatus
+	50, // 42: turnkeeper.v1.TodosChanged.todos:type_name -> turnkeeper.v1.Todo
+	55, // 43: turnkeeper.v1.Event.time:type_name -> google.protobuf.Timestamp
+	11, // 44: turnkeeper.v1.Event.run_accepted:type_name -> turnkeeper.v1.RunAccepted
+	12, // 45: turnkeeper.v1.Event.run_queued:type_name -> turnkeeper.v1.RunQueued
+	13, // 46: turnkeeper.v1.Event.run_started:type_name -> turnkeeper.v1.RunStarted
+	14, // 47: turnkeeper.v1.Event.run_awaiting:type_name -> turnkeeper.v1.RunAwaiting
+	15, // 48: turnkeeper.v1.Event.run_resumed:type_name -> turnkeeper.v1.RunResumed
+	16, // 49: turnkeeper.v1.Event.run_finished:type_name -> turnkeeper.v1.RunFinished
+	17, // 50: turnkeeper.v1.Event.run_cancel_requested:type_name -> turnkeeper.v1.RunCancelRequested
+	18, // 51: turnkeeper.v1.Event.step_started:type_name -> turnkeeper.v1.StepStarted
+	20, // 52: turnkeeper.v1.Event.step_finished:type_name -> turnkeeper.v1.StepFinished
+	21, // 53: turnkeeper.v1.Event.attempt_discarded:type_name -> turnkeeper.v1.AttemptDiscarded
+	22, // 54: turnkeeper.v1.Event.retry_scheduled:type_name -> turnkeeper.v1.RetryScheduled
+	23, // 55: turnkeeper.v1.Event.summary_started:type_name -> turnkeeper.v1.SummaryStarted
+	24, // 56: turnkeeper.v1.Event.summary_finished:type_name -> turnkeeper.v1.SummaryFinished
+	25, // 57: turnkeeper.v1.Event.summary_discarded:type_name -> turnkeeper.v1.SummaryDiscarded
+	26, // 58: turnkeeper.v1.Event.message_committed:type_name -> turnkeeper.v1.MessageCommitted
+	27, // 59: turnkeeper.v1.Event.message_context_changed:type_name -> turnkeeper.v1.MessageContextChanged
+	28, // 60: turnkeeper.v1.Event.tool_call_requested:type_name -> turnkeeper.v1.ToolCallRequested
+	29, // 61: turnkeeper.v1.Event.tool_call_started:type_name -> turnkeeper.v1.ToolCallStarted
+	30, // 62: turnkeeper.v1.Event.tool_call_finished:type_name -> turnkeeper.v1.ToolCallFinished
+	31, // 63: turnkeeper.v1.Event.tool_call_skipped:type_name -> turnkeeper.v1.ToolCallSkipped
+	32, // 64: turnkeeper.v1.Event.tool_call_cancelled:type_name -> turnkeeper.v1.ToolCallCancelled
+	33, // 65: turnkeeper.v1.Event.tool_call_late_result:type_name -> turnkeeper.v1.ToolCallLateResult
+	34, // 66: turnkeeper.v1.Event.turn_spawned:type_name -> turnkeeper.v1.TurnSpawned
+	35, // 67: turnkeeper.v1.Event.turn_parked:type_name -> turnkeeper.v1.TurnParked
+	36, // 68: turnkeeper.v1.Event.turn_woken:type_name -> turnkeeper.v1.TurnWoken
+	37, // 69: turnkeeper.v1.Event.turn_ended:type_name -> turnkeeper.v1.TurnEnded
+	38, // 70: turnkeeper.v1.Event.child_result_delivered:type_name -> turnkeeper.v1.ChildResultDelivered
+	39, // 71: turnkeeper.v1.Event.child_result_orphaned:type_name -> turnkeeper.v1.ChildResultOrphaned
+	40, // 72: turnkeeper.v1.Event.hand_off:type_name -> turnkeeper.v1.HandOff
+	41, // 73: turnkeeper.v1.Event.task_started:type_name -> turnkeeper.v1.TaskStarted
+	42, // 74: turnkeeper.v1.Event.task_completed:type_name -> turnkeeper.v1.TaskCompleted
+	43, // 75: turnkeeper.v1.Event.task_regressed:type_name -> turnkeeper.v1.TaskRegressed
+	44, // 76: turnkeeper.v1.Event.approval_requested:type_name -> turnkeeper.v1.ApprovalRequested
+	45, // 77: turnkeeper.v1.Event.approval_resolved:type_name -> turnkeeper.v1.ApprovalResolved
+	46, // 78: turnkeeper.v1.Event.session_created:type_name -> turnkeeper.v1.SessionCreated
+	47, // 79: turnkeeper.v1.Event.session_updated:type_name -> turnkeeper.v1.SessionUpdated
+	48, // 80: turnkeeper.v1.Event.session_deleting:type_name -> turnkeeper.v1.SessionDeleting
+	49, // 81: turnkeeper.v1.Event.session_deleted:type_name -> turnkeeper.v1.SessionDeleted
+	51, // 82: turnkeeper.v1.Event.todos_changed:type_name -> turnkeeper.v1.TodosChanged
+	83, // [83:83] is the sub-list for method output_type
+	83, // [83:83] is the sub-list for method input_type
+	83, // [83:83] is the sub-list for extension type_name
+	83, // [83:83] is the sub-list for extension extendee
+	0,  // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_turnkeeper_v1_event_proto_init() }

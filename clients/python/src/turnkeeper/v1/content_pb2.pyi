@@ -36,7 +36,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_TOOL: _Role.ValueType  # 3
     """Results of tool calls."""
     ROLE_SYSTEM: _Role.ValueType  # 4
-    """An instruction of the service itself inside a conversation, for example a summary."""
+    """An instruction of the service itself inside a conversation."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """Who speaks in a message."""
@@ -50,7 +50,7 @@ ROLE_ASSISTANT: Role.ValueType  # 2
 ROLE_TOOL: Role.ValueType  # 3
 """Results of tool calls."""
 ROLE_SYSTEM: Role.ValueType  # 4
-"""An instruction of the service itself inside a conversation, for example a summary."""
+"""An instruction of the service itself inside a conversation."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _MessageStatus:
@@ -283,7 +283,9 @@ Global___ToolResult: _TypeAlias = ToolResult  # noqa: Y015
 
 @_typing.final
 class Summary(_message.Message):
-    """A summary that stands for all messages of its context before it."""
+    """A summary that stands for all messages of its context before it. Its message has the user's role, and may hold the
+    prompts of the turn that goes on behind it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -868,22 +868,28 @@ class AttemptDiscarded(_message.Message):
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     """The message."""
     attempt: _builtins.int
     """The attempt that is void; the envelope's attempt is the same."""
     cause: _builtins.str
     """Why: an outcome reason's name, or PROCESS_LOST."""
+    @_builtins.property
+    def usage(self) -> _content_pb2.Usage:
+        """What the attempt used."""
+
     def __init__(
         self,
         *,
         message_id: _builtins.str = ...,
         attempt: _builtins.int = ...,
         cause: _builtins.str = ...,
+        usage: _content_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cause", b"cause", "message_id", b"message_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cause", b"cause", "message_id", b"message_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -934,16 +940,24 @@ class SummaryStarted(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     IS_AUTOMATIC_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     is_automatic: _builtins.bool
     """Whether the server began it by itself."""
+    message_id: _builtins.str
+    """The message that the summary will be; its deltas may follow."""
+    model: _builtins.str
+    """The model asked, as `provider/model`."""
     def __init__(
         self,
         *,
         is_automatic: _builtins.bool = ...,
+        message_id: _builtins.str = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_automatic", b"is_automatic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_automatic", b"is_automatic", "message_id", b"message_id", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -988,16 +1002,26 @@ class SummaryDiscarded(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DETAIL_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     detail: _builtins.str
     """Why, for people."""
+    message_id: _builtins.str
+    """The message that it would have been."""
+    @_builtins.property
+    def usage(self) -> _content_pb2.Usage:
+        """What it used."""
+
     def __init__(
         self,
         *,
         detail: _builtins.str = ...,
+        message_id: _builtins.str = ...,
+        usage: _content_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "message_id", b"message_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
