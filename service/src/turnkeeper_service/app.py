@@ -15,6 +15,7 @@ from turnkeeper_service.errors import draining, store_unavailable
 from turnkeeper_service.http_status import HttpStatus
 from turnkeeper_service.metrics import Metrics
 from turnkeeper_service.principal import Authenticator
+from turnkeeper_service.provider_wiring import model_catalog, price_list, provider_options
 from turnkeeper_service.providers.fallback import CoolDowns
 from turnkeeper_service.providers.gates import Gates
 from turnkeeper_service.providers.public_list import PublicList
@@ -35,9 +36,6 @@ from turnkeeper_service.wire.validate import Bounds, Validator
 from turnkeeper_service.wiring import (
     core_limits,
     mcp_options,
-    model_catalog,
-    price_list,
-    provider_options,
     run_options,
     server_options,
 )

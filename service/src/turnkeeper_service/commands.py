@@ -132,9 +132,9 @@ def check_config(context: typer.Context, config: ConfigFlag = None, set_: SetFla
     """
     from turnkeeper_service.clock import SystemClock
     from turnkeeper_service.principal import TokenFileError, read_token_file
+    from turnkeeper_service.provider_wiring import provider_options
     from turnkeeper_service.settings_layers import SettingsError
     from turnkeeper_service.tls import TlsError, check_files
-    from turnkeeper_service.wiring import provider_options
 
     outer: tuple[Path | None, list[str] | None] = context.obj or (None, None)
     settings = _load(config or outer[0], {}, [*(outer[1] or []), *(set_ or [])])
