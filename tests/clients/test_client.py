@@ -19,14 +19,14 @@ from turnkeeper._submission import cancel_request, submission
 from turnkeeper.v1 import event_pb2
 
 EXPORTED = """
-Backoff CancelModeName CancelReceipt Client Conversation DeliveryName Delta DeltaGapError Event Item Media Message
-MessageAssembler ModelParameters OpenMessage OpenPart Outcome OutcomeReason OutcomeStatus Part Prompt Run RunItem
-RunReceipt RunState RunStream Session SessionSettings SessionStream Snapshot SubmitOptions TenantStream Text
-TurnkeeperError Violation WatchTenantResponse
+Approval Backoff CancelModeName CancelReceipt Client Conversation DeliveryName Delta DeltaGapError EndTurn Event
+FunctionTool Item Media Message MessageAssembler ModelParameters OpenMessage OpenPart Outcome OutcomeReason
+OutcomeStatus Part Prompt Run RunItem RunReceipt RunState RunStream Session SessionSettings SessionStream Snapshot
+SubmitOptions TenantStream Text ToolCall ToolError ToolResult TurnkeeperError Violation WatchTenantResponse Worker
 """
 METHODS = """
-address cancel clear_queue close converse create_session delete_session get_run get_session list_messages list_runs
-list_sessions run submit update_session watch watch_tenant
+address answer_approval cancel clear_queue close converse create_session delete_session get_run get_session
+list_approvals list_messages list_runs list_sessions run serve_tools submit update_session watch watch_tenant
 """
 
 

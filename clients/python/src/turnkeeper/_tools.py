@@ -90,9 +90,13 @@ AnyTool: TypeAlias = FunctionTool | Callable[..., Any]
 
 
 def by_name(tools: Iterable[AnyTool]) -> dict[str, FunctionTool]:
-    """The tools by their names; a bare function is one as it stands."""
-    made = [tool if isinstance(tool, FunctionTool) else FunctionTool(tool) for tool in tools]
-    return {tool.tool.name: tool for tool in made}
+    """The tools by their names; a bare function is one as it stands. Raises ValueError where a name is there twice."""
+    named: dict[str, FunctionTool] = {}
+    for tool in tools:
+        made = tool if isinstance(tool, FunctionTool) else FunctionTool(tool)
+        if named.setdefault(made.tool.name, made) is not made:
+            raise ValueError(f"two tools are called {made.tool.name!r}")
+    return named
 
 
 def error_result(text: str) -> ToolResult:
