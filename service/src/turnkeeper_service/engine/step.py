@@ -21,7 +21,7 @@ from turnkeeper_service.providers.base import (
 )
 
 from .plan import TurnPlan
-from .usage import estimate
+from .usage import estimate, is_told
 
 DELTAS_PER_TURN_OF_THE_LOOP = 256
 """A provider that never waits must let others run now and then."""
@@ -70,10 +70,12 @@ class Step:
         self._number = number
         self._began = clock.monotonic()
         self._first_delta: float | None = None
+        self._request: ModelRequest | None = None
 
     async def stream(self, request: ModelRequest) -> StepAnswer:
         """Ask the model and take its answer. Raises ProviderError; what came before it stays in `opened`."""
         log, opened = self._log, self.opened
+        self._request = request
         log.open_message(opened)
         self._began = self._clock.monotonic()
         parts, open_parts = self._parts, self._open_parts
@@ -105,13 +107,22 @@ class Step:
             raise ProviderError(
                 FailureReason.PROVIDER_STREAM_BROKEN, "Stream broken", "the stream ended without its last event"
             )
-        return self._answer(request, finished)
+        return self._answer(finished)
 
-    def _answer(self, request: ModelRequest, finished: ModelFinished) -> StepAnswer:
+    def estimated(self) -> content_pb2.Usage:
+        """What the call used as far as it came, where its provider does not say."""
+        if self._request is None:
+            # A lost process had made it: what it asked is not known any more.
+            usage = estimate((), "", self.opened.num_bytes)
+            usage.ClearField("input_tokens")
+            return usage
+        return estimate(self._request.messages, self._request.system, self.opened.num_bytes)
+
+    def _answer(self, finished: ModelFinished) -> StepAnswer:
         usage = content_pb2.Usage()
         usage.CopyFrom(finished.usage)
-        if not usage.HasField("output_tokens") and not usage.HasField("input_tokens"):
-            usage = estimate(request.messages, request.system, self.opened.num_bytes)
+        if not is_told(usage):
+            usage = self.estimated()
         usage.num_calls = 1
         self._plan.settle(usage, finished.provider_cost_usd)
         message = self._message(content_pb2.MESSAGE_STATUS_COMPLETE)

@@ -23,7 +23,7 @@ from .loops import LoopDetector, signature
 from .plan import CallState, TurnEnd, TurnPlan
 from .scheduling import FoldedRun, Scheduling
 from .step import Step, StepAnswer
-from .usage import add_step, estimate
+from .usage import add_step
 
 COMPLETED = event_pb2.OUTCOME_STATUS_COMPLETED
 FAILED = event_pb2.OUTCOME_STATUS_FAILED
@@ -399,7 +399,7 @@ class FloorTurn:
         if usage is None:
             usage = content_pb2.Usage(num_calls=1)
             if step.opened.num_bytes:
-                usage = estimate((), self.plan.system_prompt, step.opened.num_bytes)
+                usage = step.estimated()
         self.plan.settle(usage, None)
         add_step(self.usage, self.plan.model, usage)
         self._commit_message(draft, message, step)

@@ -41,16 +41,53 @@ def _of_model(total: content_pb2.RunUsage, model: str) -> content_pb2.Usage:
     return total.models.add(model=model).usage
 
 
+def context_after(before: content_pb2.ContextTokens, usage: content_pb2.Usage) -> content_pb2.ContextTokens:
+    """What a context holds after a step: the last counts, not their sum. A count that nobody gave stays (C-106).
+
+    Written to the cache or read from it, input is in the context all the same.
+    """
+    prompt = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+    if not prompt and not usage.output_tokens:
+        return before
+    return content_pb2.ContextTokens(
+        prompt_tokens=prompt or before.prompt_tokens,
+        answer_tokens=usage.output_tokens or before.answer_tokens,
+        is_estimated=usage.is_estimated,
+    )
+
+
+def context_of_summary(usage: content_pb2.Usage) -> content_pb2.ContextTokens:
+    """What a context holds once a summary stands for it: the summary alone (C-107)."""
+    return content_pb2.ContextTokens(answer_tokens=usage.output_tokens, is_estimated=usage.is_estimated)
+
+
+def is_told(usage: content_pb2.Usage) -> bool:
+    """Whether a provider counted anything; one that says 0 of everything did not."""
+    return any(getattr(usage, name) for name in _COUNTS)
+
+
 def estimate(messages: Iterable[content_pb2.Message], system: str, num_output_bytes: int) -> content_pb2.Usage:
     """A count for a call whose provider said nothing: a token per four bytes, rounded up (C-106)."""
-    num_bytes = len(system.encode())
-    for message in messages:
-        for part in message.parts:
-            kind = part.WhichOneof("part")
-            if kind in ("text", "reasoning", "summary"):
-                num_bytes += len(getattr(part, kind).text.encode())
-            elif kind == "tool_call":
-                num_bytes += len(part.tool_call.arguments_json)
+    num_bytes = len(system.encode()) + sum(_size(part) for message in messages for part in message.parts)
     return content_pb2.Usage(
         input_tokens=-(-num_bytes // 4), output_tokens=-(-num_output_bytes // 4), is_estimated=True, num_calls=1
     )
+
+
+def _size(part: content_pb2.Part) -> int:
+    """The bytes of a part's text. Media count by what is said of them: their own size says nothing of their tokens."""
+    match part.WhichOneof("part"):
+        case "text":
+            return len(part.text.text.encode())
+        case "reasoning":
+            return len(part.reasoning.text.encode())
+        case "summary":
+            return len(part.summary.text.encode())
+        case "tool_call":
+            return len(part.tool_call.name) + len(part.tool_call.arguments_json.encode())
+        case "tool_result":
+            return sum(_size(one) for one in part.tool_result.content)
+        case "media":
+            return len(part.media.mime_type) + len(part.media.name.encode())
+        case _:
+            return 0

@@ -97,11 +97,12 @@ class SessionLifecycle:
                 _take_over(changed, settings, path)
             draft = session.draft()
             draft.commit.session_settings = changed.SerializeToString(deterministic=True)
-            if changed.title != session.settings.title:
-                draft.commit.session_title = changed.title
+            if "title" in paths:
+                # Set to nothing it asks for a new one: the next prompt makes it.
+                draft.commit.session_title = session.title = changed.title
             event = event_pb2.Event()
             event.session_updated.paths.extend(paths)
-            event.session_updated.title = changed.title
+            event.session_updated.title = session.title
             draft.event(event)
             session.settings = changed
             try:

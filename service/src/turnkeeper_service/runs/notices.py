@@ -34,6 +34,6 @@ def notices_of(session: Session, events: Sequence[event_pb2.Event]) -> Iterator[
             notice = run_service_pb2.WatchTenantResponse(time=event.time)
             changed = notice.session
             changed.session_id, changed.seq = session.session_id, event.seq
-            changed.title = session.settings.title
+            changed.title = session.title
             changed.is_deleted = payload == "session_deleted"
             yield notice

@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.clock import Clock, microseconds
 from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft
+from turnkeeper_service.engine.usage import context_after, context_of_summary
 from turnkeeper_service.events.log import LogEntry, OpenMessage, SessionLog
 from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState, Store
 
 _KINDS = {one.name: one.number for one in event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
+_OF_THE_SESSION = frozenset({"step_finished", "summary_finished", "todos_changed"})
 WARM_HISTORY_BYTES = 64 << 10
 """An idle session keeps a history up to this size for its next run; a longer one is read again."""
 
@@ -42,6 +44,12 @@ class Session:
         self.updated_us = row.updated_us
         self.settings = session_service_pb2.SessionSettings.FromString(row.settings)
         self.usage = content_pb2.RunUsage.FromString(row.usage)
+        self.title = row.title
+        """The settings' title, or the one that was made of a prompt; empty until there is one."""
+        self.context = content_pb2.ContextTokens.FromString(row.context_tokens)
+        """What the main context holds, as the last step that counted it has it."""
+        self.todos: Sequence[event_pb2.Todo] = event_pb2.TodosChanged.FromString(row.todos).todos
+        """What the session's models have noted to do; replaced as a whole."""
         self.log = SessionLog(row.last_seq, on_growth)
         self.runs: set[str] = set()
         """Ids of the runs that are accepted and not over."""
@@ -59,6 +67,11 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({self.tenant!r}, {self.session_id!r}, runs={len(self.runs)}, pins={self._pins})"
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens in the main context after its last step, its answer included."""
+        return self.context.prompt_tokens + self.context.answer_tokens
 
     @property
     def is_idle(self) -> bool:
@@ -133,6 +146,8 @@ class Session:
             elif payload == "message_context_changed":
                 # Rare: read the history again where it is needed next.
                 self._history = None
+            elif payload in _OF_THE_SESSION:
+                self._take_over(event, commit)
             if closes is not None:
                 # From here on its text is in this commit: a flush that came behind it would stay for ever.
                 closes.closed = True
@@ -141,6 +156,18 @@ class Session:
             commit.events.append(EventRow(seq, event.run_id, kind, content))
         commit.updated_us = self.updated_us = microseconds(draft.now)
         return entries
+
+    def _take_over(self, event: event_pb2.Event, commit: Commit) -> None:
+        """Keep what an event says of the session as a whole, durable with the event."""
+        if event.HasField("todos_changed"):
+            self.todos = event.todos_changed.todos
+            commit.session_todos = event.todos_changed.SerializeToString()
+        elif event.context_id in ("", MAIN_CONTEXT):
+            if event.HasField("step_finished"):
+                self.context = context_after(self.context, event.step_finished.usage)
+            else:
+                self.context = context_of_summary(event.summary_finished.usage)
+            commit.session_context_tokens = self.context.SerializeToString()
 
     def _settled(self, done: asyncio.Future[None], draft: Draft, entries: list[LogEntry]) -> None:
         try:

@@ -27,6 +27,9 @@ def session_view(session: Session, snapshot: Snapshot | None) -> session_service
         last_seq=session.log.published_seq,
         usage=session.usage,
         is_busy=bool(session.runs),
+        title=session.title,
+        context_tokens=session.context,
+        todos=session.todos,
     )
     view.create_time.FromMicroseconds(session.created_us)
     view.update_time.FromMicroseconds(session.updated_us)
