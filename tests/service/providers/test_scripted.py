@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,50 @@ async def test_failures(clock: HeldClock) -> None:
     collected = await collect(provider, directive(fail="PROVIDER_ERROR"))
     assert collected.error is not None
     assert provider.num_open == 0
+
+
+@pytest.mark.asyncio
+async def test_a_call_fails_as_often_as_it_is_told_and_answers_then(clock: HeldClock) -> None:
+    provider = ScriptedProvider(clock)
+    half = {"text": "half an answer", "fail": "IDLE_TIMEOUT", "fail_after": 2, "fail_usage": {"input_tokens": 7}}
+    full = {"fail": "PROVIDER_REFUSED", "status": 413, "overflow": True, "retryable": True}
+    asked = directive(text="whole", attempts=[half, full], usage={"input_tokens": 9})
+    first, second, third = [await collect(provider, asked) for _ in range(3)]
+    assert first.error is not None
+    assert second.error is not None
+    assert (first.error.reason, first.text()) == (FailureReason.IDLE_TIMEOUT, "half an ")
+    assert first.error.usage == content_pb2.Usage(num_calls=1, input_tokens=7)
+    assert (second.error.status, second.error.usage, second.text()) == (413, None, "")
+    assert second.error.is_context_overflow
+    assert not second.error.is_retryable, "the same request overflows again"
+    assert (third.text(), third.finished.usage.input_tokens) == ("whole", 9)
+    assert (await collect(provider, asked)).text() == "whole"
+
+
+@pytest.mark.asyncio
+async def test_attempts_count_per_session_model_and_step(clock: HeldClock) -> None:
+    provider = ScriptedProvider(clock)
+    asked = directive(text="whole", attempts=[{"fail": "PROVIDER_ERROR"}])
+    answered = [
+        *asked.messages,
+        content_pb2.Message(role=content_pb2.ROLE_ASSISTANT),
+    ]
+    others = [
+        replace(asked, session_hash="other"),
+        replace(asked, model="lorem"),
+        replace(asked, messages=answered),
+    ]
+    for one in (asked, *others):
+        assert (await collect(provider, one)).error is not None
+        assert (await collect(provider, one)).text() == "whole"
+
+
+@pytest.mark.asyncio
+async def test_one_model_fails_where_another_answers(clock: HeldClock) -> None:
+    provider = ScriptedProvider(clock)
+    asked = directive(text="whole", by_model={"echo": {"fail": "PROVIDER_ERROR"}})
+    assert (await collect(provider, asked)).error is not None
+    assert (await collect(provider, replace(asked, model="lorem"))).text() == "whole"
 
 
 @pytest.mark.asyncio

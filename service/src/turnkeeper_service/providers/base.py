@@ -153,7 +153,8 @@ class ProviderError(Exception):
 
     Attributes say what a caller acts on. ``detail`` is for people: it carries the vendor's message, never a key or a
     prompt. ``retry_after`` is in seconds, None where the vendor gave no hint. ``usage`` is what the vendor reported
-    before it failed, None if nothing.
+    before it failed, None if nothing. ``is_context_overflow``: the model cannot hold the request, so that the same one
+    never succeeds, and a shorter one may.
     """
 
     def __init__(
@@ -166,15 +167,17 @@ class ProviderError(Exception):
         is_retryable: bool = False,
         retry_after: float | None = None,
         usage: content_pb2.Usage | None = None,
+        is_context_overflow: bool = False,
     ) -> None:
         super().__init__(f"{reason}: {title}: {detail}")
         self.reason = reason
         self.title = title
         self.detail = detail
         self.status = status
-        self.is_retryable = is_retryable
+        self.is_retryable = is_retryable and not is_context_overflow
         self.retry_after = retry_after
         self.usage = usage
+        self.is_context_overflow = is_context_overflow
 
 
 class Provider(Protocol):

@@ -19,7 +19,11 @@ REPLY, every field optional:
 - ``pace_ms``: pause before each token, on the provider's clock.
 - ``gate``: a gate to wait at before the first token; ``gate_after``: before the token with this number instead.
 - ``fail``: a `FailureReason` to fail with; ``fail_after``: after so many tokens, 0 if not given.
-- ``retry_after``, ``status``, ``retryable``: what the failure says.
+- ``retry_after``, ``status``, ``retryable``, ``overflow`` (the context is too long): what the failure says;
+  ``fail_usage``: the counts that it reports, like ``usage``.
+- ``attempts``: list of REPLYs for the first calls of the step, before this one is given. They are counted per session,
+  model and step.
+- ``by_model``: object of REPLYs that are given instead of this one for calls to the models that it names.
 - ``hang``: if true, never end: silence after the tokens.
 - ``finish``: ``end_turn``, ``tool_use``, ``max_tokens``, ``content_filter`` or ``other``.
 - ``usage``: ``{"input_tokens": ..., "output_tokens": ...}`` and the other names of the Usage message; without it, words
@@ -29,6 +33,7 @@ REPLY, every field optional:
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -69,6 +74,14 @@ class UsageScript(msgspec.Struct, forbid_unknown_fields=True):
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
 
+    def counted(self) -> content_pb2.Usage:
+        """As a provider reports it."""
+        usage = content_pb2.Usage(num_calls=1)
+        for name, value in msgspec.structs.asdict(self).items():
+            if value is not None:
+                setattr(usage, name, value)
+        return usage
+
 
 class Reply(msgspec.Struct, forbid_unknown_fields=True):
     """One answer; see the module."""
@@ -85,9 +98,13 @@ class Reply(msgspec.Struct, forbid_unknown_fields=True):
     status: int | None = None
     retryable: bool = False
     retry_after: float | None = None
+    overflow: bool = False
+    fail_usage: UsageScript | None = None
     hang: bool = False
     finish: str = ""
     usage: UsageScript | msgspec.UnsetType | None = msgspec.UNSET
+    attempts: list[Reply] = []
+    by_model: dict[str, Reply] = {}
 
 
 class Script(msgspec.Struct, forbid_unknown_fields=True):
@@ -114,6 +131,7 @@ class ScriptedProvider:
         self._clock = clock
         self._script_root = (script_root or Path()).resolve()
         self._scripts: dict[str, Script] = {}
+        self._attempts: Counter[tuple[str, str, str, int]] = Counter()
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[ModelEvent]]:
@@ -133,12 +151,13 @@ class ScriptedProvider:
 
     async def _reply(self, request: ModelRequest) -> Reply:
         if request.model.startswith("file:"):
-            return (await self._load(request.model.removeprefix("file:"))).at(_num_answers(request))
+            script, step = await self._load(request.model.removeprefix("file:")), _num_answers(request)
+            return self._attempt(script.at(step), request, "", step)
         prompt, num_since = _conversation(request)
         if prompt.startswith("{") and prompt.endswith("}"):
             directive = _directive(prompt)
             if directive is not None:
-                return directive.at(num_since)
+                return self._attempt(directive.at(num_since), request, prompt, num_since)
         name, _, count = request.model.partition("-")
         if name == "echo" and not count:
             return Reply(text=prompt)
@@ -150,6 +169,16 @@ class ScriptedProvider:
             f"No scripted model is called {request.model!r}.",
             status=404,
         )
+
+    def _attempt(self, reply: Reply, request: ModelRequest, prompt: str, step: int) -> Reply:
+        """The reply to this call of a step: only those that say so depend on the calls before."""
+        reply = reply.by_model.get(request.model, reply)
+        if not reply.attempts:
+            return reply
+        key = (request.session_hash, request.model, prompt, step)
+        count = self._attempts[key]
+        self._attempts[key] += 1
+        return reply.attempts[count] if count < len(reply.attempts) else reply
 
     async def _load(self, name: str) -> Script:
         script = self._scripts.get(name)
@@ -208,6 +237,8 @@ class ScriptedProvider:
                 status=reply.status,
                 is_retryable=reply.retryable,
                 retry_after=reply.retry_after,
+                usage=reply.fail_usage.counted() if reply.fail_usage is not None else None,
+                is_context_overflow=reply.overflow,
             )
         if reply.pace_ms > 0 and not is_end:
             await self._clock.sleep(reply.pace_ms / 1000)
@@ -267,10 +298,7 @@ def _usage(reply: Reply, request: ModelRequest, num_tokens: int, num_reasoning: 
     if reply.usage is None:
         return usage
     if isinstance(reply.usage, UsageScript):
-        for name, value in msgspec.structs.asdict(reply.usage).items():
-            if value is not None:
-                setattr(usage, name, value)
-        return usage
+        return reply.usage.counted()
     usage.input_tokens = sum(
         len(part.text.text.split()) for message in request.messages for part in message.parts if part.HasField("text")
     )
