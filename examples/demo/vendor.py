@@ -92,7 +92,7 @@ class Vendor:
 
     def _answer(self, request: Request) -> Answer:
         played = ANSWERS.get(_last_prompt(request.json))
-        if played is None or (played.wire_format == ANTHROPIC) != request.is_messages:
+        if played is None or played.wire_format != request.wire_format:
             return Answer.error(404, json.dumps({"error": {"message": "the demo has no answer to this prompt"}}))
         # An event per piece, paced, as a model writes.
         pieces = re.findall(r".+?(?:\r?\n\r?\n|\Z)", played.body(self.recordings), re.DOTALL)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from examples.upstream.dialects import GEMINI, format_of
+
 EVENT_STREAM = "text/event-stream"
 
 
@@ -28,7 +30,9 @@ class Request:
 
     @property
     def model(self) -> str:
-        """The model that the request names, "" if it names none."""
+        """The model that the request names, in its body or its path; "" if it names none."""
+        if self.wire_format == GEMINI:
+            return self.path.partition("?")[0].rpartition("/")[2].partition(":")[0]
         try:
             name = self.json.get("model", "")
         except (ValueError, AttributeError):
@@ -36,9 +40,9 @@ class Request:
         return name if isinstance(name, str) else ""
 
     @property
-    def is_messages(self) -> bool:
-        """Whether the path is the one of `anthropic-messages`."""
-        return self.path.partition("?")[0].endswith("/messages")
+    def wire_format(self) -> str:
+        """The format that the path belongs to."""
+        return format_of(self.path)
 
 
 class Ending(Enum):
