@@ -9,9 +9,9 @@ import pytest
 
 from tests.service.providers import providers_page
 from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.provider_wiring import provider_options
 from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.settings import Settings
-from turnkeeper_service.wiring import provider_options
 
 TEXT = providers_page.PAGE.read_text(encoding="utf-8")
 RECIPES = re.findall(r"^### (.+?)\n\n```toml\n(.*?)```", TEXT, re.MULTILINE | re.DOTALL)
@@ -29,15 +29,15 @@ def test_there_is_a_recipe_for_each() -> None:
     assert all(len(text.splitlines()) <= 10 for _, text in RECIPES)
 
 
+@pytest.mark.asyncio
 @pytest.mark.parametrize(("name", "text"), RECIPES, ids=[name for name, _ in RECIPES])
-def test_recipes(name: str, text: str, tmp_path: Path) -> None:
+async def test_recipes(name: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / "turnkeeper.toml"
     path.write_text(text)
     keys = dict.fromkeys(re.findall(r'api_key_env = "(\w+)"', text), "k")
     settings = Settings.load({"HOME": str(tmp_path), **keys}, config=path)
     ((provider, _),) = settings.providers.items()
-    options = provider_options(provider, settings.provider(provider))
-    registry = ProviderRegistry([options], SystemClock())
+    registry = ProviderRegistry(await provider_options(settings, SystemClock()), SystemClock())
     models = [*settings.models, settings.defaults.model]
     assert any(model.partition("/")[0] == provider for model in models)
     for model in models:
