@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import pty
 import signal
 import sys
-import termios
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
 import pytest
 
 from tests.cli.conftest import Command, environment
+from tests.cli.terminal import terminal
 from tests.clients.fake import SESSION, FakeServer, Lost, delta
 from turnkeeper.v1.event_pb2 import (
     DELIVERY_STEER,
@@ -168,71 +163,9 @@ async def test_a_conversation_that_cannot_go_on_is_one_line(server: FakeServer) 
     assert (process.returncode, out, err) == (1, b"", b"turnkeeper: UNAUTHENTICATED: the token is gone\n")
 
 
-class Terminal:
-    """A terminal with the command in it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._seen = ""
-        self._grown = asyncio.Event()
-        asyncio.get_running_loop().add_reader(descriptor, self._read)
-
-    def type(self, text: str) -> None:
-        os.write(self._descriptor, text.encode())
-
-    async def shows(self, text: str) -> None:
-        """Wait until a text is shown after what was waited for last."""
-        async with asyncio.timeout(30):
-            while text not in self._seen:
-                self._grown.clear()
-                await self._grown.wait()
-        self._seen = self._seen.split(text, 1)[1]
-
-    def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._descriptor)
-        os.close(self._descriptor)
-
-    def _read(self) -> None:
-        try:
-            self._seen += os.read(self._descriptor, 65536).decode()
-        except OSError:
-            asyncio.get_running_loop().remove_reader(self._descriptor)
-        self._grown.set()
-
-
-@asynccontextmanager
-async def terminal(server: FakeServer) -> AsyncIterator[tuple[Terminal, Process]]:
-    outer, inner = pty.openpty()
-    attributes = termios.tcgetattr(inner)
-    attributes[3] &= ~termios.ECHO
-    termios.tcsetattr(inner, termios.TCSANOW, attributes)
-    process = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-c", CONTROLLED, sys.executable, "-m", "turnkeeper.cli", "chat", "--session", SESSION],
-        stdin=inner,
-        stdout=inner,
-        stderr=inner,
-        start_new_session=True,
-        env={**environment(server.address), "TERM": "dumb"},
-    )
-    os.close(inner)
-    shown = Terminal(outer)
-    try:
-        yield shown, process
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
-        shown.close()
-
-
-# Makes the terminal the one that Ctrl-C of its keyboard comes from, then becomes the command.
-CONTROLLED = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-
-
 async def test_ctrl_c_in_a_terminal_cancels_and_the_second_leaves(server: FakeServer) -> None:
     starts_and_waits_for_a_cancel(server)
-    async with terminal(server) as (screen, process):
+    async with terminal(environment(server.address), "chat", "--session", SESSION) as (screen, process):
         await screen.shows("> ")
         screen.type("hello\n")
         await screen.shows("thinking")
@@ -251,7 +184,7 @@ async def test_ctrl_c_in_a_terminal_cancels_and_the_second_leaves(server: FakeSe
 
 async def test_what_is_typed_while_an_answer_streams_is_submitted_at_once(server: FakeServer) -> None:
     starts_and_waits_for_a_cancel(server)
-    async with terminal(server) as (screen, process):
+    async with terminal(environment(server.address), "chat", "--session", SESSION) as (screen, process):
         await screen.shows("> ")
         screen.type("first\n")
         await screen.shows("thinking")

@@ -14,7 +14,7 @@ import pytest
 from tests.cli.conftest import Command, start
 from tests.clients.fake import FakeServer
 
-COMMANDS = ("chat", "watch", "runs", "sessions", "messages", "cancel")
+COMMANDS = ("chat", "watch", "runs", "sessions", "messages", "approvals", "cancel")
 
 
 @pytest.mark.asyncio
@@ -42,6 +42,8 @@ async def test_help_lists_all_commands_the_servers_too(command: Command) -> None
         ("cancel",),
         ("cancel", "--all", "--run", "r"),
         ("watch", "s", "--after", "-1"),
+        ("approvals", "--allow", "a"),
+        ("approvals", "s", "--allow", "a", "--deny", "a"),
         ("sessions", "--nonsense"),
     ],
 )

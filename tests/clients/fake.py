@@ -54,7 +54,14 @@ from turnkeeper.v1.run_service_pb2 import (
     WatchTenantResponse,
 )
 from turnkeeper.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServiceServicer_to_server
-from turnkeeper.v1.session_service_pb2 import GetSessionRequest, GetSessionResponse, Session
+from turnkeeper.v1.session_service_pb2 import (
+    Approval,
+    GetSessionRequest,
+    GetSessionResponse,
+    ListApprovalsRequest,
+    ListApprovalsResponse,
+    Session,
+)
 from turnkeeper.v1.session_service_pb2_grpc import SessionServiceServicer, add_SessionServiceServicer_to_server
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -96,6 +103,7 @@ class FakeLog:
     accepted_seq: dict[str, int] = field(default_factory=dict)
     frames: list[ConverseRequest] = field(default_factory=list)
     opened: list[WatchSessionRequest] = field(default_factory=list)
+    approvals: list[Approval] = field(default_factory=list)
     grown: asyncio.Event = field(default_factory=asyncio.Event)
 
     def append(self, event: Event) -> Event:
@@ -189,6 +197,10 @@ class FakeServer(RunServiceServicer, SessionServiceServicer):
     async def GetSession(self, request: GetSessionRequest, context: Context) -> GetSessionResponse:
         await self._called("GetSession", context)
         return GetSessionResponse(session=Session(session_id=SESSION, last_seq=len(self.log.events)))
+
+    async def ListApprovals(self, request: ListApprovalsRequest, context: Context) -> ListApprovalsResponse:
+        await self._called("ListApprovals", context)
+        return ListApprovalsResponse(approvals=self.log.approvals)
 
     async def GetRun(self, request: GetRunRequest, context: Context) -> GetRunResponse:
         await self._called("GetRun", context)

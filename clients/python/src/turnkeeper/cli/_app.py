@@ -68,6 +68,7 @@ def chat(
 
     Every line is a prompt, and stands in line while another is answered. /steer TEXT joins the run that is open,
     /cancel cancels it, /queue clears the line, /quit leaves. Ctrl-C cancels the run that is open, a second one leaves.
+    Where a tool needs somebody's leave, it asks: y allows, n refuses, and what follows n is told to the model.
     From a pipe it ends when all runs have, and exits 1 if one of them failed.
 
     Examples:
@@ -84,7 +85,10 @@ def chat(
             async with client.converse(session or new_id(), create_with=settings) as conversation:
                 if is_interactive:
                     screen.remark(f"session {conversation.session_id} · {HELP}")
-                return await Chat(conversation, screen, lines, is_interactive=is_interactive).run()
+                listed = client.list_approvals(conversation.session_id)
+                waiting = [found async for found in listed] if is_interactive else []
+                talk = Chat(conversation, screen, lines, is_interactive=is_interactive, approvals=waiting)
+                return await talk.run()
 
     _run(address, tls_ca, converse)
 
@@ -204,6 +208,59 @@ def messages(
             screen.line(f"{_show.role(message.role)}  {_show.when(message.create_time)}{aside}")
             for line in _show.message_text(message).splitlines():
                 screen.line(f"  {line}")
+        return 0
+
+    _run(address, tls_ca, show)
+
+
+@_command
+def approvals(
+    session: Annotated[str | None, typer.Argument(metavar="SESSION", help="The session; else all that work.")] = None,
+    allow: Annotated[str | None, typer.Option("--allow", metavar="APPROVAL", help="Allow this call.")] = None,
+    deny: Annotated[str | None, typer.Option("--deny", metavar="APPROVAL", help="Refuse this call.")] = None,
+    comment: Annotated[str, typer.Option("--comment", help="What the model is told beside a refusal.")] = "",
+    address: Address = None,
+    tls_ca: TlsCa = None,
+    as_json: Json = False,
+) -> None:
+    """List the tool calls that wait for somebody's leave, or answer one.
+
+    The first answer counts; a second one is refused.
+
+    Examples:
+        turnkeeper approvals
+        turnkeeper approvals travel --allow approval-5f2c
+        turnkeeper approvals travel --deny approval-5f2c --comment "not before Friday"
+    """
+    if allow is not None and deny is not None:
+        raise typer.Exit(_show.fail("give one of --allow and --deny", USAGE))
+    if session is None and (allow or deny) is not None:
+        raise typer.Exit(_show.fail("name the session of the approval", USAGE))
+    screen = _show.Screen(is_json=as_json)
+
+    async def answer(client: Client, session_id: str, approval_id: str) -> int:
+        answered = await client.answer_approval(session_id, approval_id, allow=allow is not None, comment=comment)
+        if as_json:
+            screen.json("approval", answered)
+        else:
+            verb = "allowed" if allow is not None else "refused"
+            screen.line(f"{answered.approval_id}  {verb}  {_show.call(answered.tool_call)}")
+        return 0
+
+    async def show(client: Client) -> int:
+        chosen = allow if allow is not None else deny
+        if session is not None and chosen is not None:
+            return await answer(client, session, chosen)
+        busy = [found.session_id async for found in client.list_sessions() if found.is_busy] if session is None else []
+        rows = []
+        for session_id in busy if session is None else [session]:
+            async for found in client.list_approvals(session_id):
+                if as_json:
+                    screen.json("approval", found)
+                until = f"{_show.when(found.deadline)}, else {'allowed' if found.is_allowed_by_default else 'refused'}"
+                rows.append((found.session_id, found.approval_id, until, _show.call(found.tool_call)))
+        if not as_json:
+            screen.table(("SESSION", "APPROVAL", "UNTIL", "CALL"), rows)
         return 0
 
     _run(address, tls_ca, show)

@@ -2,14 +2,18 @@
 
 What is typed while an answer streams stands in line behind it. Ctrl-C cancels the run that is open; a second, before
 anything else was said, leaves. Runs go on when the terminal goes away; that is what `watch` is for.
+
+Where a tool call waits for somebody's leave, a terminal asks, and the next line is the answer; somebody else may be
+quicker. Over a pipe every line stays a prompt, and `turnkeeper approvals` answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterable
 
-from turnkeeper import Conversation, Delta, Event, Item, RunReceipt, TurnkeeperError
+from turnkeeper import Approval, Conversation, Delta, Event, Item, RunReceipt, TurnkeeperError
 from turnkeeper.cli import _show
 from turnkeeper.cli._lines import Lines
 from turnkeeper.v1 import content_pb2, event_pb2
@@ -21,14 +25,24 @@ _BAD = (event_pb2.OUTCOME_STATUS_FAILED, event_pb2.OUTCOME_STATUS_EXPIRED)
 class Chat:
     """One conversation and its screen."""
 
-    def __init__(self, conversation: Conversation, screen: _show.Screen, lines: Lines, *, is_interactive: bool) -> None:
-        """Begin with the run that is open already, if there is one."""
+    def __init__(
+        self,
+        conversation: Conversation,
+        screen: _show.Screen,
+        lines: Lines,
+        *,
+        is_interactive: bool,
+        approvals: Iterable[Approval] = (),
+    ) -> None:
+        """Begin with the run that is open already, if there is one, and the approvals that wait."""
         self._conversation = conversation
         self._screen = screen
         self._lines = lines
         self._is_interactive = is_interactive
         self._open_run = conversation.session.open_run_id
         self._waiting: dict[str, None] = {}
+        self._asked = {approval.approval_id: (approval.run_id, approval.tool_call) for approval in approvals}
+        """The approvals that wait: run and call."""
         self._shown: dict[str, str] = {}
         self._is_armed = False
         self._has_failed = False
@@ -67,6 +81,8 @@ class Chat:
             match command:
                 case "":
                     self._prompt()
+                case _ if self._asked and self._is_asking and not command.startswith("/"):
+                    await self._answer(command.lower(), rest)
                 case "/quit":
                     return False
                 case "/steer" if rest:
@@ -86,6 +102,17 @@ class Chat:
             if self._screen.is_json:
                 _show.fail(str(error))
         return True
+
+    async def _answer(self, word: str, comment: str) -> None:
+        """Answer the approval that was asked about."""
+        if word not in ("y", "yes", "n", "no"):
+            self._screen.remark("[y allows it; n refuses it, and what follows n is told to the model]")
+            self._prompt()
+            return
+        approval_id = next(iter(self._asked))
+        # The next line is no answer to this question, even where it comes before the event that says it is answered.
+        del self._asked[approval_id]
+        await self._conversation.answer_approval(approval_id, allow=word[0] == "y", comment=comment)
 
     def _accepted(self, receipt: RunReceipt) -> None:
         if self._screen.is_json:
@@ -138,8 +165,14 @@ class Chat:
         match event.WhichOneof("payload"):
             case "run_started":
                 self._open_run = event.run_id
+            case "approval_requested":
+                asked = event.approval_requested
+                self._asked[asked.approval_id] = (event.run_id, asked.tool_call)
+            case "approval_resolved":
+                self._asked.pop(event.approval_resolved.approval_id, None)
             case "run_finished":
                 self._waiting.pop(event.run_id, None)
+                self._asked = {key: found for key, found in self._asked.items() if found[0] != event.run_id}
                 self._open_run = "" if self._open_run == event.run_id else self._open_run
                 self._has_failed = self._has_failed or event.run_finished.outcome.status in _BAD
 
@@ -162,7 +195,20 @@ class Chat:
                 if self._shown.pop(event.attempt_discarded.message_id, ""):
                     self._screen.remark(f"[void, tried again: {event.attempt_discarded.cause}]")
             case "tool_call_requested":
-                self._screen.remark(f"[tool {event.tool_call_requested.tool_call.name}]")
+                self._screen.remark(f"[calls {_show.call(event.tool_call_requested.tool_call)}]")
+            case "tool_call_finished":
+                self._screen.remark(f"[{_show.result(event.tool_call_finished.result)}]")
+            case "tool_call_skipped":
+                self._screen.remark(f"[{_show.result(event.tool_call_skipped.result)}]")
+            case "approval_requested" if self._is_asking:
+                self._prompt()
+            case "approval_requested":
+                asked = event.approval_requested
+                answer = f"turnkeeper approvals {self._conversation.session_id} --allow {asked.approval_id}"
+                self._screen.remark(f"[{_show.call(asked.tool_call)} waits for leave: {answer}]")
+            case "approval_resolved":
+                self._screen.remark(f"[{_show.resolved(event.approval_resolved)}]")
+                self._prompt()
             case "run_finished":
                 outcome = event.run_finished.outcome
                 if outcome.status != event_pb2.OUTCOME_STATUS_COMPLETED:
@@ -181,7 +227,18 @@ class Chat:
             self._screen.text(text)
         self._screen.end_line()
 
+    @property
+    def _is_asking(self) -> bool:
+        return self._is_interactive and not self._screen.is_json
+
     def _prompt(self) -> None:
-        if self._is_interactive and self._target() is None and not self._screen.is_json:
+        """Ask for what is to be said next, where there is somebody to ask."""
+        if not self._is_asking:
+            return
+        if self._asked:
+            _, call = next(iter(self._asked.values()))
+            self._screen.end_line()
+            self._screen.text(f"allow {_show.call(call)}? [y/n] ")
+        elif self._target() is None:
             self._screen.end_line()
             self._screen.text("> ")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
-from turnkeeper.v1.content_pb2 import Message
+from turnkeeper.v1.content_pb2 import Message, ToolCall, ToolResult
 from turnkeeper.v1.event_pb2 import Event, Outcome
 
 _SHORT = 72
@@ -123,6 +123,24 @@ def message_text(message: Message) -> str:
     return "".join(part.text.text for part in message.parts if part.WhichOneof("part") == "text")
 
 
+def call(asked: ToolCall) -> str:
+    """A tool call on one line."""
+    return short(f"{asked.name} {asked.arguments_json or '{}'}")
+
+
+def result(said: ToolResult) -> str:
+    """What a tool answered, on one line."""
+    kinds = (part.WhichOneof("part") for part in said.content)
+    texts = (part.text.text if kind == "text" else f"({kind})" for part, kind in zip(said.content, kinds, strict=True))
+    return f"{said.name} {'failed' if said.is_error else 'said'}: {short(' '.join(texts))}"
+
+
+def resolved(answer: event_pb2.ApprovalResolved) -> str:
+    """How an approval was answered, and by whom."""
+    words = ("allowed" if answer.is_allowed else "refused") + (f" by {answer.actor}" if answer.actor else " by default")
+    return words + (f": {short(answer.comment)}" if answer.comment else "")
+
+
 def event_line(event: Event) -> str:
     """An event on one line: its seq, time, run, name, and what is worth knowing of it."""
     name = event.WhichOneof("payload") or "unknown"
@@ -153,7 +171,13 @@ def _about(event: Event, name: str) -> str:
         case "retry_scheduled":
             return event.retry_scheduled.error.title
         case "tool_call_requested":
-            return event.tool_call_requested.tool_call.name
+            return call(event.tool_call_requested.tool_call)
+        case "tool_call_finished" | "tool_call_skipped" | "tool_call_cancelled" | "tool_call_late_result":
+            return result(getattr(event, name).result)
+        case "approval_requested":
+            return f"{event.approval_requested.approval_id} {call(event.approval_requested.tool_call)}"
+        case "approval_resolved":
+            return f"{event.approval_resolved.approval_id} {resolved(event.approval_resolved)}"
     return ""
 
 
