@@ -71,6 +71,12 @@ def test_what_another_model_may_do_better(
     assert (cool_downs.left("a/big") > 0) is is_covered
 
 
+@pytest.mark.parametrize("reason", [FailureReason.PROVIDER_ERROR, FailureReason.PROVIDER_RATE_LIMITED])
+def test_a_context_that_is_too_long_is_not_the_models_fault(reason: FailureReason) -> None:
+    assert CHAIN.covers(error(reason))
+    assert not CHAIN.covers(error(reason, is_context_overflow=True))
+
+
 @pytest.mark.parametrize("models", [(), ("a/b", "a/b")])
 def test_a_chain_names_each_model_once(models: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="each of them once"):

@@ -27,8 +27,11 @@ class FallbackChain:
             raise ValueError("a chain needs at least one model, and each of them once")
 
     def covers(self, error: ProviderError) -> bool:
-        """Whether another model may do better. One that the vendor does not know is no fault of the request's."""
-        return error.reason in self.reasons or error.status == NOT_FOUND
+        """Whether another model may do better. One that the vendor does not know is no fault of the request's.
+
+        A context that is too long is made shorter instead: it says nothing about the model.
+        """
+        return not error.is_context_overflow and (error.reason in self.reasons or error.status == NOT_FOUND)
 
 
 class CoolDowns:

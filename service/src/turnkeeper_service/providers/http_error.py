@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from turnkeeper_service.providers.base import FailureReason, ProviderError
+from turnkeeper_service.providers.overflow import says_overflow
 
 MAX_DETAIL = 1000
 _RETRYABLE = frozenset({408, 409, 429})
@@ -31,10 +32,17 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes, now: floa
     hint = headers.get("x-should-retry", "").lower()
     if hint in ("true", "false"):
         is_retryable = hint == "true"
+    parsed = _json(body)
     message = vendor_message(body)
     detail = f"HTTP {status}: {message}" if message else f"HTTP {status} without a message"
     return ProviderError(
-        reason, title, detail, status=status, is_retryable=is_retryable, retry_after=_retry_after(headers, now)
+        reason,
+        title,
+        detail,
+        status=status,
+        is_retryable=is_retryable,
+        retry_after=_retry_after(headers, now),
+        is_context_overflow=says_overflow(message if parsed is None else parsed, status),
     )
 
 
@@ -52,7 +60,12 @@ def stream_error(error: Any) -> ProviderError:
     """The error that a vendor puts into a stream or a body with status 200."""
     message = _message(error) or "The provider sent an error without a message."
     return ProviderError(
-        FailureReason.PROVIDER_ERROR, "Provider error", message, status=None, is_retryable=_is_transient(error)
+        FailureReason.PROVIDER_ERROR,
+        "Provider error",
+        message,
+        status=None,
+        is_retryable=_is_transient(error),
+        is_context_overflow=says_overflow(error),
     )
 
 
