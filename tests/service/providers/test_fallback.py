@@ -6,7 +6,7 @@ import pytest
 
 from tests.service.providers.fake_provider import error
 from tests.service.providers.held_clock import HeldClock
-from turnkeeper_service.providers.base import FailureReason
+from turnkeeper_service.providers.base import FailureReason, ProviderError
 from turnkeeper_service.providers.fallback import CoolDowns, FallbackChain
 
 CHAIN = FallbackChain(("a/big", "b/big", "a/small"), cool_down=30)
@@ -73,8 +73,8 @@ def test_what_another_model_may_do_better(
 
 @pytest.mark.parametrize("reason", [FailureReason.PROVIDER_ERROR, FailureReason.PROVIDER_RATE_LIMITED])
 def test_a_context_that_is_too_long_is_not_the_models_fault(reason: FailureReason) -> None:
-    assert CHAIN.covers(error(reason))
-    assert not CHAIN.covers(error(reason, is_context_overflow=True))
+    assert CHAIN.covers(ProviderError(reason, "Failed", "it failed"))
+    assert not CHAIN.covers(ProviderError(reason, "Failed", "it is too long", is_context_overflow=True))
 
 
 @pytest.mark.parametrize("models", [(), ("a/b", "a/b")])
