@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from google.protobuf.duration_pb2 import Duration
+
 
 class Timer(Protocol):
     """A call that will be made later."""
@@ -54,6 +56,11 @@ class SystemClock:
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call back once after so many seconds, on the event loop's thread."""
         return asyncio.get_running_loop().call_later(max(0.0, seconds), callback)
+
+
+def seconds_of(duration: Duration) -> float:
+    """A duration of the contract in seconds."""
+    return duration.seconds + duration.nanos / 1e9
 
 
 def microseconds(seconds: float) -> int:

@@ -377,17 +377,3 @@ async def test_a_call_in_flight_at_a_client_is_handed_out_again_after_a_kill(tmp
         assert is_valid(await on.server.messages("s"))
         assert result_text((await on.results())["id-look"]) == "seen"
         client.lose()
-
-
-@pytest.mark.asyncio
-async def test_a_client_that_does_not_come_back_after_a_kill_leaves_an_error_result(tmp_path: Path) -> None:
-    async with scene(tmp_path) as on:
-        client = await Client.serve(on.server, "look")
-        await on.server.submit("s", script(calls("look"), "done"), "r")
-        await client.invoked()
-    clock = ManualClock()
-    async with scene(tmp_path, clock=clock, is_new=False) as on:
-        await clock.armed(120.0)
-        clock.advance(120.0)
-        assert (await on.watch.terminal("r")).text == "done"
-        assert "did not answer within 120 seconds" in result_text((await on.results())["id-look"])

@@ -10,8 +10,10 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from tests.service.dispatch.script import provider
+from tests.service.dispatch.watch import watching
 from tests.service.failure.process import ServerProcess
-from tests.service.failure.stories import is_valid, kinds
+from tests.service.failure.stories import is_valid, kinds, reason_of
 from tests.service.harness import LIMIT, FlatRuns, serving, submission
 from tests.service.manual_clock import ManualClock
 from tests.service.tools.holders import Client, result, tool
@@ -21,9 +23,11 @@ from turnkeeper.v1 import event_pb2, session_service_pb2, session_service_pb2_gr
 from turnkeeper_service.store.base import Commit
 from turnkeeper_service.store.faults import Faults
 from turnkeeper_service.store.sqlite import SqliteStore
+from turnkeeper_service.tools.functions import EndTurn
 
 STARTED = event_pb2.Event.DESCRIPTOR.fields_by_name["tool_call_started"].number
 FINISHED = event_pb2.Event.DESCRIPTOR.fields_by_name["tool_call_finished"].number
+TERMINAL = event_pb2.Event.DESCRIPTOR.fields_by_name["run_finished"].number
 
 
 def losing(data_dir: Path, kind: int) -> SqliteStore:
@@ -78,6 +82,54 @@ async def test_parallel_calls_when_the_store_is_lost_are_taken_up_by_the_next_pr
     async with serving(tmp_path, tools=tools.offered) as server:
         assert (await server.terminals("s", ["r"]))["r"].text == "done"
         assert is_valid(await server.messages("s"))
+
+
+@pytest.mark.parametrize("is_by_client", [False, True])
+@pytest.mark.asyncio
+async def test_a_result_that_ended_the_turn_ends_it_after_a_loss_too(tmp_path: Path, is_by_client: bool) -> None:
+    tools = Tools()
+    tools.quick("look")
+    if not is_by_client:
+        tools.add("end", lambda: EndTurn("over"))
+    async with serving(tmp_path, store=losing(tmp_path, TERMINAL), tools=tools.offered) as server:
+        await server.session("s")
+        client = await Client.serve(server, *(["end"] if is_by_client else []))
+        await server.submit("s", script(calls("end", "look"), "never"), "r")
+        if is_by_client:
+            await client.answer(await client.invoked(), "over", is_turn_end=True)
+        async with asyncio.timeout(LIMIT):
+            await asyncio.shield(server.server.failure)
+        client.lose()
+    async with serving(tmp_path, tools=tools.offered) as server:
+        outcome = (await server.terminals("s", ["r"]))["r"]
+        assert (reason_of(outcome), outcome.num_steps) == ("COMPLETED/TOOL_ENDED", 1)
+        assert (tools.ran, provider(server).num_calls) == ([], 0)
+        messages = await server.messages("s")
+        assert is_valid(messages)
+        texts = [part.tool_result.content[0].text.text for part in messages[2].parts]
+        assert texts == ["over", "skipped: an earlier result ended the turn"]
+        finished = [one.tool_call_finished for one in await server.history("s") if one.HasField("tool_call_finished")]
+        assert [one.is_turn_end for one in finished] == [True]
+
+
+@pytest.mark.asyncio
+async def test_a_call_beside_one_that_ended_the_turn_is_ended_after_a_loss(tmp_path: Path) -> None:
+    """What runs beside it goes on to its end, whichever process that is in."""
+    tools = Tools()
+    tools.add("end", lambda: EndTurn("over"), is_parallel=True)
+    tools.held("slow", is_parallel=True, is_replay_safe=True)
+    async with serving(tmp_path, tools=tools.offered, gates=tools.gates) as server:
+        await server.session("s")
+        await server.submit("s", script(calls("end", "slow"), "never"), "r")
+        await tools.gates.reached("slow")
+        async with watching(server, "s") as watch:
+            await watch.seen("r", "tool_call_finished")
+    tools.gates.open("slow")
+    async with serving(tmp_path, tools=tools.offered, gates=tools.gates) as server:
+        assert reason_of((await server.terminals("s", ["r"]))["r"]) == "COMPLETED/TOOL_ENDED"
+        assert tools.ran == ["slow", "slow"]
+        messages = await server.messages("s")
+        assert [part.tool_result.content[0].text.text for part in messages[2].parts] == ["over", "slow is done"]
 
 
 @pytest.mark.parametrize("is_back", [True, False])

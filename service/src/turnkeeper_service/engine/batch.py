@@ -14,10 +14,10 @@ from typing import Any
 import structlog
 
 from turnkeeper.v1 import content_pb2, event_pb2, tool_service_pb2
-from turnkeeper_service.clock import Clock
+from turnkeeper_service.clock import Clock, seconds_of
 from turnkeeper_service.ids import short_id
 from turnkeeper_service.tools.arguments import NOT_JSON, BadArgumentsError, parse
-from turnkeeper_service.tools.base import Invocation, OfferedTool, ToolAnswer, synthetic_result, text_result
+from turnkeeper_service.tools.base import SERVER, Invocation, OfferedTool, ToolAnswer, synthetic_result, text_result
 from turnkeeper_service.tools.functions import ToolError
 
 from .approval import Approvals
@@ -27,8 +27,6 @@ from .plan import CallState, TurnPlan
 log = structlog.get_logger(__name__)
 
 PARALLEL_CALLS = 5
-RETURN_SECONDS = 30.0
-"""How long a call waits after a restart for a client or worker that offers its tool."""
 SAFE = tool_service_pb2.REPLAY_CLASS_SAFE
 
 
@@ -68,6 +66,8 @@ class ToolBatch:
         index = 0
         has_run = any(state.result is not None for state in self.states)
         while index < len(self.states):
+            if self.is_turn_end and not any(map(_is_under_way, self.states)):
+                return
             group = self._group(index)
             index += len(group)
             todo = [state for state in group if state.result is None]
@@ -75,13 +75,10 @@ class ToolBatch:
                 continue
             # What came while the model answered waits for the first call: that one always runs (U-20). After a restart
             # what had begun goes on too.
-            is_begun = any(state.has_started or state.asked is not None for state in todo)
-            if has_run and not is_begun and not self._may_go_on():
+            if has_run and not any(map(_is_under_way, todo)) and not self._may_go_on():
                 return
             has_run = True
             await self._together(todo)
-            if self.is_turn_end:
-                return
 
     async def _together(self, todo: Sequence[CallState]) -> None:
         """Bring calls to their results, side by side."""
@@ -114,24 +111,22 @@ class ToolBatch:
     async def _one(self, state: CallState) -> None:
         """Bring one call to its result."""
         offered = self._tools().get(state.call.name)
-        if offered is None and state.has_started:
-            offered = self._plan.toolbox.absent(state.call.name, state.executor)
         is_allowed = False
-        if offered is None and state.is_resumed:
+        if state.has_started:
+            offered = await self._again(state, offered)
+            if offered is None:
+                return
+        elif offered is None and state.is_resumed:
             # Its client may not be back yet. What was asked waits for its answer meanwhile.
             if state.asked is not None:
                 is_allowed = await self._is_allowed(state)
                 if not is_allowed:
                     return
-            offered = await self._returned(state.call.name)
+            offered = await self._returned(state)
         if offered is None:
             await self._finish(
                 state, text_result(state.call, f"there is no tool {state.call.name!r}", is_error=True), 0.0
             )
-            return
-        if state.has_started and state.executor == "server" and offered.tool.replay_class != SAFE:
-            text = "the process was lost while this tool ran; whether it took effect is unknown"
-            await self._finish(state, synthetic_result(state.call, text), 0.0)
             return
         try:
             if state.is_malformed:
@@ -153,21 +148,35 @@ class ToolBatch:
             await self._finish(state, text_result(state.call, text, is_error=True), 0.0, is_skipped=True)
         return decision.is_allowed
 
-    async def _returned(self, name: str) -> OfferedTool | None:
-        """A tool that was offered before a restart, once whoever serves it is back; None where that takes too long."""
+    async def _returned(self, state: CallState) -> OfferedTool | None:
+        """A tool that was offered before a restart, once somebody serves it again; None where that takes too long."""
+        name = state.call.name
         self._note(f"client of {name}")
-        back = asyncio.ensure_future(self._plan.toolbox.returned(self._plan.tenant, self._plan.session_id, name))
-        try:
-            await self._within(back, RETURN_SECONDS)
-        finally:
-            back.cancel()
-            await asyncio.wait({back})
+        await self._plan.toolbox.tool_returned(self._plan.tenant, self._plan.session_id, name)
         return self._tools().get(name)
+
+    async def _again(self, state: CallState, offered: OfferedTool | None) -> OfferedTool | None:
+        """Who goes on with a call that a lost process had started (U-16); None where this is its end, and written."""
+        plan, name = self._plan, state.call.name
+        is_safe, is_ours = state.replay_class == SAFE, state.executor == SERVER
+        if is_safe and offered is None:
+            offered = plan.toolbox.absent(name) if is_ours else await self._returned(state)
+        elif not is_safe and not is_ours:
+            # Only who has it can say what became of it.
+            self._note(f"client {state.executor}")
+            grace = min(state.reconnect_grace, plan.tool_timeout)
+            offered = await plan.toolbox.holder_returned(plan.tenant, plan.session_id, state.executor, grace, name)
+        elif not is_safe:
+            offered = None
+        if offered is None:
+            lost = "the process was lost while this tool ran" if is_ours else f"the client that ran {name!r} was lost"
+            await self._finish(state, synthetic_result(state.call, f"{lost}; whether it took effect is unknown"), 0.0)
+        return offered
 
     async def _run(self, state: CallState, offered: OfferedTool) -> None:
         timeout = self._plan.tool_timeout
         if offered.tool.HasField("timeout"):
-            timeout = offered.tool.timeout.seconds + offered.tool.timeout.nanos / 1e9
+            timeout = seconds_of(offered.tool.timeout)
         invocation = Invocation(
             tenant=self._plan.tenant,
             session_id=self._plan.session_id,
@@ -177,16 +186,20 @@ class ToolBatch:
             message_id=state.message_id,
             lease_id=short_id("lease"),
             deadline=self._clock.time() + timeout,
-            attempt=2 if state.has_started else 1,
+            attempt=state.num_starts + 1,
+            holder=state.executor if state.has_started and state.replay_class != SAFE else "",
         )
         draft = self._journal.draft()
         event = self._event()
         started = event.tool_call_started
         started.tool_call_id, started.executor = state.call.tool_call_id, offered.executor_name
-        if offered.executor_name != "server":
+        started.replay_class = offered.tool.replay_class
+        if offered.executor_name != SERVER:
             started.lease_id = invocation.lease_id
+        if offered.reconnect_grace is not None:
+            started.reconnect_grace.FromNanoseconds(int(offered.reconnect_grace * 1e9))
         draft.event(event)
-        state.has_started = True
+        state.num_starts += 1
         await self._journal.submit(draft)
         began = self._clock.monotonic()
         self._note(f"tool {state.call.name}")
@@ -209,7 +222,8 @@ class ToolBatch:
                 await self._within(work, self._plan.cancel_grace)
         except asyncio.CancelledError:
             # The turn is cut. Whoever cut it waits a while for us, and we for the tool; `close` then gives it away.
-            work.cancel()
+            if not is_expired:
+                work.cancel()
             either: set[asyncio.Future[Any]] = {work, self._closed}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             raise
@@ -255,6 +269,7 @@ class ToolBatch:
         else:
             event.tool_call_finished.result.CopyFrom(result)
             event.tool_call_finished.duration.FromNanoseconds(int(seconds * 1e9))
+            event.tool_call_finished.is_turn_end = state.is_turn_end
         draft.event(event)
         state.result = result
         await self._journal.submit(draft)
@@ -290,6 +305,11 @@ class ToolBatch:
         if not self._closed.done():
             self._closed.set_result(None)
         return message
+
+
+def _is_under_way(state: CallState) -> bool:
+    """Whether a lost process had begun with a call, and not ended it."""
+    return state.result is None and (state.has_started or state.asked is not None)
 
 
 async def _awaited(offered: OfferedTool, invocation: Invocation) -> ToolAnswer:

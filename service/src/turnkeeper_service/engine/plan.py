@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from turnkeeper.v1 import content_pb2, event_pb2
+from turnkeeper.v1 import content_pb2, event_pb2, tool_service_pb2
 from turnkeeper_service.providers.base import Provider
 from turnkeeper_service.tools.base import ToolAnswer, Toolbox
 
@@ -18,8 +18,8 @@ class CallState:
     """One call of an answer.
 
     ``is_malformed``: the provider sent arguments that were not JSON. ``is_resumed``: a lost process had committed it.
-    ``asked``: leave to run it was asked for by that process. ``has_started``: its tool_call_started is durable, or on
-    its way.
+    ``asked``: leave to run it was asked for by that process. ``num_starts``: so many of its tool_call_started are
+    durable, or on their way; ``executor``, ``replay_class`` and ``reconnect_grace`` are what the last one says.
     """
 
     call: content_pb2.ToolCall
@@ -28,9 +28,16 @@ class CallState:
     is_malformed: bool = False
     is_resumed: bool = False
     asked: AskedBefore | None = None
-    has_started: bool = False
+    num_starts: int = 0
     executor: str = ""
+    replay_class: tool_service_pb2.ReplayClass.ValueType = tool_service_pb2.REPLAY_CLASS_UNSPECIFIED
+    reconnect_grace: float = 0.0
     is_turn_end: bool = False
+
+    @property
+    def has_started(self) -> bool:
+        """Whether it may have taken effect."""
+        return self.num_starts > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,8 @@ class Resume:
     is discarded and the step is run again. ``partial`` is what was flushed of it, part by part, as (kind, text).
     ``message_ids`` are those that the turn has committed, ``usage`` is what its finished steps used. ``calls`` are
     those of a batch that was under way, ``signatures`` what earlier steps did, for the loop detector. ``num_losses``
-    counts the processes that were lost during this step.
+    counts the processes that were lost during this step. ``holders`` are the clients and workers whose tools the last
+    step was offered, by name, each with the seconds that it is waited for.
     """
 
     step: int
@@ -52,6 +60,7 @@ class Resume:
     calls: Sequence[CallState] = ()
     signatures: Sequence[str] = ()
     num_losses: int = 0
+    holders: Mapping[str, float] = field(default_factory=dict)
     usage: content_pb2.RunUsage = field(default_factory=content_pb2.RunUsage)
 
 

@@ -22,6 +22,7 @@ from .journal import MAIN_CONTEXT, Draft, Journal
 from .loops import LoopDetector, signature
 from .plan import CallState, TurnEnd, TurnPlan
 from .scheduling import FoldedRun, Scheduling
+from .served import holders_back, holders_of
 from .step import Step, StepAnswer
 from .usage import add_step
 
@@ -120,6 +121,8 @@ class FloorTurn:
                     return end
                 is_steered = bool(self._fold)
             if not is_steered:
+                if self._resume is not None:
+                    await holders_back(self.plan, self._resume, self._note)
                 self._look()
             is_steered = False
             draft = self._journal.draft()
@@ -194,12 +197,14 @@ class FloorTurn:
             self._step = None
             return {}
         step = self._open_step(short_id("msg"), 1)
+        tools = self._step_tools()
         event = self._event(attempt=1)
         event.step_started.step = self.num_steps
         event.step_started.model = plan.model
         event.step_started.message_id = step.opened.message_id
+        event.step_started.tool_holders.extend(holders_of(tools))
         draft.event(event)
-        return self._step_tools()
+        return tools
 
     def _write_folds(self, draft: Draft, fold: Sequence[FoldedRun]) -> None:
         """Put the prompts of folded runs into the context, and write their terminals."""

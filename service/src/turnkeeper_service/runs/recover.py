@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import cast
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
+from turnkeeper_service.clock import seconds_of
 from turnkeeper_service.engine.approval import AskedBefore, Decision
 from turnkeeper_service.engine.loops import signature
 from turnkeeper_service.engine.plan import CallState, Resume
@@ -38,6 +39,7 @@ class _Told:
         self.calls: dict[str, CallState] = {}
         self.malformed: frozenset[str] = frozenset()
         self.signatures: list[str] = []
+        self.holders: dict[str, float] = {}
 
     def take(self, event: event_pb2.Event) -> None:
         """Take in the next event."""
@@ -47,6 +49,9 @@ class _Told:
             case "step_started":
                 self.step, self.model = event.step_started.step, event.step_started.model
                 self.message_id, self.attempt, self.losses = event.step_started.message_id, 1, 0
+                self.holders = {
+                    holder.name: seconds_of(holder.reconnect_grace) for holder in event.step_started.tool_holders
+                }
             case "attempt_discarded":
                 self.attempt = event.attempt_discarded.attempt + 1
                 self.losses += event.attempt_discarded.cause == "PROCESS_LOST"
@@ -88,14 +93,18 @@ class _Told:
 
     def _tool(self, event: event_pb2.Event) -> None:
         if event.HasField("tool_call_started"):
-            state = self.calls.get(event.tool_call_started.tool_call_id)
+            started = event.tool_call_started
+            state = self.calls.get(started.tool_call_id)
             if state is not None:
-                state.has_started, state.executor = True, event.tool_call_started.executor
+                state.num_starts += 1
+                state.executor, state.replay_class = started.executor, started.replay_class
+                state.reconnect_grace = seconds_of(started.reconnect_grace)
             return
         result = getattr(event, event.WhichOneof("payload") or "").result
         state = self.calls.get(result.tool_call_id)
         if state is not None:
             state.result = result
+            state.is_turn_end = event.tool_call_finished.is_turn_end
 
 
 READ_AT_ONCE = 256
@@ -203,6 +212,8 @@ class Recovery:
             signatures=told.signatures[:-1] if told.calls else told.signatures,
             num_losses=told.losses + 1 if message_id else 0,
             usage=told.usage,
+            # One that is to stop takes its last step without tools.
+            holders=told.holders if run.cancel is None else {},
         )
 
     def _go_on(self, run: Run) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Coroutine, Mapping, Sequence
 from typing import Any
 
-from turnkeeper.v1 import tool_service_pb2
-from turnkeeper_service.tools.base import SERVER, OfferedTool, Tool, ToolServers
+from turnkeeper_service.tools.base import OfferedTool, ToolServers
 from turnkeeper_service.tools.remote import RemoteTools
 
 
@@ -30,18 +29,19 @@ class SessionToolbox:
         own = {**self._servers.tools(), **self._builtin} if self._servers is not None else self._builtin
         return {**own, **served} if served else own
 
-    def absent(self, name: str, executor: str) -> OfferedTool:
-        """A call that had started elsewhere waits for a client that serves it again; one of ours, for its server."""
-        if executor != SERVER:
-            tool = Tool(name=name, replay_class=tool_service_pb2.REPLAY_CLASS_SAFE)
-            return OfferedTool(tool, self.remote, "client")
-        found = self._servers.absent(name) if self._servers is not None else None
-        # One that is gone from the configuration never runs again.
-        return found or OfferedTool(Tool(name=name, replay_class=tool_service_pb2.REPLAY_CLASS_NEVER), self.remote)
+    def absent(self, name: str) -> OfferedTool | None:
+        """A tool of a server that is not connected; None for one that is gone from the configuration."""
+        return self._servers.absent(name) if self._servers is not None else None
 
-    async def returned(self, tenant: str, session_id: str, name: str) -> None:
-        """Wait until a client or worker offers a tool to a session."""
-        await self.remote.returned(tenant, session_id, name)
+    async def tool_returned(self, tenant: str, session_id: str, name: str) -> None:
+        """Wait, for a bounded time after a restart, until a client or worker offers a tool to a session."""
+        await self.remote.tool_returned(tenant, session_id, name)
+
+    async def holder_returned(
+        self, tenant: str, session_id: str, holder: str, grace: float, name: str = ""
+    ) -> OfferedTool | None:
+        """Wait, so long after a restart, until a client or worker is back; the tool of it that is asked for."""
+        return await self.remote.holder_returned(tenant, session_id, holder, grace, name)
 
     def instructions(self, names: Container[str]) -> Sequence[str]:
         """What tool servers want the system prompt to say."""

@@ -30,6 +30,8 @@ class Invocation:
     lease_id: str
     deadline: float
     attempt: int = 1
+    holder: str = ""
+    """The one client or worker that may run it: a lost process had given it that call."""
 
     @property
     def idempotency_key(self) -> str:
@@ -60,6 +62,8 @@ class OfferedTool:
     tool: Tool
     executor: ToolExecutor
     executor_name: str = SERVER
+    reconnect_grace: float | None = None
+    """Seconds that a client or worker which is lost is waited for; None for tools of this process."""
 
 
 class Toolbox(Protocol):
@@ -69,12 +73,18 @@ class Toolbox(Protocol):
         """The tools by name, as they are now; asked before every step."""
         ...
 
-    def absent(self, name: str, executor: str) -> OfferedTool | None:
-        """A tool that is not offered now and whose call, begun before a restart, is worth waiting for."""
+    def absent(self, name: str) -> OfferedTool | None:
+        """A tool of this process that is not offered now, whose call of before a restart is worth waiting for."""
         ...
 
-    async def returned(self, tenant: str, session_id: str, name: str) -> None:
-        """Wait until a client or worker offers a tool to a session; whoever calls bounds the wait."""
+    async def tool_returned(self, tenant: str, session_id: str, name: str) -> None:
+        """Wait, for a bounded time after a restart, until a client or worker offers a tool to a session."""
+        ...
+
+    async def holder_returned(
+        self, tenant: str, session_id: str, holder: str, grace: float, name: str = ""
+    ) -> OfferedTool | None:
+        """Wait, so long after a restart, until a client or worker is back; the tool of it that is asked for."""
         ...
 
     def instructions(self, names: Container[str]) -> Sequence[str]:

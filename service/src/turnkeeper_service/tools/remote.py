@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +20,8 @@ from turnkeeper_service.clock import Clock, Timer
 from .base import SERVER, Invocation, OfferedTool, Tool, ToolAnswer, synthetic_result
 
 DEFAULT_GRACE = 30.0
+RETURN_SECONDS = 30.0
+"""How long after a restart a tool is waited for, whoever serves it."""
 MAX_REMEMBERED = 10_000
 """Closed leases whose late results can still be told apart from made-up ones."""
 SAFE = tool_service_pb2.REPLAY_CLASS_SAFE
@@ -94,6 +96,7 @@ class RemoteTools:
         self._closed: OrderedDict[str, Lease] = OrderedDict()
         self._is_closed = False
         self._offers = asyncio.Event()
+        self._began = clock.monotonic()
 
     # ---- holders
 
@@ -154,7 +157,7 @@ class RemoteTools:
             return
         self._holders.pop((holder.tenant, holder.name, holder.session_id), None)
         for lease in [*holder.leases.values(), *holder.waiting.values()]:
-            was_started = lease.invocation.lease_id in holder.leases
+            was_started = bool(lease.attempt)
             other = self._find(lease.invocation.tenant, lease.invocation.session_id, lease.tool)
             tool = holder.tools.get(lease.tool)
             if was_started and (tool is None or tool.replay_class != SAFE):
@@ -163,16 +166,12 @@ class RemoteTools:
             elif other is not None:
                 self._give(other, lease)
             else:
-                text = f"the client that serves {lease.tool!r} was lost"
-                self._settle(lease, ToolAnswer(synthetic_result(lease.invocation.call, text)))
+                self._settle(lease, _unserved(lease))
         holder.leases.clear()
         holder.waiting.clear()
         for lease in list(self._unheld.values()):
-            invocation = lease.invocation
-            # One of before a restart waits on: whoever ran it may still come back.
-            if not lease.attempt and lease.tool not in self.tools(invocation.tenant, invocation.session_id):
-                text = f"the client that serves {lease.tool!r} was lost"
-                self._settle(lease, ToolAnswer(synthetic_result(invocation.call, text)))
+            if not self._is_offered(lease.invocation.tenant, lease.invocation.session_id, lease.tool):
+                self._settle(lease, _unserved(lease))
 
     def _find(self, tenant: str, session_id: str, tool: str) -> Holder | None:
         """Who should run a call: a client of the session before a worker, the least busy of equals."""
@@ -195,15 +194,54 @@ class RemoteTools:
         """The tools by name."""
         return {
             # No client may pass for this process.
-            name: OfferedTool(tool, self, holder.name if holder.name != SERVER else "client")
+            name: OfferedTool(tool, self, holder.name if holder.name != SERVER else "client", holder.grace)
             for name, holder, tool in self.offered(tenant, session_id)
         }
 
-    async def returned(self, tenant: str, session_id: str, tool: str) -> None:
-        """Wait until a tool is offered to a session."""
-        while all(name != tool for name, _, _ in self.offered(tenant, session_id)):
-            self._offers.clear()
-            await self._offers.wait()
+    def _is_offered(self, tenant: str, session_id: str, tool: str) -> bool:
+        return any(name == tool for name, _, _ in self.offered(tenant, session_id))
+
+    def _held(self, tenant: str, session_id: str, name: str) -> Holder | None:
+        """A client of the session by its name, else a worker, where it is connected."""
+        held = (self._holders.get((tenant, name, scope)) for scope in (session_id, ""))
+        return next((holder for holder in held if holder is not None and holder.link is not None), None)
+
+    # ---- who was there before a restart
+
+    async def tool_returned(self, tenant: str, session_id: str, tool: str) -> None:
+        """Wait until a tool is offered to a session, for a bounded time after the start of this process."""
+        await self._until(lambda: self._is_offered(tenant, session_id, tool), RETURN_SECONDS)
+
+    async def holder_returned(
+        self, tenant: str, session_id: str, name: str, grace: float, tool: str = ""
+    ) -> OfferedTool | None:
+        """Wait until a client or worker is back and, if one is named, offers a tool; at most its grace."""
+
+        def offered() -> Tool | None:
+            holder = self._held(tenant, session_id, name)
+            return None if holder is None else holder.tools.get(tool) if tool else Tool()
+
+        await self._until(lambda: offered() is not None, grace)
+        found = offered()
+        return None if found is None else OfferedTool(found, self, name, grace)
+
+    async def _until(self, is_there: Callable[[], bool], seconds: float) -> None:
+        """Wait until something is there, at most so long after the start of this process."""
+        remaining = self._began + seconds - self._clock.monotonic()
+        is_over = remaining <= 0
+
+        def end() -> None:
+            nonlocal is_over
+            is_over = True
+            self._offers.set()
+
+        timer = self._clock.call_later(remaining, end)
+        try:
+            while not is_there() and not is_over:
+                self._offers.clear()
+                await self._offers.wait()
+        finally:
+            timer.cancel()
 
     # ---- calls
 
@@ -213,11 +251,17 @@ class RemoteTools:
             invocation, asyncio.get_running_loop().create_future(), invocation.call.name, attempt=invocation.attempt - 1
         )
         self._leases[invocation.lease_id] = lease
-        holder = self._find(invocation.tenant, invocation.session_id, lease.tool)
-        if holder is None:
+        tenant, session_id = invocation.tenant, invocation.session_id
+        if invocation.holder:
+            holder = self._held(tenant, session_id, invocation.holder)
+        else:
+            holder = self._find(tenant, session_id, lease.tool)
+        if holder is not None:
+            self._give(holder, lease)
+        elif not invocation.holder and self._is_offered(tenant, session_id, lease.tool):
             self._unheld[invocation.lease_id] = lease
         else:
-            self._give(holder, lease)
+            self._settle(lease, _unserved(lease))
         try:
             return await lease.answer
         finally:
@@ -301,3 +345,12 @@ class RemoteTools:
             if holder.timer is not None:
                 holder.timer.cancel()
                 holder.timer = None
+
+
+def _unserved(lease: Lease) -> ToolAnswer:
+    """The end of a call that nobody runs any more."""
+    if lease.invocation.holder:
+        text = f"the client that ran {lease.tool!r} was lost; whether it took effect is unknown"
+    else:
+        text = f"the client that serves {lease.tool!r} was lost"
+    return ToolAnswer(synthetic_result(lease.invocation.call, text))
