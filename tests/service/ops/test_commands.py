@@ -216,6 +216,18 @@ def test_config_check_reads_what_the_settings_name(run: Run, tmp_path: Path) -> 
     assert "c: cannot read it" in run("config", "check", *tls, ABSENT="k").stderr
 
 
+def test_config_check_runs_the_commands_that_print_keys(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "turnkeeper.toml").write_text(
+        '[providers.x]\nformat = "openai-chat"\nbase_url = "http://h"\napi_key_command = ["/bin/echo", "hush"]\n'
+        '[providers.y]\nformat = "openai-chat"\nbase_url = "http://h"\napi_key_command = ["/absent"]\n'
+    )
+    result = run("config", "check")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "turnkeeper: providers.y.api_key_command: No such file or directory\n"
+    well = run("config", "check", "--set", 'providers.y.api_key_command=["/bin/echo", "k"]')
+    assert (well.exit_code, well.stdout) == (0, "ok\n")
+
+
 def test_token_prints_a_token_and_the_entry_that_knows_it(run: Run, tmp_path: Path) -> None:
     result = run("token", "--tenant", "acme", "--name", 'the "ops"', "--role", "user", "--role", "admin")
     minted, _, stanza = result.stdout.partition("\n\n")
