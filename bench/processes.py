@@ -118,6 +118,8 @@ def service(
     data_dir.mkdir(parents=True, exist_ok=True)
     config = data_dir / "bench.toml"
     text = '[limits]\nmax_running_turns_per_tenant = 256\n[defaults]\nmodel = "scripted/echo"\n'
+    # What is measured is a turn; its baselines make no title beside it.
+    text += "generate_titles = false\n"
     if upstream:
         text += f'[providers.up]\nformat = "openai-chat"\nbase_url = "{upstream}/v1"\n'
     config.write_text(text)

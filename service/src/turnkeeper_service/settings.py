@@ -146,6 +146,8 @@ class Settings(BaseSettings):
                 yield ("providers", name, "base_url"), "must start with http:// or https://"
         yield from self._mcp_contradictions()
         yield from self._unknown(("defaults", "model"), [self.defaults.model])
+        if self.defaults.small_model is not None:
+            yield from self._unknown(("defaults", "small_model"), [self.defaults.small_model])
         for name, model in self.models.items():
             key = ("models", name, "fallbacks")
             yield from self._unknown(key, model.fallbacks)

@@ -235,6 +235,12 @@ class DefaultSettings(Table):
     """What a session gets that does not say otherwise."""
 
     model: ModelName = setting("scripted/echo", "The model, as `provider/model`.")
+    small_model: ModelName | None = setting(None, "The model for titles and other small work; unset for the model.")
+    generate_titles: bool = setting(
+        True,
+        "Whether a session without a title gets one, which costs a small model call; a scripted model has to be the "
+        "small one to be asked.",
+    )
     system_prompt: str = setting("", "The system prompt.")
     max_steps: Count = setting(50, "Most model steps of one turn.")
     cancel_grace_seconds: Grace = setting(2.0, "How long cancelled work has before it is detached.")

@@ -42,6 +42,7 @@ class ProviderRegistry:
         self._gates = gates
         self._clock = clock
         self._providers: dict[str, Provider] = {}
+        self._scripted: set[str] = set()
         for item in options:
             if item.name in self._providers or "/" in item.name or not item.name:
                 raise ValueError(f"the provider name {item.name!r} is taken, empty or holds a slash")
@@ -69,6 +70,10 @@ class ProviderRegistry:
             raise UnknownModelError(model, f"there is no provider {name!r}{hint}")
         return provider, own_name
 
+    def is_scripted(self, model: str) -> bool:
+        """Whether no vendor answers for ``provider/model``."""
+        return model.partition("/")[0] in self._scripted
+
     async def close(self) -> None:
         """Close every provider. Idempotent."""
         for provider in self._providers.values():
@@ -77,6 +82,7 @@ class ProviderRegistry:
     def _build(self, options: ProviderOptions) -> Provider:
         """The format's provider in what its options ask for; limits outermost, so that a call counts once."""
         if options.format == SCRIPTED:
+            self._scripted.add(options.name)
             provider: Provider = ScriptedProvider(self._clock, self._gates, options.script_root)
         else:
             http = self._build_http(options)

@@ -33,6 +33,7 @@ from .line import Line
 from .missing import provider_of
 from .run import Run
 from .scheduler import RunRef
+from .titles import TitleMaker
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +113,7 @@ class FloorDriver:
         providers: ProviderRegistry,
         prices: PriceList,
         catalog: ModelCatalog,
+        titles: TitleMaker,
         cool_downs: CoolDowns,
         toolbox: Toolbox,
         desk: ApprovalDesk,
@@ -124,6 +126,7 @@ class FloorDriver:
         self._late = late
         self._prices = prices
         self._catalog = catalog
+        self._titles = titles
         self._cool_downs = cool_downs
 
     def turn(self, run: Run) -> FloorTurn:
@@ -165,6 +168,7 @@ class FloorDriver:
         if early is not None:
             await self._conclude(run, turn, early)
             return
+        self._titles.begin(run, turn.plan.model, turn.plan.session_hash)
         self._arm_deadline(run)
         await self._prices.prepare(turn.plan.model)
         await self._catalog.prepare(turn.plan.model)

@@ -77,6 +77,8 @@ class RunOptions:
 
     default_model: str = "scripted/echo"
     default_system_prompt: str = ""
+    small_model: str = ""
+    makes_titles: bool = True
     max_steps: int = 50
     max_steered_steps: int = 10
     max_answer_bytes: int = 8 << 20
@@ -284,12 +286,17 @@ class Line:
             self._observer.run_finished(status, now - run.created_us / 1e6)
             if was_running:
                 self._observer.turn_ended()
-            for used in outcome.usage.models:
-                self._observer.tokens("input", used.model, used.usage.input_tokens)
-                self._observer.tokens("output", used.model, used.usage.output_tokens)
+            self.count_tokens(outcome.usage)
             since = self._cancelled_at.pop(run.run_id, None)
             if since is not None:
                 self._observer.cancelled(now - since)
+
+    def count_tokens(self, usage: content_pb2.RunUsage) -> None:
+        """Tell whoever counts what models used."""
+        if self._observer is not None:
+            for used in usage.models:
+                self._observer.tokens("input", used.model, used.usage.input_tokens)
+                self._observer.tokens("output", used.model, used.usage.output_tokens)
 
     def note_cancel(self, run: Run) -> None:
         """Remember when a run's cancel became durable."""

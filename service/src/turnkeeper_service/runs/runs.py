@@ -33,6 +33,7 @@ from .run import Run
 from .scheduler import CoreScheduler, Limits, Snapshot, Stats
 from .session import Session
 from .table import SessionTable
+from .titles import TitleMaker
 from .toolbox import SessionToolbox
 from .views import holds_of, receipt_of_row, receipt_of_run, run_of_row, run_view, session_view
 
@@ -82,8 +83,9 @@ class Runs:
             self.line, timeout=options.approval_timeout, is_allowed_by_default=options.is_allowed_by_default
         )
         toolbox = SessionToolbox(self.remote, tools or {}, tool_servers)
+        titles = TitleMaker(self.line, providers, prices, catalog)
         self._driver = FloorDriver(
-            self.line, providers, prices, catalog, cool_downs, toolbox, self.approvals, self.record_late
+            self.line, providers, prices, catalog, titles, cool_downs, toolbox, self.approvals, self.record_late
         )
         self.line.driven_by(self._driver.drive)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)

@@ -1,0 +1,145 @@
+"""Gives sessions their titles: made of the first prompt that has text, beside its run and never in its way (C-96).
+
+A title that was not made, since the server went away or the prompt was cancelled before its turn, is made of the next
+prompt: what asks for one is a session without a title.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from turnkeeper.v1 import content_pb2, event_pb2
+from turnkeeper_service.engine.titles import TitleCall, prompt_text, title_of_prompt
+from turnkeeper_service.engine.usage import add_run, add_step
+from turnkeeper_service.providers.base import ProviderError
+from turnkeeper_service.providers.catalog import ModelCatalog
+from turnkeeper_service.providers.prices import PriceList
+from turnkeeper_service.providers.registry import ProviderRegistry
+
+from .line import Line
+from .missing import provider_of
+from .run import Run
+from .session import Session
+
+log = structlog.get_logger(__name__)
+
+TITLE_SECONDS = 30.0
+"""A title that takes longer is made of the prompt alone."""
+MAX_CALLS = 16
+"""Calls for titles that are open at the same time; the next waits, within its seconds."""
+MAX_TITLES = 1024
+"""Titles that are being made at the same time; one more is made of its prompt alone."""
+
+
+class TitleMaker:
+    """Makes titles."""
+
+    def __init__(self, line: Line, providers: ProviderRegistry, prices: PriceList, catalog: ModelCatalog) -> None:
+        self._line = line
+        self._providers = providers
+        self._prices = prices
+        self._catalog = catalog
+        self._in_the_making: set[tuple[str, str]] = set()
+        self._free = asyncio.Semaphore(MAX_CALLS)
+
+    def begin(self, run: Run, model: str, session_hash: str) -> None:
+        """Begin to make a title of a run's prompt, if its session wants one; ``model`` is the run's."""
+        session = run.session
+        if session.title or session.key in self._in_the_making or not session.is_active:
+            return
+        if run.cancel is not None or self._line.is_draining:
+            return
+        models, text = self._models(session, model), prompt_text(run.prompt)
+        if not models or not text:
+            return
+        if len(self._in_the_making) >= MAX_TITLES:
+            models = ()
+        self._in_the_making.add(session.key)
+        session.pin()
+        making = self._make(session, text, models, session_hash)
+        self._line.owner.spawn(f"title of {session.session_id}", making)
+
+    def _models(self, session: Session, model: str) -> Sequence[str]:
+        """The models to ask, in order; none where sessions get no titles. A scripted one has to be named for it."""
+        if not self._line.options.makes_titles:
+            return ()
+        small = session.settings.small_model or self._line.options.small_model
+        large = "" if self._providers.is_scripted(model) else model
+        return list(dict.fromkeys(one for one in (small, large) if one))
+
+    async def _make(self, session: Session, text: str, models: Sequence[str], session_hash: str) -> None:
+        calls: list[tuple[str, TitleCall]] = []
+        try:
+            title = await self._within_time(self._ask(models, text, session_hash, calls)) if models else ""
+            if not self._line.is_cut and session.is_active:
+                self._write(session, title or title_of_prompt(text), calls)
+        finally:
+            self._in_the_making.discard(session.key)
+            session.unpin()
+
+    async def _within_time(self, asking: asyncio.Task[str]) -> str:
+        """What the models say; empty where they take too long. A call that ignores its cancel is left to its owner."""
+        late: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        timer = self._line.clock.call_later(TITLE_SECONDS, late.cancel)
+        try:
+            await asyncio.wait({asking, late}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            late.cancel()
+            asking.cancel()
+        return asking.result() if asking.done() and not asking.cancelled() else ""
+
+    def _ask(
+        self, models: Sequence[str], text: str, session_hash: str, calls: list[tuple[str, TitleCall]]
+    ) -> asyncio.Task[str]:
+        asking = self._first_title(models, text, session_hash, calls)
+        task: asyncio.Task[str] = self._line.owner.spawn("title call", asking)
+        return task
+
+    async def _first_title(
+        self, models: Sequence[str], text: str, session_hash: str, calls: list[tuple[str, TitleCall]]
+    ) -> str:
+        """The title of the first model that gives one; empty where none does."""
+        async with self._free:
+            for model in models:
+                try:
+                    await self._catalog.prepare(model)
+                    await self._prices.prepare(model)
+                    provider, name = provider_of(self._providers, model)
+                    is_reasoning = self._catalog.facts(model).capabilities.is_reasoning
+                    call = TitleCall(name, text, is_reasoning=is_reasoning, session_hash=session_hash)
+                    calls.append((model, call))
+                    title = await call.run(provider)
+                except ProviderError as error:
+                    log.info("a title could not be made", model=model, reason=error.reason)
+                except Exception as error:
+                    # A session without a good title is no reason to stop the server.
+                    log.error("a title failed by a fault", model=model, exc_info=error)
+                else:
+                    if title:
+                        return title
+        return ""
+
+    def _write(self, session: Session, title: str, calls: Sequence[tuple[str, TitleCall]]) -> None:
+        """Write title and usage in one step, beside whatever else the session writes (C-99)."""
+        draft = session.draft()
+        if not session.title:
+            # One that was set meanwhile stays.
+            session.title = draft.commit.session_title = title
+            event = event_pb2.Event()
+            event.session_updated.paths.append("title")
+            event.session_updated.title = title
+            draft.event(event)
+        used = content_pb2.RunUsage()
+        for model, call in calls:
+            usage = call.usage()
+            self._prices.settle(model, usage, call.reported_cost)
+            add_step(used, model, usage)
+        if calls:
+            add_run(session.usage, used)
+            draft.commit.session_usage = session.usage.SerializeToString()
+        self._line.count_tokens(used)
+        session.submit(draft)
