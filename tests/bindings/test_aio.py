@@ -52,6 +52,7 @@ class Bench:
     def assert_idle(self) -> None:
         stats = self.scheduler.stats()
         assert (stats.sessions, stats.open_runs, stats.running_turns, stats.waiting_turns) == (0, 0, 0, 0)
+        assert stats.parked_turns == 0
         assert not self.scheduler._blocks
 
 
@@ -279,6 +280,68 @@ async def test_refusals_come_from_entering_and_leave_nothing() -> None:
         with pytest.raises(RuntimeError, match="once"):
             await block.__aenter__()
     assert scheduler.stats().sessions == 0
+
+
+async def test_a_parked_block_lets_others_run_and_goes_on_before_new_ones() -> None:
+    bench = Bench(Limits(running_turns=1))
+    parked, answered = asyncio.Event(), asyncio.Event()
+
+    async def asks() -> None:
+        async with bench.scheduler.turn("asks", "asks") as turn:
+            async with turn.parked():
+                parked.set()
+                await answered.wait()
+            bench.order.append("asks")
+
+    asking = asyncio.create_task(asks())
+    await parked.wait()
+    first, second = bench.spawn("first", session="one"), bench.spawn("second", session="two")
+    await bench.begun["first"].wait()
+    answered.set()
+    await bench.accepted("second")
+    for run in ("first", "second"):
+        bench.gates[run].set()
+    await asyncio.gather(asking, first, second)
+    assert bench.order == ["first", "asks", "second"]
+    bench.assert_idle()
+
+
+@pytest.mark.parametrize("is_woken", [False, True])
+async def test_a_parked_block_that_is_cancelled_needs_no_permit_to_end(is_woken: bool) -> None:
+    bench = Bench(Limits(running_turns=1))
+    parked, answered = asyncio.Event(), asyncio.Event()
+
+    async def asks() -> None:
+        async with bench.scheduler.turn("asks", "asks") as turn, turn.parked():
+            parked.set()
+            await answered.wait()
+
+    asking = asyncio.create_task(asks())
+    await parked.wait()
+    other = bench.spawn("other")
+    await bench.begun["other"].wait()
+    if is_woken:
+        answered.set()
+        await bench.accepted("other")
+    result = bench.scheduler.cancel_run("asks", "asks", USER)
+    assert [covered.was for covered in result.covered] == ["woken" if is_woken else "parked"]
+    with pytest.raises(RunCancelled):
+        await asking
+    assert bench.scheduler.stats().running_turns == 1
+    bench.gates["other"].set()
+    assert await other == "other"
+    bench.assert_idle()
+
+
+async def test_a_parked_block_that_fails_waits_for_its_permit_too() -> None:
+    bench = Bench(Limits(running_turns=1))
+    async with bench.scheduler.turn("s", "run") as turn:
+        with pytest.raises(ValueError, match="no answer"):
+            async with turn.parked():
+                raise ValueError("no answer")
+        assert bench.scheduler.stats().running_turns == 1
+        assert turn.fold() == []
+    bench.assert_idle()
 
 
 async def test_drain_lets_nobody_begin() -> None:

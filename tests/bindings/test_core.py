@@ -167,6 +167,48 @@ def test_steering() -> None:
     ]
 
 
+def test_a_conclusion_returns_as_many_steers_as_are_asked_for() -> None:
+    scheduler = Scheduler()
+    submit(scheduler, "a")
+    for run in ("s", "t"):
+        submit(scheduler, run, delivery="steer")
+    one = scheduler.conclude(*AT, "a", answer=True, limit=1)
+    assert (one.status, [run.run_id for run in one.fold]) == ("steered", ["s"])
+    assert scheduler.conclude(*AT, "a", answer=True, limit=0).status == "concluded"
+    assert [run.run_id for run in scheduler.finish(*AT, "a", 0.0)] == ["t"]
+
+
+def test_a_parked_turn_comes_back_ahead_of_new_ones() -> None:
+    scheduler = Scheduler(Limits(running_turns=1))
+    other, third = ("tenant", "other"), ("tenant", "third")
+    submit(scheduler, "a")
+    for at in (other, third):
+        scheduler.accept(*at, "run", 0.0)
+        assert scheduler.dispatch(*at, "run", 0.0).status == "waiting"
+    assert [run.session_id for run in scheduler.park(*AT, "a", 3.0)] == ["other"]
+    snapshot = scheduler.snapshot(*AT)
+    assert snapshot is not None
+    assert snapshot.open is not None
+    assert (snapshot.open.place, snapshot.open.since) == ("parked", 3.0)
+    assert (scheduler.stats().parked_turns, scheduler.stats().waiting_turns) == (1, 1)
+    assert scheduler.wake(*AT, "a", 4.0) == "waiting"
+    assert [covered.was for covered in scheduler.cancel_run(*AT, "a", Cancel("USER", mode="stop"), 4.0).covered] == [
+        "woken"
+    ]
+    assert scheduler.conclude(*other, "run", answer=False).status == "concluded"
+    assert [run.run_id for run in scheduler.finish(*other, "run", 5.0)] == ["a"]
+    with pytest.raises(UnknownRunError):
+        scheduler.wake(*AT, "a", 6.0)
+    assert [run.session_id for run in scheduler.park(*AT, "a", 6.0)] == ["third"]
+    assert scheduler.conclude(*third, "run", answer=False).status == "concluded"
+    assert scheduler.finish(*third, "run", 7.0) == []
+    assert scheduler.wake(*AT, "a", 8.0) == "running"
+    scheduler.drain()
+    assert scheduler.park(*AT, "a", 9.0) == []
+    assert scheduler.wake(*AT, "a", 9.0) == "closed"
+    assert end(scheduler, "a") == []
+
+
 def test_expire_abandon_restore_and_drain() -> None:
     scheduler = Scheduler()
     submit(scheduler, "a")

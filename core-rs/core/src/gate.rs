@@ -1,8 +1,9 @@
 //! Permits for running turns: so many per process, so many per tenant.
 //!
-//! Waiters of a tenant are served first come, first served; tenants take turns. A release returns the grant it leads to as a
-//! value (U-30): the waiter's session may have lost interest meanwhile, and its lock must not be taken here. Whoever is
-//! handed a grant uses it or gives it back by releasing it.
+//! Turns that were parked and go on come before all that have not begun (U-3). Within each of the two classes the waiters of
+//! a tenant are served first come, first served, and tenants take turns. A release returns the grant it leads to as a value
+//! (U-30): the waiter's session may have lost interest meanwhile, and its lock must not be taken here. Whoever is handed a
+//! grant uses it or gives it back by releasing it.
 //!
 //! The gate's lock is taken after a session's, never before. Between calls no waiter stands here who could have a permit.
 
@@ -27,6 +28,17 @@ pub(crate) struct Waiter {
     pub(crate) hash: u64,
 }
 
+/// Who asks for a permit; those that go on come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// A turn that was parked.
+    GoesOn,
+    /// A turn that has not begun.
+    Begins,
+}
+
+const CLASSES: usize = 2;
+
 /// A permit on its way to a waiter.
 #[derive(Debug)]
 #[must_use = "an unused grant is a permit lost"]
@@ -44,15 +56,24 @@ pub(crate) enum Asked {
     Closed,
 }
 
+/// A tenant's waiters of one class.
+#[derive(Debug, Default)]
+struct Queue {
+    waiters: BTreeMap<Ticket, Waiter>,
+    /// The tenant's turn in the class's ring; it has one while it has waiters and is below its limit.
+    turn: Option<u64>,
+}
+
 #[derive(Debug)]
 struct Tenant {
     name: Arc<str>,
     hash: u64,
     in_use: usize,
-    waiters: BTreeMap<Ticket, Waiter>,
-    /// Its turn in the ring; it has one while it has waiters and is below its limit.
-    turn: Option<u64>,
+    /// By class, in the order in which they are served.
+    queues: [Queue; CLASSES],
 }
+
+type Ring = BTreeMap<u64, Arc<str>>;
 
 impl Tenant {
     fn new(name: &str, hash: u64) -> Self {
@@ -60,8 +81,30 @@ impl Tenant {
             name: Arc::from(name),
             hash,
             in_use: 0,
-            waiters: BTreeMap::new(),
-            turn: None,
+            queues: Default::default(),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_use == 0 && self.queues.iter().all(|queue| queue.waiters.is_empty())
+    }
+
+    /// Takes its place in the rings, or leaves them, by whether it has waiters and is below its limit.
+    fn settle(&mut self, limit: usize, next: &mut u64, rings: &mut [Ring; CLASSES]) {
+        for (queue, ring) in self.queues.iter_mut().zip(rings) {
+            let wants = !queue.waiters.is_empty() && self.in_use < limit;
+            match queue.turn {
+                None if wants => {
+                    *next += 1;
+                    queue.turn = Some(*next);
+                    ring.insert(*next, Arc::clone(&self.name));
+                }
+                Some(turn) if !wants => {
+                    queue.turn = None;
+                    ring.remove(&turn);
+                }
+                _ => {}
+            }
         }
     }
 }
@@ -72,11 +115,13 @@ struct State {
     tenant_limit: usize,
     in_use: usize,
     waiting: usize,
+    parked: usize,
     closed: bool,
     next: u64,
     hasher: HashState,
     tenants: HashTable<Tenant>,
-    ring: BTreeMap<u64, Arc<str>>,
+    /// By class: whose turn is next.
+    rings: [Ring; CLASSES],
 }
 
 /// See the module.
@@ -94,11 +139,12 @@ impl Gate {
             tenant_limit,
             in_use: 0,
             waiting: 0,
+            parked: 0,
             closed: false,
             next: 0,
             hasher: HashState::default(),
             tenants: HashTable::new(),
-            ring: BTreeMap::new(),
+            rings: Default::default(),
         }))
     }
 
@@ -109,7 +155,7 @@ impl Gate {
 
 impl Entered<'_> {
     /// Asks for a permit; `waiter` is kept, with a place, if there is none.
-    pub(crate) fn ask(&mut self, tenant: &str, waiter: impl FnOnce() -> Waiter) -> Asked {
+    pub(crate) fn ask(&mut self, tenant: &str, class: Class, waiter: impl FnOnce() -> Waiter) -> Asked {
         let State {
             limit,
             tenant_limit,
@@ -119,7 +165,8 @@ impl Entered<'_> {
             next,
             hasher,
             tenants,
-            ring,
+            rings,
+            ..
         } = &mut *self.0;
         if *closed {
             return Asked::Closed;
@@ -138,12 +185,9 @@ impl Entered<'_> {
         }
         *next += 1;
         let ticket = Ticket(*next);
-        entry.waiters.insert(ticket, waiter());
+        entry.queues[class as usize].waiters.insert(ticket, waiter());
         *waiting += 1;
-        if entry.in_use < *tenant_limit && entry.turn.is_none() {
-            entry.turn = Some(*next);
-            ring.insert(*next, Arc::clone(&entry.name));
-        }
+        entry.settle(*tenant_limit, next, rings);
         Asked::Waiting(ticket)
     }
 
@@ -155,7 +199,7 @@ impl Entered<'_> {
             next,
             hasher,
             tenants,
-            ring,
+            rings,
             ..
         } = &mut *self.0;
         let found = tenants.find_entry(hasher.hash_one(tenant), |entry| &*entry.name == tenant);
@@ -163,14 +207,9 @@ impl Entered<'_> {
         let entry = found.get_mut();
         *in_use -= 1;
         entry.in_use -= 1;
-        if entry.waiters.is_empty() {
-            if entry.in_use == 0 {
-                found.remove();
-            }
-        } else if entry.turn.is_none() && entry.in_use < *tenant_limit {
-            *next += 1;
-            entry.turn = Some(*next);
-            ring.insert(*next, Arc::clone(&entry.name));
+        entry.settle(*tenant_limit, next, rings);
+        if entry.is_idle() {
+            found.remove();
         }
         self.grant()
     }
@@ -178,29 +217,38 @@ impl Entered<'_> {
     /// Gives up a place. False: its grant is on the way, and whoever carries it will find nobody there.
     pub(crate) fn abandon(&mut self, tenant: &str, ticket: Ticket) -> bool {
         let State {
+            tenant_limit,
             waiting,
+            next,
             hasher,
             tenants,
-            ring,
+            rings,
             ..
         } = &mut *self.0;
         let Ok(mut found) = tenants.find_entry(hasher.hash_one(tenant), |entry| &*entry.name == tenant) else {
             return false;
         };
         let entry = found.get_mut();
-        if entry.waiters.remove(&ticket).is_none() {
+        let mut queues = entry.queues.iter_mut();
+        if !queues.any(|queue| queue.waiters.remove(&ticket).is_some()) {
             return false;
         }
         *waiting -= 1;
-        if entry.waiters.is_empty() {
-            if let Some(turn) = entry.turn.take() {
-                ring.remove(&turn);
-            }
-            if entry.in_use == 0 {
-                found.remove();
-            }
+        entry.settle(*tenant_limit, next, rings);
+        if entry.is_idle() {
+            found.remove();
         }
         true
+    }
+
+    /// Counts a turn that waits without a permit for something outside.
+    pub(crate) fn park(&mut self) {
+        self.0.parked += 1;
+    }
+
+    /// Counts it no more.
+    pub(crate) fn unpark(&mut self) {
+        self.0.parked -= 1;
     }
 
     /// From now on nothing is granted.
@@ -218,6 +266,11 @@ impl Entered<'_> {
         self.0.waiting
     }
 
+    /// Parked turns.
+    pub(crate) fn parked(&self) -> usize {
+        self.0.parked
+    }
+
     fn grant(&mut self) -> Option<Grant> {
         let State {
             limit,
@@ -228,24 +281,23 @@ impl Entered<'_> {
             next,
             hasher,
             tenants,
-            ring,
+            rings,
+            ..
         } = &mut *self.0;
         if *closed || *in_use >= *limit {
             return None;
         }
-        let (_, name) = ring.pop_first()?;
+        let mut classes = rings.iter_mut().enumerate();
+        let (class, name) = classes.find_map(|(class, ring)| Some((class, ring.pop_first()?.1)))?;
         let found = tenants.find_mut(hasher.hash_one(&*name), |entry| entry.name == name);
         let entry = found.expect("a tenant stays while it has waiters");
-        let (ticket, waiter) = entry.waiters.pop_first().expect("a turn in the ring means a waiter");
+        let queue = &mut entry.queues[class];
+        queue.turn = None;
+        let (ticket, waiter) = queue.waiters.pop_first().expect("a turn in the ring means a waiter");
         *waiting -= 1;
         *in_use += 1;
         entry.in_use += 1;
-        entry.turn = None;
-        if !entry.waiters.is_empty() && entry.in_use < *tenant_limit {
-            *next += 1;
-            entry.turn = Some(*next);
-            ring.insert(*next, name);
-        }
+        entry.settle(*tenant_limit, next, rings);
         Some(Grant { waiter, ticket })
     }
 }

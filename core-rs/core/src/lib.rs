@@ -13,7 +13,7 @@
 //!     scheduler.accept(session, run, RunRequest::default(), 0.0)?;
 //!     scheduler.dispatch(session, run, 0.0)?;
 //! }
-//! assert!(matches!(scheduler.conclude(session, "first", true, true)?, Conclusion::Concluded(None)));
+//! assert!(matches!(scheduler.conclude(session, "first", usize::MAX)?, Conclusion::Concluded(None)));
 //! let starts = scheduler.finish(session, "first", 1.0)?;
 //! assert_eq!(starts[0].run_id().as_str(), "second");
 //! # Ok::<(), turnkeeper_core::Error>(())
@@ -41,7 +41,7 @@ mod view;
 
 pub use error::{Error, Scope};
 pub use id::{Address, RunId, SEQUENCE_END, Sequence};
-pub use outcome::{Accepted, CancelResult, Conclusion, Dispatch, Dispatched, Partition};
+pub use outcome::{Accepted, CancelResult, Conclusion, Dispatch, Dispatched, Partition, Wake};
 pub use run::{Cancel, CancelMode, Covered, Delivery, Kind, Place, RunRef};
 pub use scheduler::{CancelScope, Limits, Restore, RunRequest, Scheduler};
 pub use view::{Hold, RunView, Snapshot, Stats};

@@ -44,7 +44,7 @@ pub struct Dispatched {
     pub position: usize,
     /// The run it would fold into.
     pub steers: Option<RunId>,
-    /// Floor turns that begin because of this step.
+    /// Floor turns that begin, or go on if they were woken, because of this step.
     pub starts: Vec<RunRef>,
 }
 
@@ -56,6 +56,17 @@ pub struct Partition {
     pub fold: Vec<RunRef>,
     /// The cancel that covers the open run; then nothing folds.
     pub cancel: Option<Arc<Cancel>>,
+}
+
+/// What became of a parked turn that was woken (U-3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wake {
+    /// It has its permit and goes on now.
+    Running,
+    /// It waits for its permit: it goes on when it is among a step's starts.
+    Waiting,
+    /// Drained: it stays parked.
+    Closed,
 }
 
 /// What a conclude decided (U-10).

@@ -91,8 +91,12 @@ pub enum Place {
     Queued,
     /// At the head, without a permit.
     Waiting,
-    /// Its floor turn has begun.
+    /// Its floor turn has begun, and has its permit.
     Running,
+    /// Its floor turn waits for somebody outside, without a permit.
+    Parked,
+    /// Its floor turn was parked and waits for its permit.
+    Woken,
 }
 
 /// One run, named in full. Cheap to clone.
@@ -157,7 +161,8 @@ impl fmt::Debug for RunRef {
 pub struct Covered {
     /// The run.
     pub run: RunRef,
-    /// Reserved: its dispatch will answer cancelled. Queued, waiting: it has left. Running: it still holds the floor.
+    /// Reserved: its dispatch will answer cancelled. Queued, waiting: it has left. Running, parked, woken: it still holds
+    /// the floor.
     pub was: Place,
     /// The first cancel that reached it, or the abort that a stop turned into.
     pub cancel: Arc<Cancel>,

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::gate::{Gate, Grant};
 use crate::id::{Address, SEQUENCE_END, Sequence};
 use crate::ledger::Ledger;
-use crate::outcome::{Accepted, CancelResult, Conclusion, Dispatched, Partition};
+use crate::outcome::{Accepted, CancelResult, Conclusion, Dispatched, Partition, Wake};
 use crate::run::{Cancel, Delivery, Kind, RunRef};
 use crate::session::{Reach, Session, Submit};
 use crate::sync::{HashState, Mutex, SHARDS};
@@ -170,25 +170,48 @@ impl Scheduler {
     ///
     /// # Errors
     ///
-    /// The run is not running, or is concluded.
+    /// The run is not running with a permit, or is concluded.
     pub fn partition(&self, at: Address<'_>, run_id: &str, limit: Option<usize>) -> Result<Partition, Error> {
         self.with_run(at, run_id, |session| session.partition(run_id, limit))
     }
 
-    /// Fixes the outcome of a running turn, unless it has an `answer` that may be steered further and somebody does.
+    /// Gives the permit of a running turn back while it waits for somebody outside; it keeps the floor (U-3). One that was
+    /// woken and has no permit yet gives up its place. Returns starts.
     ///
     /// # Errors
     ///
-    /// The run is not running, or is concluded.
-    pub fn conclude(&self, at: Address<'_>, run_id: &str, answer: bool, steer: bool) -> Result<Conclusion, Error> {
-        self.with_run(at, run_id, |session| session.conclude(run_id, answer, steer))
+    /// The run is neither running nor woken, or is concluded.
+    pub fn park(&self, at: Address<'_>, run_id: &str, now: f64) -> Result<Vec<RunRef>, Error> {
+        let grant = self.with_run(at, run_id, |session| session.park(run_id, &self.gate, now))?;
+        let mut starts = Vec::new();
+        self.settle(grant, now, &mut starts);
+        Ok(starts)
+    }
+
+    /// Asks for the permit of a parked turn again, ahead of all turns that have not begun.
+    ///
+    /// # Errors
+    ///
+    /// The run is not parked, or is concluded.
+    pub fn wake(&self, at: Address<'_>, run_id: &str, now: f64) -> Result<Wake, Error> {
+        self.with_run(at, run_id, |session| session.wake(run_id, &self.gate, now))
+    }
+
+    /// Fixes the outcome of a turn that has begun, parked or not. Where it is an answer that may be steered further,
+    /// `steers` says by how many at once: if there are any, and it has a permit, they are returned instead. 0 for no answer.
+    ///
+    /// # Errors
+    ///
+    /// The run's turn has not begun, or is concluded.
+    pub fn conclude(&self, at: Address<'_>, run_id: &str, steers: usize) -> Result<Conclusion, Error> {
+        self.with_run(at, run_id, |session| session.conclude(run_id, steers, &self.gate))
     }
 
     /// Releases floor and permit of a concluded run and starts what is next. Returns starts.
     ///
     /// # Errors
     ///
-    /// The run is not running, or is not concluded.
+    /// The run is not open, or is not concluded.
     pub fn finish(&self, at: Address<'_>, run_id: &str, now: f64) -> Result<Vec<RunRef>, Error> {
         let finished = self.with_run(at, run_id, |session| session.finish(run_id, &self.gate, now))?;
         let mut starts: Vec<_> = finished.started.into_iter().collect();
@@ -277,7 +300,7 @@ impl Scheduler {
             .unwrap_or_default()
     }
 
-    /// From now on nothing starts (U-17).
+    /// From now on nothing starts, and nothing that was parked goes on (U-17).
     pub fn drain(&self) {
         self.gate.enter().close();
     }
@@ -298,6 +321,7 @@ impl Scheduler {
             open_runs: self.ledger.runs(),
             running_turns: gate.in_use(),
             waiting_turns: gate.waiting(),
+            parked_turns: gate.parked(),
             last_sequence: self.ledger.last().get(),
         }
     }

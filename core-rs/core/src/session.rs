@@ -1,6 +1,6 @@
 //! One session: its line, its open run, its cancel mark. Every method is one step, under the session's lock.
 //!
-//! At most one run is open: it waits at the gate or runs, until `finish`. The rest stand in line. A reservation is open from
+//! At most one run is open: it waits at the gate, runs, or is parked, until `finish`. The rest stand in line. A reservation is open from
 //! accept to dispatch; a cancel meets it in between, so the cancel is recorded on it and the session's mark raised. Both
 //! happen in `cover` alone, and whatever closes a reservation goes through `close_reservation`, which drops the mark with
 //! the last one.
@@ -8,12 +8,13 @@
 mod admit;
 mod cancel;
 mod observe;
+mod park;
 mod turn;
 
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::gate::{Asked, Entered, Gate, Grant, Ticket, Waiter};
+use crate::gate::{Asked, Class, Entered, Gate, Grant, Ticket, Waiter};
 use crate::id::{Address, RunId, Sequence, SessionKey};
 use crate::line::{Entry, Line};
 use crate::run::{Cancel, CancelMode, Covered, Kind, Place, Run, RunRef};
@@ -23,12 +24,24 @@ use crate::view::Hold;
 pub(crate) use admit::Submit;
 pub(crate) use cancel::Reach;
 
+/// How the open run stands to its permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    /// Its turn has not begun: this is its place at the gate.
+    Waiting(Ticket),
+    /// It has the permit.
+    Running,
+    /// It gave the permit back, and has not asked for it again.
+    Parked,
+    /// It wants the permit again: this is its place at the gate.
+    Woken(Ticket),
+}
+
 /// The run that has, or is about to get, the floor.
 #[derive(Debug)]
 struct Open {
     run: Run,
-    /// Its place at the gate; none once it runs.
-    ticket: Option<Ticket>,
+    stand: Stand,
     concluded: bool,
     cancel: Option<Arc<Cancel>>,
     bound: Bound,
@@ -43,10 +56,11 @@ struct Holds {
 
 impl Open {
     fn place(&self) -> Place {
-        if self.ticket.is_some() {
-            Place::Waiting
-        } else {
-            Place::Running
+        match self.stand {
+            Stand::Waiting(_) => Place::Waiting,
+            Stand::Running => Place::Running,
+            Stand::Parked => Place::Parked,
+            Stand::Woken(_) => Place::Woken,
         }
     }
 
@@ -109,10 +123,10 @@ impl Session {
         Error::UnknownRun { run_id: run_id.into() }
     }
 
-    /// The open run, if it runs under this id and its outcome is (or is not) fixed.
-    fn running(&mut self, run_id: &str, concluded: bool) -> Result<&mut Open, Error> {
+    /// The open run, if its turn has begun under this id and its outcome is (or is not) fixed.
+    fn begun(&mut self, run_id: &str, concluded: bool) -> Result<&mut Open, Error> {
         let open = self.open.as_mut().filter(|open| open.run.id.as_str() == run_id);
-        open.filter(|open| open.ticket.is_none() && open.concluded == concluded)
+        open.filter(|open| !matches!(open.stand, Stand::Waiting(_)) && open.concluded == concluded)
             .ok_or_else(|| Self::unknown(run_id))
     }
 
@@ -187,13 +201,9 @@ impl Session {
     }
 
     fn open_head(&mut self, gate: &mut Entered<'_>, now: f64) -> Option<RunRef> {
-        let waiter = || Waiter {
-            session: self.key.clone(),
-            hash: self.hash,
-        };
-        let ticket = match gate.ask(self.key.tenant(), waiter) {
-            Asked::Granted => None,
-            Asked::Waiting(ticket) => Some(ticket),
+        let stand = match gate.ask(self.key.tenant(), Class::Begins, || self.waiter()) {
+            Asked::Granted => Stand::Running,
+            Asked::Waiting(ticket) => Stand::Waiting(ticket),
             Asked::Closed => return None,
         };
         let head = self.line.front()?.run.sequence;
@@ -202,10 +212,10 @@ impl Session {
             since: now,
             ..entry.run
         };
-        let started = ticket.is_none().then(|| self.named(&run));
+        let started = (stand == Stand::Running).then(|| self.named(&run));
         self.open = Some(Open {
             run,
-            ticket,
+            stand,
             concluded: false,
             cancel: None,
             bound: entry.bound,
@@ -214,20 +224,31 @@ impl Session {
         started
     }
 
-    /// Applies a grant: the floor turn begins, unless whoever had the ticket is gone.
+    fn waiter(&self) -> Waiter {
+        Waiter {
+            session: self.key.clone(),
+            hash: self.hash,
+        }
+    }
+
+    /// Applies a grant: the floor turn begins or goes on, unless whoever had the ticket is gone.
     pub(crate) fn grant(&mut self, ticket: Ticket, now: f64) -> Option<RunRef> {
-        let open = self.open.as_mut().filter(|open| open.ticket == Some(ticket))?;
-        open.ticket = None;
+        let open = self.open.as_mut()?;
+        if open.stand != Stand::Waiting(ticket) && open.stand != Stand::Woken(ticket) {
+            return None;
+        }
+        open.stand = Stand::Running;
         open.run.since = now;
         Some(RunRef::new(&self.key, &open.run))
     }
 
     /// Takes a waiting run from the floor, which it never had.
     fn leave_gate(&mut self, gate: &Gate) -> Option<Run> {
-        let mut open = self.open.take_if(|open| open.ticket.is_some())?;
-        if let Some(ticket) = open.ticket {
-            gate.enter().abandon(self.key.tenant(), ticket);
-        }
+        let Stand::Waiting(ticket) = self.open.as_ref()?.stand else {
+            return None;
+        };
+        gate.enter().abandon(self.key.tenant(), ticket);
+        let mut open = self.open.take()?;
         self.unbind(open.bound.take());
         Some(open.run)
     }

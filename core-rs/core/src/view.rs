@@ -41,7 +41,7 @@ pub struct RunView {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// The run that waits at the gate, or runs.
+    /// The run that waits at the gate, runs or is parked.
     pub open: Option<RunView>,
     /// Reserved and queued runs, in accept order.
     pub line: Vec<RunView>,
@@ -63,8 +63,10 @@ pub struct Stats {
     pub open_runs: usize,
     /// Permits in use.
     pub running_turns: usize,
-    /// Heads that wait for a permit.
+    /// Heads, and turns that were woken, that wait for a permit.
     pub waiting_turns: usize,
+    /// Turns that gave their permit back and have not been woken.
+    pub parked_turns: usize,
     /// The highest sequence given out.
     pub last_sequence: u64,
 }

@@ -8,6 +8,7 @@ use loom::thread;
 use std::sync::Arc;
 use turnkeeper_core::{
     Address, Cancel, CancelResult, CancelScope, Dispatch, Dispatched, Limits, Place, RunRef, RunRequest, Scheduler,
+    Wake,
 };
 
 // Each in a shard of its own.
@@ -42,7 +43,7 @@ fn submit(scheduler: &Scheduler, at: Address<'_>, run: &str) -> Dispatched {
 }
 
 fn end(scheduler: &Scheduler, at: Address<'_>, run: &str) -> Vec<RunRef> {
-    scheduler.conclude(at, run, false, false).unwrap();
+    scheduler.conclude(at, run, 0).unwrap();
     scheduler.finish(at, run, 0.0).unwrap()
 }
 
@@ -61,7 +62,8 @@ fn is_idle(scheduler: &Scheduler) -> bool {
         stats.open_runs,
         stats.running_turns,
         stats.waiting_turns,
-    ) == (0, 0, 0, 0)
+        stats.parked_turns,
+    ) == (0, 0, 0, 0, 0)
 }
 
 #[test]
@@ -146,6 +148,85 @@ fn expire_and_release() {
         if !taken {
             end(&scheduler, B, "late");
         }
+        assert!(is_idle(&scheduler));
+    });
+}
+
+#[test]
+fn park_and_wake_and_release() {
+    model(|| {
+        let scheduler = scheduler(1);
+        submit(&scheduler, A, "parks");
+        submit(&scheduler, B, "other");
+        submit(&scheduler, C, "new");
+        let starts = scheduler.park(A, "parks", 0.0).unwrap();
+        assert_eq!(count(&starts, "other"), 1);
+        let waking = scheduler.clone();
+        let waking = thread::spawn(move || waking.wake(A, "parks", 0.0).unwrap());
+        let starts = end(&scheduler, B, "other");
+        let woken = waking.join().unwrap();
+        // Whoever came first, nobody has the permit twice and the woken one is never behind a new one that waits too.
+        assert_eq!(scheduler.stats().running_turns, 1);
+        if count(&starts, "new") == 1 {
+            assert_eq!(woken, Wake::Waiting);
+            assert_eq!(count(&end(&scheduler, C, "new"), "parks"), 1);
+            end(&scheduler, A, "parks");
+        } else {
+            assert_eq!(count(&starts, "parks"), usize::from(woken == Wake::Waiting));
+            assert_eq!(count(&end(&scheduler, A, "parks"), "new"), 1);
+            end(&scheduler, C, "new");
+        }
+        assert!(is_idle(&scheduler));
+    });
+}
+
+#[test]
+fn a_woken_turn_is_cut_while_its_permit_is_on_the_way() {
+    model(|| {
+        let scheduler = scheduler(1);
+        submit(&scheduler, A, "parks");
+        submit(&scheduler, B, "holder");
+        assert_eq!(count(&scheduler.park(A, "parks", 0.0).unwrap(), "holder"), 1);
+        assert_eq!(scheduler.wake(A, "parks", 0.0).unwrap(), Wake::Waiting);
+        submit(&scheduler, C, "next");
+        let cutting = scheduler.clone();
+        let cutting = thread::spawn(move || {
+            let covered = cancel(&cutting, A).covered;
+            let starts = end(&cutting, A, "parks");
+            (covered[0].was, starts)
+        });
+        let mut starts = end(&scheduler, B, "holder");
+        let (was, more) = cutting.join().unwrap();
+        assert!(was == Place::Woken || (was == Place::Running && count(&starts, "parks") == 1));
+        starts.extend(more);
+        assert_eq!(count(&starts, "next"), 1, "the permit goes on, once");
+        assert!(end(&scheduler, C, "next").is_empty());
+        assert!(is_idle(&scheduler));
+    });
+}
+
+#[test]
+fn a_turn_parks_again_while_its_permit_is_on_the_way() {
+    model(|| {
+        let scheduler = scheduler(1);
+        submit(&scheduler, A, "parks");
+        submit(&scheduler, B, "holder");
+        let _ = scheduler.park(A, "parks", 0.0).unwrap();
+        assert_eq!(scheduler.wake(A, "parks", 0.0).unwrap(), Wake::Waiting);
+        let parking = scheduler.clone();
+        let parking = thread::spawn(move || {
+            parking.park(A, "parks", 0.0).unwrap();
+            parking.wake(A, "parks", 0.0).unwrap()
+        });
+        let starts = end(&scheduler, B, "holder");
+        let woken = parking.join().unwrap();
+        // However often it is told, it has one permit in the end.
+        assert!(woken == Wake::Running || count(&starts, "parks") >= 1);
+        assert_eq!(
+            (scheduler.stats().running_turns, scheduler.stats().waiting_turns),
+            (1, 0)
+        );
+        assert!(end(&scheduler, A, "parks").is_empty());
         assert!(is_idle(&scheduler));
     });
 }

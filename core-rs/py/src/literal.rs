@@ -4,7 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use turnkeeper_core::{CancelMode, Delivery, Kind, Place};
+use turnkeeper_core::{CancelMode, Delivery, Kind, Place, Wake};
 
 const KINDS: [&str; 3] = ["prompt", "summary", "bootstrap"];
 const DELIVERIES: [&str; 4] = ["queue", "steer", "reject", "replace"];
@@ -58,6 +58,16 @@ pub(crate) fn place_text(py: Python<'_>, place: Place) -> &Bound<'_, PyString> {
         Place::Queued => intern!(py, "queued"),
         Place::Waiting => intern!(py, "waiting"),
         Place::Running => intern!(py, "running"),
+        Place::Parked => intern!(py, "parked"),
+        Place::Woken => intern!(py, "woken"),
+    }
+}
+
+pub(crate) fn wake_text(py: Python<'_>, wake: Wake) -> &Bound<'_, PyString> {
+    match wake {
+        Wake::Running => intern!(py, "running"),
+        Wake::Waiting => intern!(py, "waiting"),
+        Wake::Closed => intern!(py, "closed"),
     }
 }
 

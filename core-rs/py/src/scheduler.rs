@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 use turnkeeper_core as core;
 use turnkeeper_core::{Address, CancelScope, Restore, RunRequest, Sequence};
 
@@ -122,8 +123,30 @@ impl Scheduler {
             .map_err(raised)
     }
 
-    /// Fix the outcome of the running turn.
-    #[pyo3(signature = (tenant, session_id, run_id, *, answer, steer=true))]
+    /// Give the permit of a running turn back while it waits for somebody outside. Returns starts.
+    fn park(&self, tenant: &str, session_id: &str, run_id: &str, now: f64) -> PyResult<Vec<RunRef>> {
+        let starts = self
+            .0
+            .park(Address::new(tenant, session_id), run_id, now)
+            .map_err(raised)?;
+        Ok(starts.into_iter().map(RunRef::from).collect())
+    }
+
+    /// Ask for the permit of a parked turn again, ahead of all turns that have not begun.
+    fn wake<'py>(
+        &self,
+        py: Python<'py>,
+        tenant: &str,
+        session_id: &str,
+        run_id: &str,
+        now: f64,
+    ) -> PyResult<&Bound<'py, PyString>> {
+        let woken = self.0.wake(Address::new(tenant, session_id), run_id, now);
+        Ok(literal::wake_text(py, woken.map_err(raised)?))
+    }
+
+    /// Fix the outcome of a turn that has begun.
+    #[pyo3(signature = (tenant, session_id, run_id, *, answer, steer=true, limit=None))]
     fn conclude(
         &self,
         tenant: &str,
@@ -131,9 +154,15 @@ impl Scheduler {
         run_id: &str,
         answer: bool,
         steer: bool,
+        limit: Option<usize>,
     ) -> PyResult<Conclusion> {
+        let steers = if answer && steer {
+            limit.unwrap_or(usize::MAX)
+        } else {
+            0
+        };
         self.0
-            .conclude(Address::new(tenant, session_id), run_id, answer, steer)
+            .conclude(Address::new(tenant, session_id), run_id, steers)
             .map(Conclusion)
             .map_err(raised)
     }

@@ -81,7 +81,7 @@ impl RunView {
     }
 }
 
-/// One session as it is now. ``open`` is waiting or running; ``line`` holds reserved and queued runs in order.
+/// One session as it is now. ``open`` waits, runs or is parked; ``line`` holds reserved and queued runs in order.
 #[pyclass(frozen, module = "turnkeeper_core._core")]
 pub(crate) struct Snapshot(pub(crate) core::Snapshot);
 
@@ -147,6 +147,11 @@ impl Stats {
     #[getter]
     fn waiting_turns(&self) -> usize {
         self.0.waiting_turns
+    }
+
+    #[getter]
+    fn parked_turns(&self) -> usize {
+        self.0.parked_turns
     }
 
     #[getter]

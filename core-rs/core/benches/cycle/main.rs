@@ -35,7 +35,7 @@ mod cycle {
             bencher.iter(|| {
                 black_box(core.accept(at, "run", RunRequest::default(), 0.0).unwrap());
                 black_box(core.dispatch(at, "run", 0.0).unwrap());
-                black_box(core.conclude(at, "run", true, true).unwrap());
+                black_box(core.conclude(at, "run", usize::MAX).unwrap());
                 black_box(core.finish(at, "run", 0.0).unwrap());
             });
         });
@@ -100,7 +100,7 @@ mod cycle {
                     let at = Address::new("tenant", session);
                     black_box(core.accept(at, next, RunRequest::default(), 0.0).unwrap());
                     black_box(core.dispatch(at, next, 0.0).unwrap());
-                    black_box(core.conclude(at, run, true, true).unwrap());
+                    black_box(core.conclude(at, run, usize::MAX).unwrap());
                     black_box(core.finish(at, run, 0.0).unwrap());
                 });
             });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cancel, Entry, Error, Gate, Kind, Reach, Run, RunRef, Sequence, Session};
+use super::{Cancel, Entry, Error, Gate, Kind, Place, Reach, Run, RunRef, Sequence, Session};
 use crate::error::Scope;
 use crate::ledger::Ledger;
 use crate::line::CoveredReservation;
@@ -140,7 +140,7 @@ impl Session {
         self.close_reservation();
         let starts: Vec<_> = self.advance(gate, now).into_iter().collect();
         let status = match &self.open {
-            Some(open) if open.run.sequence == sequence && open.ticket.is_some() => Dispatch::Waiting,
+            Some(open) if open.run.sequence == sequence && open.place() == Place::Waiting => Dispatch::Waiting,
             Some(open) if open.run.sequence == sequence => Dispatch::Started,
             _ => Dispatch::Queued,
         };

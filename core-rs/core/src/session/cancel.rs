@@ -87,7 +87,7 @@ impl Session {
             return;
         }
         let Some(open) = &mut self.open else { return };
-        let run = RunRef::new(&self.key, &open.run);
+        let (run, was) = (RunRef::new(&self.key, &open.run), open.place());
         if open.concluded {
             result.concluded.push(run);
             return;
@@ -96,7 +96,7 @@ impl Session {
         Cancel::escalate(recorded, cancel);
         result.covered.push(Covered {
             run,
-            was: Place::Running,
+            was,
             cancel: Arc::clone(recorded),
         });
     }

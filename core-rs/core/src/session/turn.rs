@@ -1,6 +1,6 @@
 //! The running turn: what folds into it, how it ends, what keeps it from ending.
 
-use super::{CancelMode, Error, Gate, Grant, Hold, RunRef, Session};
+use super::{CancelMode, Error, Gate, Grant, Hold, RunRef, Session, Stand};
 use crate::outcome::{Conclusion, Partition};
 
 /// What a finish leads to.
@@ -8,14 +8,17 @@ use crate::outcome::{Conclusion, Partition};
 pub(crate) struct Finished {
     /// The session's next run, if it begins at once.
     pub(crate) started: Option<RunRef>,
-    /// The permit that was released, on its way to another session.
+    /// The permit that was released, if it had one, on its way to another session.
     pub(crate) grant: Option<Grant>,
 }
 
 impl Session {
     /// Takes the STEER runs that fold at this point (U-20).
     pub(crate) fn partition(&mut self, run_id: &str, limit: Option<usize>) -> Result<Partition, Error> {
-        let open = self.running(run_id, false)?;
+        let open = self.begun(run_id, false)?;
+        if open.stand != Stand::Running {
+            return Err(Self::unknown(run_id));
+        }
         if let Some(cancel) = &open.cancel {
             return Ok(Partition {
                 fold: Vec::new(),
@@ -28,26 +31,39 @@ impl Session {
         })
     }
 
-    /// Fixes the outcome, together with the last partition (U-10).
-    pub(crate) fn conclude(&mut self, run_id: &str, answer: bool, steer: bool) -> Result<Conclusion, Error> {
-        let open = self.running(run_id, false)?;
-        if answer && steer && open.cancel.is_none() && open.bound.any_queued() {
-            return Ok(Conclusion::Steered(self.fold(usize::MAX)));
+    /// Fixes the outcome, together with the last partition, of at most `steers` runs (U-10). No permit is needed for it.
+    pub(crate) fn conclude(&mut self, run_id: &str, steers: usize, gate: &Gate) -> Result<Conclusion, Error> {
+        let open = self.begun(run_id, false)?;
+        if steers > 0 && open.stand == Stand::Running && open.cancel.is_none() && open.bound.any_queued() {
+            return Ok(Conclusion::Steered(self.fold(steers)));
         }
         open.concluded = true;
-        Ok(match &open.cancel {
+        let conclusion = match &open.cancel {
             Some(cancel) if cancel.mode == CancelMode::Abort => Conclusion::Cancelled(cancel.clone()),
             stop => Conclusion::Concluded(stop.clone()),
-        })
+        };
+        if let Stand::Woken(ticket) = open.stand {
+            open.stand = Stand::Parked;
+            let mut gate = gate.enter();
+            gate.park();
+            gate.abandon(self.key.tenant(), ticket);
+        }
+        Ok(conclusion)
     }
 
     /// Releases floor and permit and opens the next run: one step, in which the session is never seen idle.
     pub(crate) fn finish(&mut self, run_id: &str, gate: &Gate, now: f64) -> Result<Finished, Error> {
-        let bound = self.running(run_id, true)?.bound.take();
+        let open = self.begun(run_id, true)?;
+        let (bound, stand) = (open.bound.take(), open.stand);
         self.unbind(bound);
         self.open = None;
         let mut gate = gate.enter();
-        let grant = gate.release(self.key.tenant());
+        let grant = if stand == Stand::Parked {
+            gate.unpark();
+            None
+        } else {
+            gate.release(self.key.tenant())
+        };
         let started = if self.startable() {
             self.open_head(&mut gate, now)
         } else {

@@ -7,12 +7,14 @@ use turnkeeper_core::{Cancel, CancelMode, Delivery, Kind, Limits, Place};
 
 pub(crate) type At = (usize, usize);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
     Reserved,
     Queued,
     Waiting,
     Running,
+    Parked,
+    Woken,
     Concluded,
     Over,
 }
@@ -24,6 +26,7 @@ pub(crate) struct Run {
     pub(crate) sequence: u64,
     pub(crate) kind: Kind,
     pub(crate) state: State,
+    pub(crate) permit: bool,
     pub(crate) cancel: Option<Arc<Cancel>>,
     pub(crate) steers: Option<usize>,
 }
@@ -61,10 +64,10 @@ pub(crate) struct Model {
     pub(crate) marks: Vec<(At, u64)>,
     pub(crate) last: u64,
     pub(crate) drained: bool,
-    /// Waiting runs in the order they came to the gate.
+    /// Runs that wait for a permit, woken ones too, in the order they came to the gate.
     pub(crate) gate: Vec<usize>,
-    /// `(waiting, served)`: tenants that could have had a permit since the other one got one.
-    passed: BTreeSet<(usize, usize)>,
+    /// `(state, waiting, served)`: tenants that could have had a permit for a run of this state since the other one got one.
+    passed: BTreeSet<(State, usize, usize)>,
 }
 
 impl Model {
@@ -97,7 +100,7 @@ impl Model {
         let open = |run: &usize| {
             matches!(
                 self.runs[*run].state,
-                State::Waiting | State::Running | State::Concluded
+                State::Waiting | State::Running | State::Parked | State::Woken | State::Concluded
             )
         };
         let all: Vec<_> = self.here(at).into_iter().filter(open).collect();
@@ -137,8 +140,18 @@ impl Model {
             .runs
             .iter()
             .filter(|run| tenant.is_none_or(|tenant| run.at.0 == tenant));
-        runs.filter(|run| matches!(run.state, State::Running | State::Concluded))
-            .count()
+        runs.filter(|run| run.permit).count()
+    }
+
+    pub(crate) fn parked(&self) -> usize {
+        let parked = |run: &&Run| matches!(run.state, State::Parked | State::Concluded) && !run.permit;
+        self.runs.iter().filter(parked).count()
+    }
+
+    /// The run of this name, if its turn has begun and its outcome is not fixed.
+    pub(crate) fn begun(&self, at: At, id: &str) -> Option<usize> {
+        let begun = |run: &usize| matches!(self.runs[*run].state, State::Running | State::Parked | State::Woken);
+        self.find(at, id).filter(begun)
     }
 
     pub(crate) fn position(&self, at: At, sequence: u64) -> usize {
@@ -208,6 +221,7 @@ impl Model {
             sequence,
             kind,
             state: State::Reserved,
+            permit: false,
             cancel,
             steers,
         });
@@ -241,6 +255,7 @@ impl Model {
     pub(crate) fn leave(&mut self, run: usize) {
         self.loosen(run);
         self.runs[run].state = State::Over;
+        self.runs[run].permit = false;
         self.reservation_closed(self.runs[run].at);
     }
 
@@ -266,61 +281,96 @@ impl Model {
             return None;
         }
         assert_eq!(self.runs[head].steers, None, "nothing ahead of it that it could steer");
-        if self.has_permit(at.0) {
-            self.runs[head].state = State::Running;
-            return Some(head);
-        }
-        self.runs[head].state = State::Waiting;
-        self.gate.push(head);
-        None
+        self.ask(head, State::Waiting).then_some(head)
     }
 
-    fn has_permit(&self, tenant: usize) -> bool {
+    /// Whether it gets a permit at once; else it stands at the gate.
+    fn ask(&mut self, run: usize, waiting: State) -> bool {
+        let granted = self.permit_is_free(self.runs[run].at.0);
+        self.runs[run].permit = granted;
+        self.runs[run].state = if granted { State::Running } else { waiting };
+        if !granted {
+            self.gate.push(run);
+        }
+        granted
+    }
+
+    /// Wakes a parked run; whether it goes on at once.
+    pub(crate) fn wake(&mut self, run: usize) -> bool {
+        !self.drained && self.ask(run, State::Woken)
+    }
+
+    /// Parks a run; whether it had a permit to give back.
+    pub(crate) fn park(&mut self, run: usize) -> bool {
+        self.gate.retain(|other| *other != run);
+        self.settle_fairness();
+        self.runs[run].state = State::Parked;
+        std::mem::take(&mut self.runs[run].permit)
+    }
+
+    /// Fixes a run's outcome; it waits for no permit any more.
+    pub(crate) fn conclude(&mut self, run: usize) {
+        self.gate.retain(|other| *other != run);
+        self.settle_fairness();
+        self.runs[run].state = State::Concluded;
+    }
+
+    fn permit_is_free(&self, tenant: usize) -> bool {
         self.running(None) < self.limits.running_turns
             && self.running(Some(tenant)) < self.limits.running_turns_per_tenant
     }
 
-    /// Tenants with a waiter that could start now.
-    fn eligible(&self) -> BTreeSet<usize> {
-        let tenants: BTreeSet<_> = self.gate.iter().map(|run| self.runs[*run].at.0).collect();
-        tenants
-            .into_iter()
-            .filter(|tenant| !self.drained && self.has_permit(*tenant))
-            .collect()
+    /// Tenants whose runs of this state wait, and could have a permit if there were one of the process.
+    fn contenders(&self, state: State) -> BTreeSet<usize> {
+        let below = |tenant: &usize| self.running(Some(*tenant)) < self.limits.running_turns_per_tenant;
+        let waiting = self.gate.iter().filter(|run| self.runs[**run].state == state);
+        waiting.map(|run| self.runs[*run].at.0).filter(below).collect()
     }
 
-    /// Tenants with a waiter that could start if there were a permit of the process.
-    fn contenders(&self) -> BTreeSet<usize> {
-        let below = |tenant: &usize| self.running(Some(*tenant)) < self.limits.running_turns_per_tenant;
-        self.gate.iter().map(|run| self.runs[*run].at.0).filter(below).collect()
+    /// Those that could have one now.
+    fn eligible(&self, state: State) -> BTreeSet<usize> {
+        let mut tenants = self.contenders(state);
+        tenants.retain(|tenant| !self.drained && self.permit_is_free(*tenant));
+        tenants
     }
 
     /// Judges what the core did with a released permit.
     pub(crate) fn granted(&mut self, choice: Option<usize>) {
-        let eligible = self.eligible();
-        let Some(run) = choice else {
-            assert!(eligible.is_empty(), "a permit is free and somebody waits for it");
+        let states = [State::Woken, State::Waiting];
+        let Some(state) = states.into_iter().find(|state| !self.eligible(*state).is_empty()) else {
+            assert_eq!(choice, None, "nobody could have it");
             return;
         };
+        let run = choice.expect("a permit is free and somebody waits for it");
+        assert_eq!(
+            self.runs[run].state, state,
+            "those that go on come before those that begin"
+        );
+        let eligible = self.eligible(state);
         let tenant = self.runs[run].at.0;
         assert!(eligible.contains(&tenant), "no permit for this tenant");
-        let first = self.gate.iter().find(|other| self.runs[**other].at.0 == tenant);
+        let same = |other: &&usize| self.runs[**other].at.0 == tenant && self.runs[**other].state == state;
+        let first = self.gate.iter().find(same);
         assert_eq!(first, Some(&run), "first come, first served within a tenant");
         self.gate.retain(|other| *other != run);
         self.runs[run].state = State::Running;
+        self.runs[run].permit = true;
         for other in eligible.into_iter().filter(|other| *other != tenant) {
             assert!(
-                self.passed.insert((other, tenant)),
+                self.passed.insert((state, other, tenant)),
                 "a tenant was passed over twice by the same one"
             );
         }
-        self.passed.retain(|(waiting, _)| *waiting != tenant);
+        self.passed
+            .retain(|(of, waiting, _)| (*of, *waiting) != (state, tenant));
     }
 
     /// A tenant that could not be served a moment ago was not passed over.
     pub(crate) fn settle_fairness(&mut self) {
-        let contenders = self.contenders();
-        self.passed.retain(|(waiting, _)| contenders.contains(waiting));
+        let waiting = self.contenders(State::Waiting);
+        let woken = self.contenders(State::Woken);
+        self.passed
+            .retain(|(state, tenant, _)| if *state == State::Woken { &woken } else { &waiting }.contains(tenant));
     }
 
     pub(crate) fn foldable(&self, run: usize) -> Vec<usize> {
@@ -380,6 +430,8 @@ impl Model {
                 Place::Reserved
             }
             State::Running => Place::Running,
+            State::Parked => Place::Parked,
+            State::Woken => Place::Woken,
         };
         self.runs[run].cancel = Some(Arc::clone(&now));
         reached.covered.push((run, place, now));

@@ -48,8 +48,15 @@ pub(crate) enum Op {
     Conclude {
         session: usize,
         pick: usize,
-        answer: bool,
-        steer: bool,
+        steers: usize,
+    },
+    Park {
+        session: usize,
+        pick: usize,
+    },
+    Wake {
+        session: usize,
+        pick: usize,
     },
     Finish {
         session: usize,
@@ -133,8 +140,10 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (session(), pick()).prop_map(|(session, pick)| Op::Abandon { session, pick }),
         8 => (session(), pick(), proptest::option::of(0_usize..3))
             .prop_map(|(session, pick, limit)| Op::Partition { session, pick, limit }),
-        10 => (session(), pick(), any::<bool>(), any::<bool>())
-            .prop_map(|(session, pick, answer, steer)| Op::Conclude { session, pick, answer, steer }),
+        10 => (session(), pick(), prop_oneof![3 => Just(0_usize), 1 => Just(1_usize), 1 => Just(usize::MAX)])
+            .prop_map(|(session, pick, steers)| Op::Conclude { session, pick, steers }),
+        12 => (session(), pick()).prop_map(|(session, pick)| Op::Park { session, pick }),
+        12 => (session(), pick()).prop_map(|(session, pick)| Op::Wake { session, pick }),
         10 => (session(), pick()).prop_map(|(session, pick)| Op::Finish { session, pick }),
         14 => session().prop_map(|session| Op::End { session }),
         4 => (session(), mode(), proptest::option::of(0_u64..12), any::<bool>(), any::<bool>()).prop_map(

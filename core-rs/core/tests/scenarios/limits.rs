@@ -23,7 +23,7 @@ fn submit(scheduler: &Scheduler, tenant: &str, session: &str) -> bool {
 
 fn end(scheduler: &Scheduler, tenant: &str, session: &str) -> Vec<String> {
     let at = Address::new(tenant, session);
-    scheduler.conclude(at, "run", false, false).unwrap();
+    scheduler.conclude(at, "run", 0).unwrap();
     let starts = scheduler.finish(at, "run", 0.0).unwrap();
     starts
         .iter()
@@ -86,9 +86,7 @@ fn a_waiting_head_that_leaves_makes_room_for_the_next_of_its_session() {
     let result = scheduler.cancel_run(at, "run", &Arc::new(Cancel::new("USER")), 0.0);
     assert!(result.starts.is_empty() && result.covered.len() == 1);
     assert_eq!(scheduler.stats().waiting_turns, 1, "next waits in its stead");
-    scheduler
-        .conclude(Address::new("a", "busy"), "run", false, false)
-        .unwrap();
+    scheduler.conclude(Address::new("a", "busy"), "run", 0).unwrap();
     assert_eq!(
         names(&scheduler.finish(Address::new("a", "busy"), "run", 0.0).unwrap()),
         ["next"]
@@ -137,6 +135,6 @@ fn replace_of_a_waiting_head_starts_the_bootstrap_behind_it() {
     let accepted = world.try_accept("new", by_delivery(Delivery::Replace)).unwrap();
     assert_eq!(accepted.replaced.len(), 1);
     assert!(accepted.starts.is_empty());
-    world.scheduler.conclude(other, "busy", false, false).unwrap();
+    world.scheduler.conclude(other, "busy", 0).unwrap();
     assert_eq!(names(&world.scheduler.finish(other, "busy", 0.0).unwrap()), ["boot"]);
 }

@@ -122,10 +122,10 @@ fn calls_out_of_turn_are_refused_and_change_nothing() {
     assert!(scheduler.dispatch(at, "b", 0.0).is_err());
     assert!(scheduler.abandon(at, "b", 0.0).is_err());
     assert!(scheduler.partition(at, "b", None).is_err());
-    assert!(scheduler.conclude(at, "b", true, true).is_err());
+    assert!(scheduler.conclude(at, "b", usize::MAX).is_err());
     assert!(scheduler.finish(at, "a", 0.0).is_err(), "not concluded");
     world.conclude("a");
-    assert!(scheduler.conclude(at, "a", true, true).is_err(), "concluded already");
+    assert!(scheduler.conclude(at, "a", usize::MAX).is_err(), "concluded already");
     assert_eq!(world.finish("a"), ["b"]);
     assert!(scheduler.finish(at, "a", 0.0).is_err());
     assert!(

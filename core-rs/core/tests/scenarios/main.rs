@@ -6,6 +6,7 @@ mod accept;
 mod cancel;
 mod limits;
 mod line;
+mod park;
 mod restore;
 mod steer;
 mod world;

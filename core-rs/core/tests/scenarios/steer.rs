@@ -117,11 +117,11 @@ fn a_steer_is_returned_instead_of_a_conclusion_of_an_answer() {
     world.submit("open");
     world.steer("s1");
     assert!(
-        matches!(world.scheduler.conclude(at, "open", true, true).unwrap(), Conclusion::Steered(fold) if names(&fold) == ["s1"])
+        matches!(world.scheduler.conclude(at, "open", usize::MAX).unwrap(), Conclusion::Steered(fold) if names(&fold) == ["s1"])
     );
     world.steer("s2");
     assert!(matches!(
-        world.scheduler.conclude(at, "open", true, false).unwrap(),
+        world.scheduler.conclude(at, "open", 0).unwrap(),
         Conclusion::Concluded(None)
     ));
     assert!(
@@ -129,6 +129,27 @@ fn a_steer_is_returned_instead_of_a_conclusion_of_an_answer() {
         "nothing folds into a concluded run"
     );
     assert_eq!(world.finish("open"), ["s2"], "it has its own turn");
+}
+
+#[test]
+fn a_conclusion_returns_no_more_than_it_is_asked_for() {
+    let world = World::new();
+    let at = world.at();
+    world.submit("open");
+    for run in ["s1", "s2", "s3"] {
+        world.steer(run);
+    }
+    for run in ["s1", "s2"] {
+        assert!(
+            matches!(world.scheduler.conclude(at, "open", 1).unwrap(), Conclusion::Steered(fold) if names(&fold) == [run])
+        );
+    }
+    assert_eq!(world.line(), ["s3"], "the rest stays bound");
+    assert!(matches!(
+        world.scheduler.conclude(at, "open", 0).unwrap(),
+        Conclusion::Concluded(None)
+    ));
+    assert_eq!(world.finish("open"), ["s3"]);
 }
 
 #[test]

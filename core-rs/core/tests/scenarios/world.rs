@@ -104,7 +104,7 @@ impl World {
     }
 
     pub(crate) fn conclude(&self, run: &str) -> Conclusion {
-        self.scheduler.conclude(self.at(), run, false, false).unwrap()
+        self.scheduler.conclude(self.at(), run, 0).unwrap()
     }
 
     pub(crate) fn finish(&self, run: &str) -> Vec<String> {
@@ -142,7 +142,8 @@ impl World {
                 stats.open_runs,
                 stats.running_turns,
                 stats.waiting_turns,
-            ) == (0, 0, 0, 0)
+                stats.parked_turns,
+            ) == (0, 0, 0, 0, 0)
     }
 }
 

@@ -6,7 +6,8 @@ blocks may begin; nothing runs in the background, nothing polls, and when the la
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final
 
@@ -52,6 +53,7 @@ class Turn:
         self.cancel: Cancel | None = None
         self._scheduler = scheduler
         self._concluded = False
+        self._goes_on: asyncio.Future[None] | None = None
 
     def raise_if_cancelled(self) -> None:
         """Raise RunCancelled if a cancel reached the turn; a stop is only seen here and in ``cancelled``."""
@@ -64,9 +66,39 @@ class Turn:
         partition = core.partition(self.tenant, self.session_id, self.run_id, limit=limit)
         return self._scheduler._folded(self.run_id, partition.fold)
 
-    def conclude(self) -> list[RunRef]:
+    @asynccontextmanager
+    async def parked(self) -> AsyncIterator[None]:
+        """Give the permit back for the length of a block that waits for somebody else; the floor is kept.
+
+        Leaving the block waits for the permit, ahead of turns that have not begun. A block that is cancelled does not:
+        its turn ends without one.
+        """
+        scheduler = self._scheduler
+        at = (self.tenant, self.session_id, self.run_id)
+        scheduler._begin(scheduler.core.park(*at, scheduler.now()))
+        try:
+            yield
+        except Exception:
+            await self._wake(at)
+            raise
+        await self._wake(at)
+
+    async def _wake(self, at: _Key) -> None:
+        if self._scheduler.core.wake(*at, self._scheduler.now()) == "running":
+            return
+        self._goes_on = asyncio.get_running_loop().create_future()
+        try:
+            await self._goes_on
+        finally:
+            self._goes_on = None
+
+    def _go_on(self) -> None:
+        if self._goes_on is not None and not self._goes_on.done():
+            self._goes_on.set_result(None)
+
+    def conclude(self, limit: int | None = None) -> list[RunRef]:
         """Propose the answer as final: empty if it is, else the STEER runs that came first and go on in this turn."""
-        conclusion = self._scheduler.core.conclude(self.tenant, self.session_id, self.run_id, answer=True)
+        conclusion = self._scheduler.core.conclude(self.tenant, self.session_id, self.run_id, answer=True, limit=limit)
         self._concluded = conclusion.status != "steered"
         return self._scheduler._folded(self.run_id, conclusion.fold)
 
@@ -153,6 +185,8 @@ class _Block:
     def begin(self) -> None:
         if self._start is not None and not self._start.done():
             self._start.set_result(None)
+        elif self._turn is not None:
+            self._turn._go_on()
 
     def end(self, error: Exception) -> None:
         if self._start is not None and not self._start.done():
@@ -163,7 +197,7 @@ class _Block:
         turn = self._turn
         if turn is None or self._task is None:
             return
-        if covered.was != "running":
+        if covered.was not in ("running", "parked", "woken"):
             self.end(RunCancelled(turn.run_id, covered.cancel))
             return
         turn.cancel = covered.cancel
@@ -280,7 +314,7 @@ class AsyncScheduler:
         return self._cancelled(self.core.cancel_tenant(tenant, cancel, self.now()))
 
     def drain(self) -> None:
-        """Start nothing any more; blocks that wait go on waiting until they are cancelled."""
+        """Start nothing any more; blocks that wait, or leave a parked one, go on waiting until they are cancelled."""
         self.core.drain()
 
     def snapshot(self, session_id: str, *, tenant: str = "default") -> Snapshot | None:

@@ -137,7 +137,7 @@ class Covered:
     """A run that a cancel reached, where it was then, and the cancel that now applies to it.
 
     reserved: its ``dispatch`` will answer "cancelled". queued, waiting: it has left the line; the caller closes it.
-    running: its turn has to be aborted (mode abort) or asked to stop (mode stop); it still holds the floor.
+    running, parked, woken: it still holds the floor; its turn has to be aborted (mode abort) or to stop (mode stop).
     """
     @property
     def run(self) -> RunRef: ...
@@ -168,7 +168,8 @@ class Dispatched:
 
     cancelled: covered by ``cancel``; it never starts and the caller closes it (U-28).
     queued: it waits in line. started: its floor turn begins now: it is in ``starts``. waiting: it is at the head and
-    waits for a permit. ``starts`` lists every run, of any session, whose floor turn begins because of this step.
+    waits for a permit. ``starts`` lists every run, of any session, whose floor turn begins, or goes on if it was woken,
+    because of this step; so everywhere.
     """
     @property
     def status(self) -> Literal["cancelled", "queued", "waiting", "started"]: ...
@@ -252,7 +253,7 @@ class RunView:
 
 @final
 class Snapshot:
-    """One session as it is now. ``open`` is waiting or running; ``line`` holds reserved and queued runs in order."""
+    """One session as it is now. ``open`` waits, runs or is parked; ``line`` holds reserved and queued runs in order."""
     @property
     def open(self) -> RunView | None: ...
     @property
@@ -275,7 +276,10 @@ class Stats:
     @property
     def running_turns(self) -> int: ...
     @property
-    def waiting_turns(self) -> int: ...
+    def waiting_turns(self) -> int:
+        """Heads, and turns that were woken, that wait for a permit."""
+    @property
+    def parked_turns(self) -> int: ...
     @property
     def last_sequence(self) -> int: ...
 
@@ -325,12 +329,35 @@ class Scheduler:
     def dispatch(self, tenant: str, session_id: str, run_id: str, now: float) -> Dispatched:
         """Release a reservation: cancelled, queued, waiting or started (C-11, C-18). Raises UnknownRunError."""
     def partition(self, tenant: str, session_id: str, run_id: str, *, limit: int | None = None) -> Partition:
-        """Take the STEER runs bound to this running turn; at most ``limit``, None for all. Raises UnknownRunError."""
-    def conclude(self, tenant: str, session_id: str, run_id: str, *, answer: bool, steer: bool = True) -> Conclusion:
-        """Fix the outcome of the running turn.
+        """Take the STEER runs bound to this turn; at most ``limit``, None for all.
 
-        With ``answer`` and ``steer``, bound STEER runs are returned instead (U-10, U-21), unless it is cancelled.
-        Raises UnknownRunError, also when it is concluded already.
+        Raises UnknownRunError, also while it has no permit.
+        """
+    def park(self, tenant: str, session_id: str, run_id: str, now: float) -> list[RunRef]:
+        """Give the permit of a running turn back while it waits for somebody outside; it keeps the floor (U-3).
+
+        One that was woken and has no permit yet gives up its place. Returns starts. Raises UnknownRunError.
+        """
+    def wake(self, tenant: str, session_id: str, run_id: str, now: float) -> Literal["running", "waiting", "closed"]:
+        """Ask for the permit of a parked turn again, ahead of all turns that have not begun.
+
+        running: it goes on now. waiting: it goes on when a step's starts name it. closed: drained, it stays parked.
+        Raises UnknownRunError.
+        """
+    def conclude(
+        self,
+        tenant: str,
+        session_id: str,
+        run_id: str,
+        *,
+        answer: bool,
+        steer: bool = True,
+        limit: int | None = None,
+    ) -> Conclusion:
+        """Fix the outcome of a turn that has begun, parked or not.
+
+        With ``answer`` and ``steer``, bound STEER runs are returned instead (U-10, U-21), at most ``limit``, unless it
+        is cancelled or has no permit. Raises UnknownRunError, also when it is concluded already.
         """
     def finish(self, tenant: str, session_id: str, run_id: str, now: float) -> list[RunRef]:
         """Release the floor and the permit of a concluded run and start what is next, in one step. Returns starts.
@@ -363,7 +390,7 @@ class Scheduler:
     def release_hold(self, tenant: str, session_id: str, run_id: str, hold: int) -> int:
         """Release a hold; returns how many are left beside the turn itself. Releasing twice is harmless."""
     def drain(self) -> None:
-        """From now on nothing starts: dispatch queues, finish pops nothing (U-17)."""
+        """From now on nothing starts or goes on: dispatch queues, finish pops nothing, wake leaves parked (U-17)."""
     def snapshot(self, tenant: str, session_id: str) -> Snapshot | None:
         """The session as it is, None if it has no work."""
     def stats(self) -> Stats: ...

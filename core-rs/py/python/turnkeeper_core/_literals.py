@@ -5,4 +5,4 @@ from typing import Literal
 Kind = Literal["prompt", "summary", "bootstrap"]
 Delivery = Literal["queue", "steer", "reject", "replace"]
 CancelMode = Literal["abort", "stop"]
-Place = Literal["reserved", "queued", "waiting", "running"]
+Place = Literal["reserved", "queued", "waiting", "running", "parked", "woken"]
