@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from turnkeeper.v1 import content_pb2, event_pb2, tool_service_pb2
-from turnkeeper_service.providers.base import Provider
+from turnkeeper_service.providers.base import ModelCapabilities, Provider
 from turnkeeper_service.tools.base import ToolAnswer, Toolbox
 
 from .approval import AskedBefore
@@ -77,6 +77,8 @@ class TurnPlan:
     model: str
     provider: Provider
     provider_model: str
+    capabilities: ModelCapabilities
+    """What the model takes; the rest is replaced by words in its requests, never in the history (C-104)."""
     parameters: content_pb2.ModelParameters
     system_prompt: str
     prompt_prefix: str

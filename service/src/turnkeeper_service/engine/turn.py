@@ -280,6 +280,7 @@ class FloorTurn:
             tool_choice=(plan.tool_choice or "auto") if tools else "auto",
             output_schema_json=plan.output_schema_json,
             session_hash=plan.session_hash,
+            capabilities=plan.capabilities,
         )
 
     # ---- tools

@@ -240,6 +240,7 @@ class FloorDriver:
             model=model,
             provider=provider,
             provider_model=provider_model,
+            capabilities=self._catalog.facts(model).capabilities,
             parameters=parameters,
             system_prompt=settings.system_prompt or options.default_system_prompt,
             prompt_prefix=settings.prompt_prefix,
