@@ -66,6 +66,10 @@ class Client:
         answer = await self._ask(offer_tools=offer(*tools, grace=grace))
         assert answer.HasField("receipt"), answer
 
+    async def withdraw(self) -> None:
+        """Offer nothing any more."""
+        await self.offer()
+
     async def _ask(self, **frame: Any) -> Any:
         self._frames += 1
         return await self.talk.ask(f"frame-{self._frames}", **frame)
@@ -158,6 +162,11 @@ class Worker:
             lambda item: item.HasField("acknowledged") and item.acknowledged.lease_id == invocation.lease_id
         )
         return item.acknowledged.is_late
+
+    async def withdraw(self) -> None:
+        """Offer nothing any more."""
+        await self.send(offer_tools=offer())
+        await self.until(lambda item: item.HasField("tools"))
 
     def kill(self) -> None:
         """Lose the stream."""

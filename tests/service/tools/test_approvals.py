@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from tests.service.failure.stories import is_valid, kinds, reason_of, started_order
-from tests.service.harness import Harness, reason, serving
+from tests.service.harness import Harness, Places, reason, serving
 from tests.service.manual_clock import ManualClock
 from tests.service.turns.scenes import Tools, call, calls, result_text, scene, script
 from tests.service.wire.talk import Talk
@@ -209,6 +209,56 @@ async def test_an_approval_that_waits_over_a_restart_can_be_answered(tmp_path: P
         await on.server.sessions.AnswerApproval(answer(asked.approval_id, True))
         assert (await on.watch.terminal("r")).text == "done"
         assert tools.ran == ["remove"]
+
+
+@pytest.mark.asyncio
+async def test_what_an_earlier_process_has_answered_is_answered(tmp_path: Path) -> None:
+    tools = asking("remove")
+    async with scene(tmp_path, tools) as on:
+        await on.server.session("other")
+        ids = []
+        for run_id in ("allowed", "cancelled"):
+            await on.server.submit("s", script(calls("remove"), "done"), run_id)
+            ids.append((await on.watch.seen(run_id, "approval_requested")).approval_requested.approval_id)
+            if run_id == "allowed":
+                await on.server.sessions.AnswerApproval(answer(ids[-1], True))
+            else:
+                await on.server.cancel(run_id=run_id)
+            await on.watch.terminal(run_id)
+    async with scene(tmp_path, tools, is_new=False) as on:
+        for approval_id in ids:
+            late = on.server.sessions.AnswerApproval(answer(approval_id, True))
+            assert await refusal(late) == "APPROVAL_ANSWERED"
+        seq = ids[0].split("-")[1]
+        for unknown in ("nothing", f"approval-{seq}-00", "approval-1-00", f"approval-{10**17}-00", ids[0] + "\n"):
+            assert await refusal(on.server.sessions.AnswerApproval(answer(unknown, True))) in (
+                "APPROVAL_NOT_FOUND",
+                "INVALID_ID",
+            )
+        elsewhere = session_service_pb2.AnswerApprovalRequest(session_id="other", approval_id=ids[0])
+        assert await refusal(on.server.sessions.AnswerApproval(elsewhere)) == "APPROVAL_NOT_FOUND"
+
+
+@pytest.mark.asyncio
+async def test_an_approval_can_be_answered_before_its_run_goes_on_after_a_restart(tmp_path: Path) -> None:
+    tools = asking("remove")
+    async with scene(tmp_path, tools) as on:
+        await on.server.submit("s", script(calls("remove"), "done"), "r")
+        asked = (await on.watch.seen("r", "approval_requested")).approval_requested
+    places = Places()
+    places.hold("turn", "r")
+    async with scene(tmp_path, tools, is_new=False, places=places) as on:
+        await places.reached("turn", "r")
+        assert [one.approval_id for one in await listed(on.server)] == [asked.approval_id]
+        await on.server.sessions.AnswerApproval(answer(asked.approval_id, True))
+        assert await listed(on.server) == []
+        again = await refusal(on.server.sessions.AnswerApproval(answer(asked.approval_id, False)))
+        assert again == "APPROVAL_ANSWERED"
+        places.release("turn", "r")
+        assert (await on.watch.terminal("r")).text == "done"
+        assert tools.ran == ["remove"]
+        resolved = await on.watch.seen("r", "approval_resolved")
+        assert resolved.turn_id == (await on.watch.seen("r", "approval_requested")).turn_id
 
 
 @pytest.mark.asyncio

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.clock import microseconds
@@ -16,8 +17,8 @@ from turnkeeper_service.store.base import StoreError
 from .line import Line
 from .run import Run
 
-MAX_ANSWERED = 10_000
-"""Answered approvals that are told apart from ones that never were."""
+MINTED = re.compile(r"approval-([0-9]{1,18})-[0-9a-f]+")
+"""The id of an approval says where in its session's log it was asked for."""
 
 
 @dataclass(eq=False, slots=True)
@@ -29,8 +30,13 @@ class Asked:
     call: content_pb2.ToolCall
     created_us: int
     deadline_us: int
-    decided: asyncio.Future[Decision]
+    decided: asyncio.Future[Decision] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     is_answered: bool = False
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What it is found by."""
+        return (*self.run.session.key, self.approval_id)
 
     def decide(self, decision: Decision) -> None:
         """The decision is durable."""
@@ -59,7 +65,6 @@ class ApprovalDesk:
         self._timeout = timeout
         self._default = is_allowed_by_default
         self._asked: dict[tuple[str, str, str], Asked] = {}
-        self._answered: dict[tuple[str, str, str], None] = {}
 
     def of(self, tenant: str, session_id: str) -> Iterator[session_service_pb2.Approval]:
         """The approvals of a session that wait, in the order in which they were asked for."""
@@ -71,35 +76,46 @@ class ApprovalDesk:
         """Ask for leave, or go on asking after a restart."""
         if recovered is not None and recovered.decision is not None:
             return recovered.decision
-        decided: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
         if recovered is not None:
-            asked = Asked(recovered.approval_id, run, call, recovered.created_us, recovered.deadline_us, decided)
+            asked = self.restore(run, call, recovered)
         else:
-            now = microseconds(self._line.clock.time())
-            asked = Asked(short_id("approval"), run, call, now, now + microseconds(self._timeout), decided)
-        key = (*run.session.key, asked.approval_id)
-        if recovered is None:
-            draft = run.session.draft()
-            event = event_pb2.Event(run_id=run.run_id, turn_id=turn_id, context_id="main")
-            event.approval_requested.approval_id = asked.approval_id
-            event.approval_requested.tool_call.CopyFrom(call)
-            event.approval_requested.deadline.FromMicroseconds(asked.deadline_us)
-            event.approval_requested.is_allowed_by_default = self._default
-            draft.event(event)
-            draft.on_durable.append(lambda: self._asked.update({key: asked}))
-            await run.session.submit(draft)
-        else:
-            self._asked[key] = asked
+            asked = await self._request(run, turn_id, call)
         remaining = asked.deadline_us / 1e6 - self._line.clock.time()
         timer = self._line.clock.call_later(remaining, lambda: self._expire(asked, turn_id))
         try:
-            return await decided
+            return await asked.decided
         finally:
             timer.cancel()
-            self._asked.pop(key, None)
-            self._answered[key] = None
-            while len(self._answered) > MAX_ANSWERED:
-                del self._answered[next(iter(self._answered))]
+            self._asked.pop(asked.key, None)
+
+    async def _request(self, run: Run, turn_id: str, call: content_pb2.ToolCall) -> Asked:
+        """Ask; anybody can answer as soon as it is durable."""
+        now = microseconds(self._line.clock.time())
+        asked = Asked(
+            short_id(f"approval-{run.session.last_seq + 1}"), run, call, now, now + microseconds(self._timeout)
+        )
+        draft = run.session.draft()
+        event = event_pb2.Event(run_id=run.run_id, turn_id=turn_id, context_id="main")
+        event.approval_requested.approval_id = asked.approval_id
+        event.approval_requested.tool_call.CopyFrom(call)
+        event.approval_requested.deadline.FromMicroseconds(asked.deadline_us)
+        event.approval_requested.is_allowed_by_default = self._default
+        draft.event(event)
+        draft.on_durable.append(lambda: self._add(asked))
+        await run.session.submit(draft)
+        return asked
+
+    def restore(self, run: Run, call: content_pb2.ToolCall, recovered: AskedBefore) -> Asked:
+        """Let what a lost process had asked be answered, also before its turn goes on."""
+        asked = Asked(recovered.approval_id, run, call, recovered.created_us, recovered.deadline_us)
+        if asked.key not in self._asked:
+            self._add(asked)
+        return self._asked[asked.key]
+
+    def _add(self, asked: Asked) -> None:
+        self._asked[asked.key] = asked
+        # Its turn may be cut before it waits.
+        asked.run.finished.add_done_callback(lambda _: self._asked.pop(asked.key, None))
 
     def _expire(self, asked: Asked, turn_id: str) -> None:
         if not asked.is_answered and not self._line.is_cut:
@@ -122,21 +138,33 @@ class ApprovalDesk:
         """Answer an approval, once. Raises Refused APPROVAL_NOT_FOUND, APPROVAL_ANSWERED."""
         key = (tenant, request.session_id, request.approval_id)
         asked = self._asked.get(key)
-        if key in self._answered or (asked is not None and asked.is_answered):
+        if self._line.is_cut:
+            # What waits here waits for the next process.
+            raise self._line.going_away()
+        if asked is None or asked.is_answered:
+            if asked is None and not await self._was_asked(tenant, request):
+                raise Refused(
+                    Reason.ERROR_REASON_APPROVAL_NOT_FOUND,
+                    f"no approval {request.approval_id!r}",
+                    resource=("turnkeeper.dev/Approval", request.approval_id),
+                )
             raise Refused(Reason.ERROR_REASON_APPROVAL_ANSWERED, f"approval {request.approval_id!r} has been answered")
-        if asked is None:
-            raise Refused(
-                Reason.ERROR_REASON_APPROVAL_NOT_FOUND,
-                f"no approval {request.approval_id!r}",
-                resource=("turnkeeper.dev/Approval", request.approval_id),
-            )
-        turn_id = asked.run.turn.plan.turn_id if asked.run.turn is not None else ""
+        turn_id = asked.run.turn.plan.turn_id if asked.run.turn is not None else asked.run.resume_turn_id
         decision = Decision(request.is_allowed, request.comment, actor)
         try:
             await asyncio.shield(self._resolve(asked, turn_id, decision))
         except StoreError:
             raise store_unavailable() from None
         return asked.view(is_allowed_by_default=self._default)
+
+    async def _was_asked(self, tenant: str, request: session_service_pb2.AnswerApprovalRequest) -> bool:
+        """Whether the log has an approval that waits no more, whichever process asked for it."""
+        minted = MINTED.fullmatch(request.approval_id)
+        if minted is None:
+            return False
+        rows = await self._line.store.read_events(tenant, request.session_id, after_seq=int(minted[1]) - 1, limit=1)
+        events = (event_pb2.Event.FromString(row.payload) for row in rows)
+        return any(event.approval_requested.approval_id == request.approval_id for event in events)
 
 
 class RunApprovals:

@@ -16,6 +16,7 @@ from turnkeeper_service.engine.usage import add_step
 from turnkeeper_service.store.base import RunRow, RunState, SessionState, Store
 from turnkeeper_service.tools.arguments import malformed
 
+from .approvals import ApprovalDesk
 from .cancel import Canceller, cancel_of
 from .floor import FloorDriver
 from .lifecycle import SessionLifecycle
@@ -122,6 +123,7 @@ class Recovery:
         canceller: Canceller,
         driver: FloorDriver,
         lifecycle: SessionLifecycle,
+        approvals: ApprovalDesk,
     ) -> None:
         self._line = line
         self._table = table
@@ -129,6 +131,7 @@ class Recovery:
         self._canceller = canceller
         self._driver = driver
         self._lifecycle = lifecycle
+        self._approvals = approvals
 
     async def recover(self) -> int:
         """Restore all open runs, then let them go on, in accept order; returns how many there were."""
@@ -235,6 +238,9 @@ class Recovery:
             self._line.core.dispatch(run.session.key, run.run_id)
             self._close_started(run)
             return
+        for state in run.resume.calls if run.resume is not None else ():
+            if state.asked is not None and state.asked.decision is None and state.result is None:
+                self._approvals.restore(run, state.call, state.asked)
         self._line.dispatch(run)
         if run.resume is not None and run.cancel is not None:
             self._line.core.cancel_run(run.session.key, run.run_id, cancel_of(run.cancel))

@@ -89,7 +89,9 @@ class Runs:
         )
         self.line.driven_by(self._driver.drive)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)
-        self._recovery = Recovery(self.line, self.table, store, self._canceller, self._driver, self._lifecycle)
+        self._recovery = Recovery(
+            self.line, self.table, store, self._canceller, self._driver, self._lifecycle, self.approvals
+        )
         self._observer = observer
         if observer is not None:
             observer.watch_queue(lambda: len(self.line.runs) - core.stats().running_turns)
