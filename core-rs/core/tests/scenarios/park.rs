@@ -100,6 +100,19 @@ fn a_tenant_at_its_limit_with_a_woken_turn_holds_up_no_other() {
 }
 
 #[test]
+fn a_woken_turn_that_takes_its_tenant_to_the_limit_leaves_the_new_ones_waiting() {
+    let permits = Permits::new(2, 1);
+    assert!(permits.begins("a1"));
+    permits.park("a1");
+    assert!(permits.begins("b1") && permits.begins("c1"));
+    assert!(!permits.begins("a2"));
+    assert_eq!(permits.wake("a1"), Wake::Waiting);
+    assert_eq!(permits.end("b1"), ["a1"]);
+    assert!(permits.end("c1").is_empty(), "a2 would be one too many of its tenant");
+    assert_eq!(permits.end("a1"), ["a2"]);
+}
+
+#[test]
 fn a_free_permit_lets_a_woken_turn_go_on_at_once() {
     let permits = Permits::new(1, 1);
     assert!(permits.begins("a1"));
