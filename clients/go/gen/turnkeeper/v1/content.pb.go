@@ -212,6 +212,55 @@ func (FinishReason) EnumDescriptor() ([]byte, []int) {
 	return file_turnkeeper_v1_content_proto_rawDescGZIP(), []int{2}
 }
 
+// Where a message comes from, beyond what its role says.
+type MessageOrigin int32
+
+const (
+	// What its role says: a prompt, an answer, results.
+	MessageOrigin_MESSAGE_ORIGIN_UNSPECIFIED MessageOrigin = 0
+	// The hint of a cancel with mode STOP, shown to the run's last step as the user's word.
+	MessageOrigin_MESSAGE_ORIGIN_STOP_HINT MessageOrigin = 1
+)
+
+// Enum value maps for MessageOrigin.
+var (
+	MessageOrigin_name = map[int32]string{
+		0: "MESSAGE_ORIGIN_UNSPECIFIED",
+		1: "MESSAGE_ORIGIN_STOP_HINT",
+	}
+	MessageOrigin_value = map[string]int32{
+		"MESSAGE_ORIGIN_UNSPECIFIED": 0,
+		"MESSAGE_ORIGIN_STOP_HINT":   1,
+	}
+)
+
+func (x MessageOrigin) Enum() *MessageOrigin {
+	p := new(MessageOrigin)
+	*p = x
+	return p
+}
+
+func (x MessageOrigin) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MessageOrigin) Descriptor() protoreflect.EnumDescriptor {
+	return file_turnkeeper_v1_content_proto_enumTypes[3].Descriptor()
+}
+
+func (MessageOrigin) Type() protoreflect.EnumType {
+	return &file_turnkeeper_v1_content_proto_enumTypes[3]
+}
+
+func (x MessageOrigin) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MessageOrigin.Descriptor instead.
+func (MessageOrigin) EnumDescriptor() ([]byte, []int) {
+	return file_turnkeeper_v1_content_proto_rawDescGZIP(), []int{3}
+}
+
 // Plain text.
 type Text struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -800,7 +849,9 @@ type Message struct {
 	// Title and detail of the error that cut it; unset where none did.
 	Error *ErrorText `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
 	// The seq of the event that committed it.
-	Seq           int64 `protobuf:"varint,14,opt,name=seq,proto3" json:"seq,omitempty"`
+	Seq int64 `protobuf:"varint,14,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Where it comes from, beyond what its role says.
+	Origin        MessageOrigin `protobuf:"varint,15,opt,name=origin,proto3,enum=turnkeeper.v1.MessageOrigin" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -931,6 +982,13 @@ func (x *Message) GetSeq() int64 {
 		return x.Seq
 	}
 	return 0
+}
+
+func (x *Message) GetOrigin() MessageOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return MessageOrigin_MESSAGE_ORIGIN_UNSPECIFIED
 }
 
 // An error in words, for people.
@@ -1433,7 +1491,7 @@ const file_turnkeeper_v1_content_proto_rawDesc = "" +
 	"toolResult\x122\n" +
 	"\asummary\x18\x06 \x01(\v2\x16.turnkeeper.v1.SummaryH\x00R\asummary\x12B\n" +
 	"\x10provider_details\x18\x0f \x01(\v2\x17.google.protobuf.StructR\x0fproviderDetailsB\x06\n" +
-	"\x04part\"\xad\x04\n" +
+	"\x04part\"\xe3\x04\n" +
 	"\aMessage\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\tR\tmessageId\x12'\n" +
@@ -1453,7 +1511,8 @@ const file_turnkeeper_v1_content_proto_rawDesc = "" +
 	"\rfinish_reason\x18\v \x01(\x0e2\x1b.turnkeeper.v1.FinishReasonR\ffinishReason\x124\n" +
 	"\x16provider_finish_reason\x18\f \x01(\tR\x14providerFinishReason\x12.\n" +
 	"\x05error\x18\r \x01(\v2\x18.turnkeeper.v1.ErrorTextR\x05error\x12\x10\n" +
-	"\x03seq\x18\x0e \x01(\x03R\x03seq\"9\n" +
+	"\x03seq\x18\x0e \x01(\x03R\x03seq\x124\n" +
+	"\x06origin\x18\x0f \x01(\x0e2\x1c.turnkeeper.v1.MessageOriginR\x06origin\"9\n" +
 	"\tErrorText\x12\x14\n" +
 	"\x05title\x18\x01 \x01(\tR\x05title\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\"\xbf\x03\n" +
@@ -1517,7 +1576,10 @@ const file_turnkeeper_v1_content_proto_rawDesc = "" +
 	"\x18FINISH_REASON_MAX_TOKENS\x10\x03\x12 \n" +
 	"\x1cFINISH_REASON_CONTENT_FILTER\x10\x04\x12\x17\n" +
 	"\x13FINISH_REASON_ERROR\x10\x05\x12\x17\n" +
-	"\x13FINISH_REASON_OTHER\x10\x06BG\n" +
+	"\x13FINISH_REASON_OTHER\x10\x06*M\n" +
+	"\rMessageOrigin\x12\x1e\n" +
+	"\x1aMESSAGE_ORIGIN_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18MESSAGE_ORIGIN_STOP_HINT\x10\x01BG\n" +
 	"\x11dev.turnkeeper.v1P\x01Z0turnkeeper.dev/go/gen/turnkeeper/v1;turnkeeperv1b\x06proto3"
 
 var (
@@ -1532,54 +1594,56 @@ func file_turnkeeper_v1_content_proto_rawDescGZIP() []byte {
 	return file_turnkeeper_v1_content_proto_rawDescData
 }
 
-var file_turnkeeper_v1_content_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_turnkeeper_v1_content_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_turnkeeper_v1_content_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_turnkeeper_v1_content_proto_goTypes = []any{
 	(Role)(0),                     // 0: turnkeeper.v1.Role
 	(MessageStatus)(0),            // 1: turnkeeper.v1.MessageStatus
 	(FinishReason)(0),             // 2: turnkeeper.v1.FinishReason
-	(*Text)(nil),                  // 3: turnkeeper.v1.Text
-	(*Reasoning)(nil),             // 4: turnkeeper.v1.Reasoning
-	(*Media)(nil),                 // 5: turnkeeper.v1.Media
-	(*ToolCall)(nil),              // 6: turnkeeper.v1.ToolCall
-	(*ToolResult)(nil),            // 7: turnkeeper.v1.ToolResult
-	(*Summary)(nil),               // 8: turnkeeper.v1.Summary
-	(*Part)(nil),                  // 9: turnkeeper.v1.Part
-	(*Message)(nil),               // 10: turnkeeper.v1.Message
-	(*ErrorText)(nil),             // 11: turnkeeper.v1.ErrorText
-	(*Usage)(nil),                 // 12: turnkeeper.v1.Usage
-	(*ContextTokens)(nil),         // 13: turnkeeper.v1.ContextTokens
-	(*ModelUsage)(nil),            // 14: turnkeeper.v1.ModelUsage
-	(*RunUsage)(nil),              // 15: turnkeeper.v1.RunUsage
-	(*ModelParameters)(nil),       // 16: turnkeeper.v1.ModelParameters
-	(*structpb.Struct)(nil),       // 17: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(MessageOrigin)(0),            // 3: turnkeeper.v1.MessageOrigin
+	(*Text)(nil),                  // 4: turnkeeper.v1.Text
+	(*Reasoning)(nil),             // 5: turnkeeper.v1.Reasoning
+	(*Media)(nil),                 // 6: turnkeeper.v1.Media
+	(*ToolCall)(nil),              // 7: turnkeeper.v1.ToolCall
+	(*ToolResult)(nil),            // 8: turnkeeper.v1.ToolResult
+	(*Summary)(nil),               // 9: turnkeeper.v1.Summary
+	(*Part)(nil),                  // 10: turnkeeper.v1.Part
+	(*Message)(nil),               // 11: turnkeeper.v1.Message
+	(*ErrorText)(nil),             // 12: turnkeeper.v1.ErrorText
+	(*Usage)(nil),                 // 13: turnkeeper.v1.Usage
+	(*ContextTokens)(nil),         // 14: turnkeeper.v1.ContextTokens
+	(*ModelUsage)(nil),            // 15: turnkeeper.v1.ModelUsage
+	(*RunUsage)(nil),              // 16: turnkeeper.v1.RunUsage
+	(*ModelParameters)(nil),       // 17: turnkeeper.v1.ModelParameters
+	(*structpb.Struct)(nil),       // 18: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_turnkeeper_v1_content_proto_depIdxs = []int32{
-	9,  // 0: turnkeeper.v1.ToolResult.content:type_name -> turnkeeper.v1.Part
-	3,  // 1: turnkeeper.v1.Part.text:type_name -> turnkeeper.v1.Text
-	4,  // 2: turnkeeper.v1.Part.reasoning:type_name -> turnkeeper.v1.Reasoning
-	5,  // 3: turnkeeper.v1.Part.media:type_name -> turnkeeper.v1.Media
-	6,  // 4: turnkeeper.v1.Part.tool_call:type_name -> turnkeeper.v1.ToolCall
-	7,  // 5: turnkeeper.v1.Part.tool_result:type_name -> turnkeeper.v1.ToolResult
-	8,  // 6: turnkeeper.v1.Part.summary:type_name -> turnkeeper.v1.Summary
-	17, // 7: turnkeeper.v1.Part.provider_details:type_name -> google.protobuf.Struct
+	10, // 0: turnkeeper.v1.ToolResult.content:type_name -> turnkeeper.v1.Part
+	4,  // 1: turnkeeper.v1.Part.text:type_name -> turnkeeper.v1.Text
+	5,  // 2: turnkeeper.v1.Part.reasoning:type_name -> turnkeeper.v1.Reasoning
+	6,  // 3: turnkeeper.v1.Part.media:type_name -> turnkeeper.v1.Media
+	7,  // 4: turnkeeper.v1.Part.tool_call:type_name -> turnkeeper.v1.ToolCall
+	8,  // 5: turnkeeper.v1.Part.tool_result:type_name -> turnkeeper.v1.ToolResult
+	9,  // 6: turnkeeper.v1.Part.summary:type_name -> turnkeeper.v1.Summary
+	18, // 7: turnkeeper.v1.Part.provider_details:type_name -> google.protobuf.Struct
 	0,  // 8: turnkeeper.v1.Message.role:type_name -> turnkeeper.v1.Role
-	9,  // 9: turnkeeper.v1.Message.parts:type_name -> turnkeeper.v1.Part
+	10, // 9: turnkeeper.v1.Message.parts:type_name -> turnkeeper.v1.Part
 	1,  // 10: turnkeeper.v1.Message.status:type_name -> turnkeeper.v1.MessageStatus
-	18, // 11: turnkeeper.v1.Message.create_time:type_name -> google.protobuf.Timestamp
+	19, // 11: turnkeeper.v1.Message.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 12: turnkeeper.v1.Message.finish_reason:type_name -> turnkeeper.v1.FinishReason
-	11, // 13: turnkeeper.v1.Message.error:type_name -> turnkeeper.v1.ErrorText
-	12, // 14: turnkeeper.v1.ModelUsage.usage:type_name -> turnkeeper.v1.Usage
-	12, // 15: turnkeeper.v1.RunUsage.own:type_name -> turnkeeper.v1.Usage
-	12, // 16: turnkeeper.v1.RunUsage.descendants:type_name -> turnkeeper.v1.Usage
-	14, // 17: turnkeeper.v1.RunUsage.models:type_name -> turnkeeper.v1.ModelUsage
-	17, // 18: turnkeeper.v1.ModelParameters.provider_options:type_name -> google.protobuf.Struct
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	12, // 13: turnkeeper.v1.Message.error:type_name -> turnkeeper.v1.ErrorText
+	3,  // 14: turnkeeper.v1.Message.origin:type_name -> turnkeeper.v1.MessageOrigin
+	13, // 15: turnkeeper.v1.ModelUsage.usage:type_name -> turnkeeper.v1.Usage
+	13, // 16: turnkeeper.v1.RunUsage.own:type_name -> turnkeeper.v1.Usage
+	13, // 17: turnkeeper.v1.RunUsage.descendants:type_name -> turnkeeper.v1.Usage
+	15, // 18: turnkeeper.v1.RunUsage.models:type_name -> turnkeeper.v1.ModelUsage
+	18, // 19: turnkeeper.v1.ModelParameters.provider_options:type_name -> google.protobuf.Struct
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_turnkeeper_v1_content_proto_init() }
@@ -1602,7 +1666,7 @@ func file_turnkeeper_v1_content_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_turnkeeper_v1_content_proto_rawDesc), len(file_turnkeeper_v1_content_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,

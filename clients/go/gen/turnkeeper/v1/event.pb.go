@@ -1299,8 +1299,10 @@ type RunCancelRequested struct {
 	IsUnwind bool `protobuf:"varint,6,opt,name=is_unwind,json=isUnwind,proto3" json:"is_unwind,omitempty"`
 	// REPLACED: the run that takes its place.
 	SupersededByRunId string `protobuf:"bytes,7,opt,name=superseded_by_run_id,json=supersededByRunId,proto3" json:"superseded_by_run_id,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// STOP: what the run's last step is told as the user's word; empty for nothing.
+	Hint          string `protobuf:"bytes,8,opt,name=hint,proto3" json:"hint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RunCancelRequested) Reset() {
@@ -1378,6 +1380,13 @@ func (x *RunCancelRequested) GetIsUnwind() bool {
 func (x *RunCancelRequested) GetSupersededByRunId() string {
 	if x != nil {
 		return x.SupersededByRunId
+	}
+	return ""
+}
+
+func (x *RunCancelRequested) GetHint() string {
+	if x != nil {
+		return x.Hint
 	}
 	return ""
 }
@@ -4257,7 +4266,7 @@ const file_turnkeeper_v1_event_proto_rawDesc = "" +
 	"RunResumed\x12\x14\n" +
 	"\x05cause\x18\x01 \x01(\tR\x05cause\"?\n" +
 	"\vRunFinished\x120\n" +
-	"\aoutcome\x18\x01 \x01(\v2\x16.turnkeeper.v1.OutcomeR\aoutcome\"\x97\x02\n" +
+	"\aoutcome\x18\x01 \x01(\v2\x16.turnkeeper.v1.OutcomeR\aoutcome\"\xab\x02\n" +
 	"\x12RunCancelRequested\x124\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1c.turnkeeper.v1.OutcomeReasonR\x06reason\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12-\n" +
@@ -4266,7 +4275,8 @@ const file_turnkeeper_v1_event_proto_rawDesc = "" +
 	"\vis_rollback\x18\x05 \x01(\bR\n" +
 	"isRollback\x12\x1b\n" +
 	"\tis_unwind\x18\x06 \x01(\bR\bisUnwind\x12/\n" +
-	"\x14superseded_by_run_id\x18\a \x01(\tR\x11supersededByRunId\"\x94\x01\n" +
+	"\x14superseded_by_run_id\x18\a \x01(\tR\x11supersededByRunId\x12\x12\n" +
+	"\x04hint\x18\b \x01(\tR\x04hint\"\x94\x01\n" +
 	"\vStepStarted\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x05R\x04step\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +

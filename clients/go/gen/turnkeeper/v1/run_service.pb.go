@@ -1417,7 +1417,9 @@ type CancelRunsRequest struct {
 	// Whether to answer only when every covered run has its terminal.
 	Wait bool `protobuf:"varint,6,opt,name=wait,proto3" json:"wait,omitempty"`
 	// With scope run_id: the session that an unseen run has to be of; empty for any.
-	SessionId     string `protobuf:"bytes,7,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	SessionId string `protobuf:"bytes,7,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// With mode STOP: what the last step is told as the user's word, at most 16 KiB; empty for nothing.
+	Hint          string `protobuf:"bytes,8,opt,name=hint,proto3" json:"hint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1497,6 +1499,13 @@ func (x *CancelRunsRequest) GetWait() bool {
 func (x *CancelRunsRequest) GetSessionId() string {
 	if x != nil {
 		return x.SessionId
+	}
+	return ""
+}
+
+func (x *CancelRunsRequest) GetHint() string {
+	if x != nil {
+		return x.Hint
 	}
 	return ""
 }
@@ -4152,7 +4161,7 @@ const file_turnkeeper_v1_run_service_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12'\n" +
 	"\x0faccept_sequence\x18\x02 \x01(\x03R\x0eacceptSequence\"\r\n" +
-	"\vTenantScope\"\xf4\x01\n" +
+	"\vTenantScope\"\x88\x02\n" +
 	"\x11CancelRunsRequest\x120\n" +
 	"\x05scope\x18\x01 \x01(\v2\x1a.turnkeeper.v1.CancelScopeR\x05scope\x12-\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\x19.turnkeeper.v1.CancelModeR\x04mode\x12\x17\n" +
@@ -4161,7 +4170,8 @@ const file_turnkeeper_v1_run_service_proto_rawDesc = "" +
 	"\x06unwind\x18\x05 \x01(\bR\x06unwind\x12\x12\n" +
 	"\x04wait\x18\x06 \x01(\bR\x04wait\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\a \x01(\tR\tsessionId\"\x9b\x01\n" +
+	"session_id\x18\a \x01(\tR\tsessionId\x12\x12\n" +
+	"\x04hint\x18\b \x01(\tR\x04hint\"\x9b\x01\n" +
 	"\fCancelledRun\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12B\n" +
 	"\vdisposition\x18\x02 \x01(\x0e2 .turnkeeper.v1.CancelDispositionR\vdisposition\x120\n" +

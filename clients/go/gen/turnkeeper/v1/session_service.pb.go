@@ -136,6 +136,59 @@ func (OrphanPolicy) EnumDescriptor() ([]byte, []int) {
 	return file_turnkeeper_v1_session_service_proto_rawDescGZIP(), []int{1}
 }
 
+// How many of the STEER runs that wait a fold point takes (U-20).
+type SteeringMode int32
+
+const (
+	// The server's default, which is ALL unless its settings say otherwise.
+	SteeringMode_STEERING_MODE_UNSPECIFIED SteeringMode = 0
+	// All of them.
+	SteeringMode_STEERING_MODE_ALL SteeringMode = 1
+	// The first; the others wait for the next fold points, each of which is a step of its own.
+	SteeringMode_STEERING_MODE_ONE SteeringMode = 2
+)
+
+// Enum value maps for SteeringMode.
+var (
+	SteeringMode_name = map[int32]string{
+		0: "STEERING_MODE_UNSPECIFIED",
+		1: "STEERING_MODE_ALL",
+		2: "STEERING_MODE_ONE",
+	}
+	SteeringMode_value = map[string]int32{
+		"STEERING_MODE_UNSPECIFIED": 0,
+		"STEERING_MODE_ALL":         1,
+		"STEERING_MODE_ONE":         2,
+	}
+)
+
+func (x SteeringMode) Enum() *SteeringMode {
+	p := new(SteeringMode)
+	*p = x
+	return p
+}
+
+func (x SteeringMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SteeringMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_turnkeeper_v1_session_service_proto_enumTypes[2].Descriptor()
+}
+
+func (SteeringMode) Type() protoreflect.EnumType {
+	return &file_turnkeeper_v1_session_service_proto_enumTypes[2]
+}
+
+func (x SteeringMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SteeringMode.Descriptor instead.
+func (SteeringMode) EnumDescriptor() ([]byte, []int) {
+	return file_turnkeeper_v1_session_service_proto_rawDescGZIP(), []int{2}
+}
+
 // What callers may set of a session.
 type SessionSettings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -170,7 +223,9 @@ type SessionSettings struct {
 	// What is done with orphaned results.
 	OrphanPolicy OrphanPolicy `protobuf:"varint,15,opt,name=orphan_policy,json=orphanPolicy,proto3,enum=turnkeeper.v1.OrphanPolicy" json:"orphan_policy,omitempty"`
 	// The caller's own labels, at most 64, keys as ids, values at most 1 KiB.
-	Labels        map[string]string `protobuf:"bytes,16,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,16,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How many STEER runs a fold point takes; a change counts from the next fold point on.
+	SteeringMode  SteeringMode `protobuf:"varint,17,opt,name=steering_mode,json=steeringMode,proto3,enum=turnkeeper.v1.SteeringMode" json:"steering_mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -315,6 +370,13 @@ func (x *SessionSettings) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *SessionSettings) GetSteeringMode() SteeringMode {
+	if x != nil {
+		return x.SteeringMode
+	}
+	return SteeringMode_STEERING_MODE_UNSPECIFIED
 }
 
 // A session.
@@ -1766,7 +1828,7 @@ var File_turnkeeper_v1_session_service_proto protoreflect.FileDescriptor
 
 const file_turnkeeper_v1_session_service_proto_rawDesc = "" +
 	"\n" +
-	"#turnkeeper/v1/session_service.proto\x12\rturnkeeper.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bturnkeeper/v1/content.proto\x1a\x19turnkeeper/v1/event.proto\"\x99\x06\n" +
+	"#turnkeeper/v1/session_service.proto\x12\rturnkeeper.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bturnkeeper/v1/content.proto\x1a\x19turnkeeper/v1/event.proto\"\xdb\x06\n" +
 	"\x0fSessionSettings\x12\x14\n" +
 	"\x05title\x18\x01 \x01(\tR\x05title\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1f\n" +
@@ -1789,7 +1851,8 @@ const file_turnkeeper_v1_session_service_proto_rawDesc = "" +
 	"\vrun_timeout\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"runTimeout\x12@\n" +
 	"\rorphan_policy\x18\x0f \x01(\x0e2\x1b.turnkeeper.v1.OrphanPolicyR\forphanPolicy\x12B\n" +
-	"\x06labels\x18\x10 \x03(\v2*.turnkeeper.v1.SessionSettings.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x10 \x03(\v2*.turnkeeper.v1.SessionSettings.LabelsEntryR\x06labels\x12@\n" +
+	"\rsteering_mode\x18\x11 \x01(\x0e2\x1b.turnkeeper.v1.SteeringModeR\fsteeringMode\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x11\n" +
@@ -1918,7 +1981,11 @@ const file_turnkeeper_v1_session_service_proto_rawDesc = "" +
 	"\x19ORPHAN_POLICY_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ORPHAN_POLICY_KEEP\x10\x01\x12\x1a\n" +
 	"\x16ORPHAN_POLICY_NEXT_RUN\x10\x02\x12\x16\n" +
-	"\x12ORPHAN_POLICY_WAKE\x10\x032\x9f\a\n" +
+	"\x12ORPHAN_POLICY_WAKE\x10\x03*[\n" +
+	"\fSteeringMode\x12\x1d\n" +
+	"\x19STEERING_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11STEERING_MODE_ALL\x10\x01\x12\x15\n" +
+	"\x11STEERING_MODE_ONE\x10\x022\x9f\a\n" +
 	"\x0eSessionService\x12Z\n" +
 	"\rCreateSession\x12#.turnkeeper.v1.CreateSessionRequest\x1a$.turnkeeper.v1.CreateSessionResponse\x12Q\n" +
 	"\n" +
@@ -1945,102 +2012,104 @@ func file_turnkeeper_v1_session_service_proto_rawDescGZIP() []byte {
 	return file_turnkeeper_v1_session_service_proto_rawDescData
 }
 
-var file_turnkeeper_v1_session_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_turnkeeper_v1_session_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_turnkeeper_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_turnkeeper_v1_session_service_proto_goTypes = []any{
 	(SessionState)(0),                // 0: turnkeeper.v1.SessionState
 	(OrphanPolicy)(0),                // 1: turnkeeper.v1.OrphanPolicy
-	(*SessionSettings)(nil),          // 2: turnkeeper.v1.SessionSettings
-	(*Session)(nil),                  // 3: turnkeeper.v1.Session
-	(*CreateSessionRequest)(nil),     // 4: turnkeeper.v1.CreateSessionRequest
-	(*CreateSessionResponse)(nil),    // 5: turnkeeper.v1.CreateSessionResponse
-	(*GetSessionRequest)(nil),        // 6: turnkeeper.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),       // 7: turnkeeper.v1.GetSessionResponse
-	(*ListSessionsRequest)(nil),      // 8: turnkeeper.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),     // 9: turnkeeper.v1.ListSessionsResponse
-	(*UpdateSessionRequest)(nil),     // 10: turnkeeper.v1.UpdateSessionRequest
-	(*UpdateSessionResponse)(nil),    // 11: turnkeeper.v1.UpdateSessionResponse
-	(*DeleteSessionRequest)(nil),     // 12: turnkeeper.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil),    // 13: turnkeeper.v1.DeleteSessionResponse
-	(*ListMessagesRequest)(nil),      // 14: turnkeeper.v1.ListMessagesRequest
-	(*ListMessagesResponse)(nil),     // 15: turnkeeper.v1.ListMessagesResponse
-	(*SummarizeSessionRequest)(nil),  // 16: turnkeeper.v1.SummarizeSessionRequest
-	(*SummarizeSessionResponse)(nil), // 17: turnkeeper.v1.SummarizeSessionResponse
-	(*Orphan)(nil),                   // 18: turnkeeper.v1.Orphan
-	(*ListOrphansRequest)(nil),       // 19: turnkeeper.v1.ListOrphansRequest
-	(*ListOrphansResponse)(nil),      // 20: turnkeeper.v1.ListOrphansResponse
-	(*Approval)(nil),                 // 21: turnkeeper.v1.Approval
-	(*ListApprovalsRequest)(nil),     // 22: turnkeeper.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),    // 23: turnkeeper.v1.ListApprovalsResponse
-	(*AnswerApprovalRequest)(nil),    // 24: turnkeeper.v1.AnswerApprovalRequest
-	(*AnswerApprovalResponse)(nil),   // 25: turnkeeper.v1.AnswerApprovalResponse
-	nil,                              // 26: turnkeeper.v1.SessionSettings.LabelsEntry
-	(*ModelParameters)(nil),          // 27: turnkeeper.v1.ModelParameters
-	(Delivery)(0),                    // 28: turnkeeper.v1.Delivery
-	(*durationpb.Duration)(nil),      // 29: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 30: google.protobuf.Timestamp
-	(*RunUsage)(nil),                 // 31: turnkeeper.v1.RunUsage
-	(*ContextTokens)(nil),            // 32: turnkeeper.v1.ContextTokens
-	(*Todo)(nil),                     // 33: turnkeeper.v1.Todo
-	(*fieldmaskpb.FieldMask)(nil),    // 34: google.protobuf.FieldMask
-	(*Message)(nil),                  // 35: turnkeeper.v1.Message
-	(*Outcome)(nil),                  // 36: turnkeeper.v1.Outcome
-	(*ToolCall)(nil),                 // 37: turnkeeper.v1.ToolCall
+	(SteeringMode)(0),                // 2: turnkeeper.v1.SteeringMode
+	(*SessionSettings)(nil),          // 3: turnkeeper.v1.SessionSettings
+	(*Session)(nil),                  // 4: turnkeeper.v1.Session
+	(*CreateSessionRequest)(nil),     // 5: turnkeeper.v1.CreateSessionRequest
+	(*CreateSessionResponse)(nil),    // 6: turnkeeper.v1.CreateSessionResponse
+	(*GetSessionRequest)(nil),        // 7: turnkeeper.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),       // 8: turnkeeper.v1.GetSessionResponse
+	(*ListSessionsRequest)(nil),      // 9: turnkeeper.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),     // 10: turnkeeper.v1.ListSessionsResponse
+	(*UpdateSessionRequest)(nil),     // 11: turnkeeper.v1.UpdateSessionRequest
+	(*UpdateSessionResponse)(nil),    // 12: turnkeeper.v1.UpdateSessionResponse
+	(*DeleteSessionRequest)(nil),     // 13: turnkeeper.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),    // 14: turnkeeper.v1.DeleteSessionResponse
+	(*ListMessagesRequest)(nil),      // 15: turnkeeper.v1.ListMessagesRequest
+	(*ListMessagesResponse)(nil),     // 16: turnkeeper.v1.ListMessagesResponse
+	(*SummarizeSessionRequest)(nil),  // 17: turnkeeper.v1.SummarizeSessionRequest
+	(*SummarizeSessionResponse)(nil), // 18: turnkeeper.v1.SummarizeSessionResponse
+	(*Orphan)(nil),                   // 19: turnkeeper.v1.Orphan
+	(*ListOrphansRequest)(nil),       // 20: turnkeeper.v1.ListOrphansRequest
+	(*ListOrphansResponse)(nil),      // 21: turnkeeper.v1.ListOrphansResponse
+	(*Approval)(nil),                 // 22: turnkeeper.v1.Approval
+	(*ListApprovalsRequest)(nil),     // 23: turnkeeper.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),    // 24: turnkeeper.v1.ListApprovalsResponse
+	(*AnswerApprovalRequest)(nil),    // 25: turnkeeper.v1.AnswerApprovalRequest
+	(*AnswerApprovalResponse)(nil),   // 26: turnkeeper.v1.AnswerApprovalResponse
+	nil,                              // 27: turnkeeper.v1.SessionSettings.LabelsEntry
+	(*ModelParameters)(nil),          // 28: turnkeeper.v1.ModelParameters
+	(Delivery)(0),                    // 29: turnkeeper.v1.Delivery
+	(*durationpb.Duration)(nil),      // 30: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 31: google.protobuf.Timestamp
+	(*RunUsage)(nil),                 // 32: turnkeeper.v1.RunUsage
+	(*ContextTokens)(nil),            // 33: turnkeeper.v1.ContextTokens
+	(*Todo)(nil),                     // 34: turnkeeper.v1.Todo
+	(*fieldmaskpb.FieldMask)(nil),    // 35: google.protobuf.FieldMask
+	(*Message)(nil),                  // 36: turnkeeper.v1.Message
+	(*Outcome)(nil),                  // 37: turnkeeper.v1.Outcome
+	(*ToolCall)(nil),                 // 38: turnkeeper.v1.ToolCall
 }
 var file_turnkeeper_v1_session_service_proto_depIdxs = []int32{
-	27, // 0: turnkeeper.v1.SessionSettings.parameters:type_name -> turnkeeper.v1.ModelParameters
-	28, // 1: turnkeeper.v1.SessionSettings.default_delivery:type_name -> turnkeeper.v1.Delivery
-	29, // 2: turnkeeper.v1.SessionSettings.run_timeout:type_name -> google.protobuf.Duration
+	28, // 0: turnkeeper.v1.SessionSettings.parameters:type_name -> turnkeeper.v1.ModelParameters
+	29, // 1: turnkeeper.v1.SessionSettings.default_delivery:type_name -> turnkeeper.v1.Delivery
+	30, // 2: turnkeeper.v1.SessionSettings.run_timeout:type_name -> google.protobuf.Duration
 	1,  // 3: turnkeeper.v1.SessionSettings.orphan_policy:type_name -> turnkeeper.v1.OrphanPolicy
-	26, // 4: turnkeeper.v1.SessionSettings.labels:type_name -> turnkeeper.v1.SessionSettings.LabelsEntry
-	2,  // 5: turnkeeper.v1.Session.settings:type_name -> turnkeeper.v1.SessionSettings
-	0,  // 6: turnkeeper.v1.Session.state:type_name -> turnkeeper.v1.SessionState
-	30, // 7: turnkeeper.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	30, // 8: turnkeeper.v1.Session.update_time:type_name -> google.protobuf.Timestamp
-	31, // 9: turnkeeper.v1.Session.usage:type_name -> turnkeeper.v1.RunUsage
-	32, // 10: turnkeeper.v1.Session.context_tokens:type_name -> turnkeeper.v1.ContextTokens
-	33, // 11: turnkeeper.v1.Session.todos:type_name -> turnkeeper.v1.Todo
-	2,  // 12: turnkeeper.v1.CreateSessionRequest.settings:type_name -> turnkeeper.v1.SessionSettings
-	3,  // 13: turnkeeper.v1.CreateSessionResponse.session:type_name -> turnkeeper.v1.Session
-	3,  // 14: turnkeeper.v1.GetSessionResponse.session:type_name -> turnkeeper.v1.Session
-	3,  // 15: turnkeeper.v1.ListSessionsResponse.sessions:type_name -> turnkeeper.v1.Session
-	2,  // 16: turnkeeper.v1.UpdateSessionRequest.settings:type_name -> turnkeeper.v1.SessionSettings
-	34, // 17: turnkeeper.v1.UpdateSessionRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 18: turnkeeper.v1.UpdateSessionResponse.session:type_name -> turnkeeper.v1.Session
-	35, // 19: turnkeeper.v1.ListMessagesResponse.messages:type_name -> turnkeeper.v1.Message
-	36, // 20: turnkeeper.v1.Orphan.outcome:type_name -> turnkeeper.v1.Outcome
-	30, // 21: turnkeeper.v1.Orphan.time:type_name -> google.protobuf.Timestamp
-	18, // 22: turnkeeper.v1.ListOrphansResponse.orphans:type_name -> turnkeeper.v1.Orphan
-	37, // 23: turnkeeper.v1.Approval.tool_call:type_name -> turnkeeper.v1.ToolCall
-	30, // 24: turnkeeper.v1.Approval.create_time:type_name -> google.protobuf.Timestamp
-	30, // 25: turnkeeper.v1.Approval.deadline:type_name -> google.protobuf.Timestamp
-	21, // 26: turnkeeper.v1.ListApprovalsResponse.approvals:type_name -> turnkeeper.v1.Approval
-	21, // 27: turnkeeper.v1.AnswerApprovalResponse.approval:type_name -> turnkeeper.v1.Approval
-	4,  // 28: turnkeeper.v1.SessionService.CreateSession:input_type -> turnkeeper.v1.CreateSessionRequest
-	6,  // 29: turnkeeper.v1.SessionService.GetSession:input_type -> turnkeeper.v1.GetSessionRequest
-	8,  // 30: turnkeeper.v1.SessionService.ListSessions:input_type -> turnkeeper.v1.ListSessionsRequest
-	10, // 31: turnkeeper.v1.SessionService.UpdateSession:input_type -> turnkeeper.v1.UpdateSessionRequest
-	12, // 32: turnkeeper.v1.SessionService.DeleteSession:input_type -> turnkeeper.v1.DeleteSessionRequest
-	14, // 33: turnkeeper.v1.SessionService.ListMessages:input_type -> turnkeeper.v1.ListMessagesRequest
-	16, // 34: turnkeeper.v1.SessionService.SummarizeSession:input_type -> turnkeeper.v1.SummarizeSessionRequest
-	19, // 35: turnkeeper.v1.SessionService.ListOrphans:input_type -> turnkeeper.v1.ListOrphansRequest
-	22, // 36: turnkeeper.v1.SessionService.ListApprovals:input_type -> turnkeeper.v1.ListApprovalsRequest
-	24, // 37: turnkeeper.v1.SessionService.AnswerApproval:input_type -> turnkeeper.v1.AnswerApprovalRequest
-	5,  // 38: turnkeeper.v1.SessionService.CreateSession:output_type -> turnkeeper.v1.CreateSessionResponse
-	7,  // 39: turnkeeper.v1.SessionService.GetSession:output_type -> turnkeeper.v1.GetSessionResponse
-	9,  // 40: turnkeeper.v1.SessionService.ListSessions:output_type -> turnkeeper.v1.ListSessionsResponse
-	11, // 41: turnkeeper.v1.SessionService.UpdateSession:output_type -> turnkeeper.v1.UpdateSessionResponse
-	13, // 42: turnkeeper.v1.SessionService.DeleteSession:output_type -> turnkeeper.v1.DeleteSessionResponse
-	15, // 43: turnkeeper.v1.SessionService.ListMessages:output_type -> turnkeeper.v1.ListMessagesResponse
-	17, // 44: turnkeeper.v1.SessionService.SummarizeSession:output_type -> turnkeeper.v1.SummarizeSessionResponse
-	20, // 45: turnkeeper.v1.SessionService.ListOrphans:output_type -> turnkeeper.v1.ListOrphansResponse
-	23, // 46: turnkeeper.v1.SessionService.ListApprovals:output_type -> turnkeeper.v1.ListApprovalsResponse
-	25, // 47: turnkeeper.v1.SessionService.AnswerApproval:output_type -> turnkeeper.v1.AnswerApprovalResponse
-	38, // [38:48] is the sub-list for method output_type
-	28, // [28:38] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	27, // 4: turnkeeper.v1.SessionSettings.labels:type_name -> turnkeeper.v1.SessionSettings.LabelsEntry
+	2,  // 5: turnkeeper.v1.SessionSettings.steering_mode:type_name -> turnkeeper.v1.SteeringMode
+	3,  // 6: turnkeeper.v1.Session.settings:type_name -> turnkeeper.v1.SessionSettings
+	0,  // 7: turnkeeper.v1.Session.state:type_name -> turnkeeper.v1.SessionState
+	31, // 8: turnkeeper.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	31, // 9: turnkeeper.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	32, // 10: turnkeeper.v1.Session.usage:type_name -> turnkeeper.v1.RunUsage
+	33, // 11: turnkeeper.v1.Session.context_tokens:type_name -> turnkeeper.v1.ContextTokens
+	34, // 12: turnkeeper.v1.Session.todos:type_name -> turnkeeper.v1.Todo
+	3,  // 13: turnkeeper.v1.CreateSessionRequest.settings:type_name -> turnkeeper.v1.SessionSettings
+	4,  // 14: turnkeeper.v1.CreateSessionResponse.session:type_name -> turnkeeper.v1.Session
+	4,  // 15: turnkeeper.v1.GetSessionResponse.session:type_name -> turnkeeper.v1.Session
+	4,  // 16: turnkeeper.v1.ListSessionsResponse.sessions:type_name -> turnkeeper.v1.Session
+	3,  // 17: turnkeeper.v1.UpdateSessionRequest.settings:type_name -> turnkeeper.v1.SessionSettings
+	35, // 18: turnkeeper.v1.UpdateSessionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 19: turnkeeper.v1.UpdateSessionResponse.session:type_name -> turnkeeper.v1.Session
+	36, // 20: turnkeeper.v1.ListMessagesResponse.messages:type_name -> turnkeeper.v1.Message
+	37, // 21: turnkeeper.v1.Orphan.outcome:type_name -> turnkeeper.v1.Outcome
+	31, // 22: turnkeeper.v1.Orphan.time:type_name -> google.protobuf.Timestamp
+	19, // 23: turnkeeper.v1.ListOrphansResponse.orphans:type_name -> turnkeeper.v1.Orphan
+	38, // 24: turnkeeper.v1.Approval.tool_call:type_name -> turnkeeper.v1.ToolCall
+	31, // 25: turnkeeper.v1.Approval.create_time:type_name -> google.protobuf.Timestamp
+	31, // 26: turnkeeper.v1.Approval.deadline:type_name -> google.protobuf.Timestamp
+	22, // 27: turnkeeper.v1.ListApprovalsResponse.approvals:type_name -> turnkeeper.v1.Approval
+	22, // 28: turnkeeper.v1.AnswerApprovalResponse.approval:type_name -> turnkeeper.v1.Approval
+	5,  // 29: turnkeeper.v1.SessionService.CreateSession:input_type -> turnkeeper.v1.CreateSessionRequest
+	7,  // 30: turnkeeper.v1.SessionService.GetSession:input_type -> turnkeeper.v1.GetSessionRequest
+	9,  // 31: turnkeeper.v1.SessionService.ListSessions:input_type -> turnkeeper.v1.ListSessionsRequest
+	11, // 32: turnkeeper.v1.SessionService.UpdateSession:input_type -> turnkeeper.v1.UpdateSessionRequest
+	13, // 33: turnkeeper.v1.SessionService.DeleteSession:input_type -> turnkeeper.v1.DeleteSessionRequest
+	15, // 34: turnkeeper.v1.SessionService.ListMessages:input_type -> turnkeeper.v1.ListMessagesRequest
+	17, // 35: turnkeeper.v1.SessionService.SummarizeSession:input_type -> turnkeeper.v1.SummarizeSessionRequest
+	20, // 36: turnkeeper.v1.SessionService.ListOrphans:input_type -> turnkeeper.v1.ListOrphansRequest
+	23, // 37: turnkeeper.v1.SessionService.ListApprovals:input_type -> turnkeeper.v1.ListApprovalsRequest
+	25, // 38: turnkeeper.v1.SessionService.AnswerApproval:input_type -> turnkeeper.v1.AnswerApprovalRequest
+	6,  // 39: turnkeeper.v1.SessionService.CreateSession:output_type -> turnkeeper.v1.CreateSessionResponse
+	8,  // 40: turnkeeper.v1.SessionService.GetSession:output_type -> turnkeeper.v1.GetSessionResponse
+	10, // 41: turnkeeper.v1.SessionService.ListSessions:output_type -> turnkeeper.v1.ListSessionsResponse
+	12, // 42: turnkeeper.v1.SessionService.UpdateSession:output_type -> turnkeeper.v1.UpdateSessionResponse
+	14, // 43: turnkeeper.v1.SessionService.DeleteSession:output_type -> turnkeeper.v1.DeleteSessionResponse
+	16, // 44: turnkeeper.v1.SessionService.ListMessages:output_type -> turnkeeper.v1.ListMessagesResponse
+	18, // 45: turnkeeper.v1.SessionService.SummarizeSession:output_type -> turnkeeper.v1.SummarizeSessionResponse
+	21, // 46: turnkeeper.v1.SessionService.ListOrphans:output_type -> turnkeeper.v1.ListOrphansResponse
+	24, // 47: turnkeeper.v1.SessionService.ListApprovals:output_type -> turnkeeper.v1.ListApprovalsResponse
+	26, // 48: turnkeeper.v1.SessionService.AnswerApproval:output_type -> turnkeeper.v1.AnswerApprovalResponse
+	39, // [39:49] is the sub-list for method output_type
+	29, // [29:39] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_turnkeeper_v1_session_service_proto_init() }
@@ -2056,7 +2125,7 @@ func file_turnkeeper_v1_session_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_turnkeeper_v1_session_service_proto_rawDesc), len(file_turnkeeper_v1_session_service_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -121,6 +121,26 @@ FINISH_REASON_OTHER: FinishReason.ValueType  # 6
 """The provider gave a reason that is none of these; see the provider's own word."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
+class _MessageOrigin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MessageOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MessageOrigin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MESSAGE_ORIGIN_UNSPECIFIED: _MessageOrigin.ValueType  # 0
+    """What its role says: a prompt, an answer, results."""
+    MESSAGE_ORIGIN_STOP_HINT: _MessageOrigin.ValueType  # 1
+    """The hint of a cancel with mode STOP, shown to the run's last step as the user's word."""
+
+class MessageOrigin(_MessageOrigin, metaclass=_MessageOriginEnumTypeWrapper):
+    """Where a message comes from, beyond what its role says."""
+
+MESSAGE_ORIGIN_UNSPECIFIED: MessageOrigin.ValueType  # 0
+"""What its role says: a prompt, an answer, results."""
+MESSAGE_ORIGIN_STOP_HINT: MessageOrigin.ValueType  # 1
+"""The hint of a cancel with mode STOP, shown to the run's last step as the user's word."""
+Global___MessageOrigin: _TypeAlias = MessageOrigin  # noqa: Y015
+
 @_typing.final
 class Text(_message.Message):
     """Plain text."""
@@ -391,6 +411,7 @@ class Message(_message.Message):
     PROVIDER_FINISH_REASON_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     SEQ_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     """The message's id, unique in its session; minted here."""
     role: Global___Role.ValueType
@@ -413,6 +434,8 @@ class Message(_message.Message):
     """The provider's own word for why it stopped; empty where it sent none."""
     seq: _builtins.int
     """The seq of the event that committed it."""
+    origin: Global___MessageOrigin.ValueType
+    """Where it comes from, beyond what its role says."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
         """The parts in order; empty where an answer was cancelled before its first part."""
@@ -442,10 +465,11 @@ class Message(_message.Message):
         provider_finish_reason: _builtins.str = ...,
         error: Global___ErrorText | None = ...,
         seq: _builtins.int = ...,
+        origin: Global___MessageOrigin.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "create_time", b"create_time", "error", b"error", "finish_reason", b"finish_reason", "in_context", b"in_context", "message_id", b"message_id", "model", b"model", "parts", b"parts", "provider_finish_reason", b"provider_finish_reason", "role", b"role", "run_id", b"run_id", "seq", b"seq", "status", b"status", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "create_time", b"create_time", "error", b"error", "finish_reason", b"finish_reason", "in_context", b"in_context", "message_id", b"message_id", "model", b"model", "origin", b"origin", "parts", b"parts", "provider_finish_reason", b"provider_finish_reason", "role", b"role", "run_id", b"run_id", "seq", b"seq", "status", b"status", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

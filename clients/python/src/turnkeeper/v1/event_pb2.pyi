@@ -718,6 +718,7 @@ class RunCancelRequested(_message.Message):
     IS_ROLLBACK_FIELD_NUMBER: _builtins.int
     IS_UNWIND_FIELD_NUMBER: _builtins.int
     SUPERSEDED_BY_RUN_ID_FIELD_NUMBER: _builtins.int
+    HINT_FIELD_NUMBER: _builtins.int
     reason: Global___OutcomeReason.ValueType
     """Why: one of the reasons of status CANCELLED."""
     actor: _builtins.str
@@ -732,6 +733,8 @@ class RunCancelRequested(_message.Message):
     """Whether tasks of earlier runs are completed too."""
     superseded_by_run_id: _builtins.str
     """REPLACED: the run that takes its place."""
+    hint: _builtins.str
+    """STOP: what the run's last step is told as the user's word; empty for nothing."""
     def __init__(
         self,
         *,
@@ -742,10 +745,11 @@ class RunCancelRequested(_message.Message):
         is_rollback: _builtins.bool = ...,
         is_unwind: _builtins.bool = ...,
         superseded_by_run_id: _builtins.str = ...,
+        hint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "is_rollback", b"is_rollback", "is_unwind", b"is_unwind", "mode", b"mode", "reason", b"reason", "superseded_by_run_id", b"superseded_by_run_id", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "hint", b"hint", "is_rollback", b"is_rollback", "is_unwind", b"is_unwind", "mode", b"mode", "reason", b"reason", "superseded_by_run_id", b"superseded_by_run_id", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

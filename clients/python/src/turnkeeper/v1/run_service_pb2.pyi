@@ -722,6 +722,7 @@ class CancelRunsRequest(_message.Message):
     UNWIND_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    HINT_FIELD_NUMBER: _builtins.int
     mode: _event_pb2.CancelMode.ValueType
     """How running turns are cancelled."""
     turn_id: _builtins.str
@@ -734,6 +735,8 @@ class CancelRunsRequest(_message.Message):
     """Whether to answer only when every covered run has its terminal."""
     session_id: _builtins.str
     """With scope run_id: the session that an unseen run has to be of; empty for any."""
+    hint: _builtins.str
+    """With mode STOP: what the last step is told as the user's word, at most 16 KiB; empty for nothing."""
     @_builtins.property
     def scope(self) -> Global___CancelScope:
         """Which runs."""
@@ -748,10 +751,11 @@ class CancelRunsRequest(_message.Message):
         unwind: _builtins.bool = ...,
         wait: _builtins.bool = ...,
         session_id: _builtins.str = ...,
+        hint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "rollback", b"rollback", "scope", b"scope", "session_id", b"session_id", "turn_id", b"turn_id", "unwind", b"unwind", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hint", b"hint", "mode", b"mode", "rollback", b"rollback", "scope", b"scope", "session_id", b"session_id", "turn_id", b"turn_id", "unwind", b"unwind", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

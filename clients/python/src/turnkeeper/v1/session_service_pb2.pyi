@@ -76,6 +76,30 @@ ORPHAN_POLICY_WAKE: OrphanPolicy.ValueType  # 3
 """A run is started for it."""
 Global___OrphanPolicy: _TypeAlias = OrphanPolicy  # noqa: Y015
 
+class _SteeringMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SteeringModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SteeringMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STEERING_MODE_UNSPECIFIED: _SteeringMode.ValueType  # 0
+    """The server's default, which is ALL unless its settings say otherwise."""
+    STEERING_MODE_ALL: _SteeringMode.ValueType  # 1
+    """All of them."""
+    STEERING_MODE_ONE: _SteeringMode.ValueType  # 2
+    """The first; the others wait for the next fold points, each of which is a step of its own."""
+
+class SteeringMode(_SteeringMode, metaclass=_SteeringModeEnumTypeWrapper):
+    """How many of the STEER runs that wait a fold point takes (U-20)."""
+
+STEERING_MODE_UNSPECIFIED: SteeringMode.ValueType  # 0
+"""The server's default, which is ALL unless its settings say otherwise."""
+STEERING_MODE_ALL: SteeringMode.ValueType  # 1
+"""All of them."""
+STEERING_MODE_ONE: SteeringMode.ValueType  # 2
+"""The first; the others wait for the next fold points, each of which is a step of its own."""
+Global___SteeringMode: _TypeAlias = SteeringMode  # noqa: Y015
+
 @_typing.final
 class SessionSettings(_message.Message):
     """What callers may set of a session."""
@@ -118,6 +142,7 @@ class SessionSettings(_message.Message):
     RUN_TIMEOUT_FIELD_NUMBER: _builtins.int
     ORPHAN_POLICY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    STEERING_MODE_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """A title for people, at most 200 characters; empty lets the server choose one, which stays out of the settings."""
     model: _builtins.str
@@ -140,6 +165,8 @@ class SessionSettings(_message.Message):
     """Most model steps of one turn; unset for the server's default, 0 allows none."""
     orphan_policy: Global___OrphanPolicy.ValueType
     """What is done with orphaned results."""
+    steering_mode: Global___SteeringMode.ValueType
+    """How many STEER runs a fold point takes; a change counts from the next fold point on."""
     @_builtins.property
     def parameters(self) -> _content_pb2.ModelParameters:
         """Parameters of model calls."""
@@ -179,10 +206,11 @@ class SessionSettings(_message.Message):
         run_timeout: _duration_pb2.Duration | None = ...,
         orphan_policy: Global___OrphanPolicy.ValueType = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        steering_mode: Global___SteeringMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_summarize", b"_auto_summarize", "_max_steps", b"_max_steps", "auto_summarize", b"auto_summarize", "max_steps", b"max_steps", "parameters", b"parameters", "run_timeout", b"run_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_summarize", b"_auto_summarize", "_max_steps", b"_max_steps", "agent_id", b"agent_id", "auto_summarize", b"auto_summarize", "default_delivery", b"default_delivery", "is_tool_free", b"is_tool_free", "labels", b"labels", "max_steps", b"max_steps", "model", b"model", "orphan_policy", b"orphan_policy", "parameters", b"parameters", "pre_approved_tools", b"pre_approved_tools", "prompt_prefix", b"prompt_prefix", "run_timeout", b"run_timeout", "small_model", b"small_model", "system_prompt", b"system_prompt", "title", b"title", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_summarize", b"_auto_summarize", "_max_steps", b"_max_steps", "agent_id", b"agent_id", "auto_summarize", b"auto_summarize", "default_delivery", b"default_delivery", "is_tool_free", b"is_tool_free", "labels", b"labels", "max_steps", b"max_steps", "model", b"model", "orphan_policy", b"orphan_policy", "parameters", b"parameters", "pre_approved_tools", b"pre_approved_tools", "prompt_prefix", b"prompt_prefix", "run_timeout", b"run_timeout", "small_model", b"small_model", "steering_mode", b"steering_mode", "system_prompt", b"system_prompt", "title", b"title", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__auto_summarize: _TypeAlias = _typing.Literal["auto_summarize"]  # noqa: Y015
     _WhichOneofArgType__auto_summarize: _TypeAlias = _typing.Literal["_auto_summarize", b"_auto_summarize"]  # noqa: Y015
