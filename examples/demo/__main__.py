@@ -13,6 +13,7 @@ from pathlib import Path
 
 from turnkeeper import Client, Event, TurnkeeperError
 
+from . import desk
 from .promises import BrokenPromiseError, Truth, check_all
 from .record import Record
 from .screen import Screen
@@ -45,11 +46,11 @@ class Demo:
                 vendor = Vendor(os.environ)
                 await stack.enter_async_context(vendor.upstream)
                 self._screen.line("vendor", "", "plays", vendor.title)
-                config, models = vendor.config, ("openai/demo", "anthropic/demo")
+                config, models = vendor.config, ("openai/demo", "anthropic/demo", desk.MODEL)
             else:
-                config, models = self._real.config, (f"real/{self._real.model}",) * 2
+                config, models = self._real.config, (f"real/{self._real.model}",) * 3
                 self._screen.line("vendor", "", "is", f"{self._real.model} at {self._real.base_url}")
-            server = self.server = ServerProcess(self._folder, config)
+            server = self.server = ServerProcess(self._folder, config + desk.config(self._folder))
             stack.push_async_callback(server.stop)
             await self._start(server, "serves")
             record = await self._call(server, models)
@@ -64,10 +65,11 @@ class Demo:
         seconds = await server.start()
         self._screen.line("server", "", what, f"gRPC {server.address}, process {server.pid}, SQLite, {seconds:.1f} s")
 
-    async def _call(self, server: ServerProcess, models: tuple[str, str]) -> Record:
+    async def _call(self, server: ServerProcess, models: tuple[str, str, str]) -> Record:
         """Let the caller talk, and do to the server what it gives the cue for."""
         path = self._folder / "record.json"
-        words = [server.address, "--record", str(path), "--model", models[0], "--second-model", models[1]]
+        words = [server.address, "--record", str(path)]
+        words += ["--model", models[0], "--second-model", models[1], "--desk-model", models[2]]
         caller = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "examples.demo.caller", *words, *(["--patient"] if self._real else [])),
             stdin=asyncio.subprocess.DEVNULL,
@@ -75,25 +77,38 @@ class Demo:
             env=clean_environment() | {"GRPC_VERBOSITY": "NONE"},
         )
         assert caller.stdout is not None
+        librarian = desk.Librarian(server.address, lambda *words: self._screen.line("librarian", *words))
+        working: asyncio.Task[None] | None = None
         try:
             async for line in caller.stdout:
                 told = json.loads(line)
-                if "cue" in told:
+                if told.get("cue") == "librarian":
+                    working = asyncio.create_task(librarian.work(), name="librarian")
+                    # Without the librarian the caller would wait for ever.
+                    working.add_done_callback(lambda _: _end(caller))
+                elif told.get("cue") == "kill":
                     await server.kill()
                     self._screen.line("server", "", "killed", f"kill -9 {server.pid}")
                     await self._start(server, "is back")
+                    librarian.is_back.set()
                 elif told["what"] == "act":
                     self._screen.title(told["text"])
                 else:
                     self._screen.line(**told)
             code = await caller.wait()
         finally:
-            if caller.returncode is None:
-                caller.kill()
-                await caller.wait()
+            _end(caller)
+            await caller.wait()
+            if working is not None:
+                working.cancel()
+                await asyncio.wait([working])
+        if working is not None and not working.cancelled():
+            working.result()
         if code != 0:
             raise CallerError(f"the caller ended with exit code {code}")
-        return Record.load(path)
+        record = Record.load(path)
+        record.answered = librarian.answered
+        return record
 
     async def _read(self, server: ServerProcess, record: Record, vendor: Vendor | None) -> Truth:
         """Read over gRPC, as anybody could, what there is when all is over."""
@@ -107,6 +122,7 @@ class Demo:
                 events={name: await log(name) for name in record.events},
                 runs={name: [run async for run in client.list_runs(name)] for name in record.events},
                 messages={name: [message async for message in client.list_messages(name)] for name in record.events},
+                waiting=[found.approval_id for name in record.events async for found in client.list_approvals(name)],
                 asked=vendor.asked if vendor is not None else None,
             )
 
@@ -125,6 +141,11 @@ class Demo:
         self._screen.title("the promises, checked over gRPC")
         for name, facts in check_all(record, truth):
             self._screen.fact(name, facts)
+
+
+def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
 
 
 async def demonstrate(screen: Screen, folder: Path, real: RealProvider | None) -> int:

@@ -1,4 +1,4 @@
-"""The second process: a client that knows nothing but the server's address, and talks in three sessions.
+"""The second process: a client that knows nothing but the server's address, and talks in four sessions.
 
 Its standard output is lines of JSON: the timeline, and cues for the director.
 """
@@ -11,15 +11,13 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from turnkeeper import Backoff, CancelReceipt, Client
+from turnkeeper import CancelReceipt, Client, SessionSettings
 from turnkeeper.v1.run_service_pb2 import CANCEL_DISPOSITION_COVERED
 
-from . import vendor
+from . import desk, vendor
 from .record import Record
-from .talk import Talk, cue, tell
+from .talk import BACKOFF, Talk, cue, tell
 
-# A killed server is looked for often: the demo shows how a conversation goes on, not how patient a client is.
-BACKOFF = Backoff(initial=0.1, maximum=0.4)
 MID_STREAM = 160
 """Characters of an answer after which it is in mid-stream."""
 
@@ -27,8 +25,10 @@ MID_STREAM = 160
 class Caller:
     """The acts, one after another."""
 
-    def __init__(self, florence: Talk, street: Talk, ghost: Talk, record: Record, *, is_patient: bool) -> None:
-        self.florence, self.street, self.ghost = florence, street, ghost
+    def __init__(
+        self, florence: Talk, street: Talk, ghost: Talk, desk: Talk, record: Record, *, is_patient: bool
+    ) -> None:
+        self.florence, self.street, self.ghost, self.desk = florence, street, ghost, desk
         self._record = record
         # A real model may have answered before something can reach its run.
         self._or_done = "|COMPLETED" if is_patient else ""
@@ -38,6 +38,7 @@ class Caller:
         await self.parallel()
         await self.queue()
         await self.steer()
+        await self.tools()
         await self.cancel()
         await self.crash()
 
@@ -64,6 +65,14 @@ class Caller:
         await self.florence.prompt("shorter", vendor.SHORTER, steer=True, expected=f"FOLDED{self._or_done}")
         await self.florence.ended("heat", "shorter")
 
+    async def tools(self) -> None:
+        tell("", "", "act", "tools: one of this client, two of the server, and one that another client has to allow")
+        offered = await self.desk.conversation.offer_tools(desk.is_at_home)
+        tell("desk", "", "offers", f"{', '.join(offered)}: it runs here, in the caller")
+        cue("librarian")
+        await self.desk.prompt("books", desk.BOOKS)
+        await self.desk.ended("books")
+
     async def cancel(self) -> None:
         tell("", "", "act", "a cancel covers what was accepted before it, and nothing after it")
         await self.ghost.prompt("on-foot", vendor.ON_FOOT, expected=f"CANCELLED{self._or_done}")
@@ -81,7 +90,9 @@ class Caller:
         await self.ghost.ended("overtaken")
 
     async def crash(self) -> None:
-        tell("", "", "act", "kill -9 in mid-stream, with a queue behind it and a cancel just acknowledged")
+        tell("", "", "act", "kill -9 in mid-stream, with a queue, a cancel just acknowledged, an approval that waits")
+        await self.desk.prompt("dune", desk.DUNE)
+        await self.desk.until(lambda: "dune" in self.desk.asked or "dune" in self.desk.outcomes)
         first = await self.ghost.prompt("again", vendor.ON_FOOT)
         await self.ghost.prompt("behind", vendor.HELLO)
         await self.street.prompt("cut", vendor.ALOUD, expected=f"CANCELLED{self._or_done}")
@@ -99,6 +110,7 @@ class Caller:
         tell("ghost", "again", "replayed", "submitted again into the crash, with the same run_id: the same run")
         await self.ghost.ended("again", "behind")
         await self.street.ended("cut")
+        await self.desk.ended("dune")
 
     async def _mid_stream(self, talk: Talk, run_id: str, length: int) -> None:
         """Wait until so many characters of a run's answer were shown, or it ended."""
@@ -114,11 +126,15 @@ async def run(options: argparse.Namespace) -> None:
     async with Client(options.address, backoff=BACKOFF) as client, AsyncExitStack() as stack:
 
         async def talk(session_id: str, model: str) -> Talk:
-            return await stack.enter_async_context(Talk(client, session_id, model, record))
+            # A title of our own, or the server would ask the model for one.
+            settings = SessionSettings(model=model, title=session_id, is_tool_free=True)
+            return await stack.enter_async_context(Talk(client, session_id, settings, record))
 
         florence, street = await talk("florence", options.model), await talk("street", options.model)
         ghost = await talk("ghost", options.second_model)
-        await Caller(florence, street, ghost, record, is_patient=options.patient).perform()
+        settings = SessionSettings(model=options.desk_model, title=desk.SESSION, system_prompt=desk.PROMPT)
+        library = await stack.enter_async_context(Talk(client, desk.SESSION, settings, record))
+        await Caller(florence, street, ghost, library, record, is_patient=options.patient).perform()
     record.save(options.record)
 
 
@@ -128,6 +144,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--second-model", required=True)
+    parser.add_argument("--desk-model", required=True)
     parser.add_argument("--patient", action="store_true", help="a real model answers, which may be quick or slow")
     options = parser.parse_args()
     try:

@@ -29,6 +29,8 @@ class Truth:
     """The whole log of each session."""
     runs: Mapping[str, Sequence[Run]]
     messages: Mapping[str, Sequence[Message]]
+    waiting: Sequence[str]
+    """The approvals that wait still."""
     asked: Sequence[str] | None
     """The bodies of all requests to the vendor; None where it is not ours to look at."""
 
@@ -145,6 +147,65 @@ def exact_cancel(record: Record, truth: Truth) -> str:
     return f"{len(asked_for)} cancelled, {len(outcomes) - len(asked_for)} not"
 
 
+def one_result(record: Record, truth: Truth) -> str:
+    """Every tool call has exactly one result, in the log, and in the history directly behind it."""
+    num_calls = 0
+    for session_id, messages in truth.messages.items():
+        calls: list[str] = []
+        for message in messages:
+            results = [part.tool_result.tool_call_id for part in message.parts if part.HasField("tool_result")]
+            _expect(results == calls, f"{session_id}: calls {calls} are followed by results {results}")
+            calls = [part.tool_call.tool_call_id for part in message.parts if part.HasField("tool_call")]
+            num_calls += len(calls)
+        _expect(not calls, f"{session_id}: the history ends with calls {calls}")
+    requested, closed = [], []
+    for event in (event for events in truth.events.values() for event in events):
+        name = event.WhichOneof("payload")
+        if name == "tool_call_requested":
+            requested.append((event.run_id, event.tool_call_requested.tool_call.tool_call_id))
+        elif name in ("tool_call_finished", "tool_call_skipped", "tool_call_cancelled"):
+            closed.append((event.run_id, getattr(event, name).result.tool_call_id))
+    _expect(sorted(requested) == sorted(closed), f"{requested} were called, and there are results of {closed}")
+    _expect(num_calls == len(requested), f"{num_calls} calls are in the history, {len(requested)} in the log")
+    return f"{num_calls} calls"
+
+
+def answered_once(record: Record, truth: Truth) -> str:
+    """What needs leave waits for it, is answered once, by whoever is first, and runs only if it is allowed."""
+    decisions: dict[str, bool] = {}
+    for event in (event for events in truth.events.values() for event in events):
+        if not event.HasField("approval_requested"):
+            continue
+        asked = event.approval_requested
+        own = list(truth.of_run(event.run_id))
+        answers = [
+            found
+            for found in own
+            if found.HasField("approval_resolved") and found.approval_resolved.approval_id == asked.approval_id
+        ]
+        _expect(len(answers) == 1, f"{asked.approval_id} has {len(answers)} answers")
+        is_allowed = decisions[asked.approval_id] = answers[0].approval_resolved.is_allowed
+        started = [
+            found.seq
+            for found in own
+            if found.HasField("tool_call_started")
+            and found.tool_call_started.tool_call_id == asked.tool_call.tool_call_id
+        ]
+        is_right = all(seq > answers[0].seq for seq in started) and bool(started) == is_allowed
+        _expect(is_right, f"{asked.tool_call.name} was {'allowed' if is_allowed else 'refused'}, its starts: {started}")
+    for answer in record.answered:
+        _expect(answer.is_listed, f"{answer.approval_id} waited, and was not listed")
+        found = decisions.get(answer.approval_id)
+        _expect(found == answer.is_allowed, f"{answer.approval_id} was answered {answer.is_allowed} and is {found}")
+        refused = answer.second == "APPROVAL_ANSWERED"
+        _expect(refused, f"a second answer to {answer.approval_id} was {answer.second or 'taken'}")
+    _expect(
+        len(decisions) == len(record.answered), f"{len(record.answered)} answers were given, {len(decisions)} count"
+    )
+    _expect(not truth.waiting, f"{', '.join(truth.waiting)} still waits")
+    return f"{len(decisions)} answered by another client, and no second time"
+
+
 def seq_without_gaps(record: Record, truth: Truth) -> str:
     """The log is numbered 1, 2, 3 …, and the caller saw each event once, in order, the same, over both connections."""
     for session_id, events in truth.events.items():
@@ -214,6 +275,8 @@ PROMISES: Mapping[str, Callable[[Record, Truth], str]] = {
     "one at a time": one_at_a_time,
     "first come, first served": in_order,
     "exact cancel": exact_cancel,
+    "one result per call": one_result,
+    "approvals are answered once": answered_once,
     "seq without gaps": seq_without_gaps,
     "resumed text is committed text": resumed_text,
     "always accounted": accounted,

@@ -34,6 +34,18 @@ class Shown:
 
 
 @dataclass
+class Answered:
+    """An approval that the librarian answered."""
+
+    approval_id: str
+    is_allowed: bool
+    is_listed: bool
+    """Whether `ListApprovals` had it before the answer."""
+    second: str
+    """Why a second answer was refused; empty where it was taken."""
+
+
+@dataclass
 class Record:
     """Everything that the caller knows."""
 
@@ -49,6 +61,8 @@ class Record:
     events: dict[str, list[Event]] = field(default_factory=dict)
     """The durable events of each session, as they arrived, over all connections."""
     shown: list[Shown] = field(default_factory=list)
+    answered: list[Answered] = field(default_factory=list)
+    """What the librarian knows, who is none of the caller."""
 
     def save(self, path: Path) -> None:
         """Write it down."""

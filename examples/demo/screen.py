@@ -6,7 +6,15 @@ import sys
 import time
 from collections.abc import Sequence
 
-COLOURS = {"server": "bold", "vendor": "dim", "florence": "cyan", "street": "yellow", "ghost": "magenta"}
+COLOURS = {
+    "server": "bold",
+    "vendor": "dim",
+    "florence": "cyan",
+    "street": "yellow",
+    "ghost": "magenta",
+    "desk": "green",
+    "librarian": "blue",
+}
 MARKS = {
     "COMPLETED": "bold green",
     "FOLDED": "bold green",
@@ -14,6 +22,8 @@ MARKS = {
     "FAILED": "bold red",
     "thinks": "dim italic",
     "void": "red",
+    "asks": "bold yellow",
+    "refused": "yellow",
     "killed": "bold red",
 }
 QUIET = {"accepted", "queued", "started"}

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from turnkeeper import (
+    Backoff,
     Client,
     Delta,
     Event,
@@ -25,6 +26,8 @@ from turnkeeper import (
 from .record import Record, Shown, Submitted
 
 LINE = 76
+# A killed server is looked for often: the demo shows how a conversation goes on, not how patient a client is.
+BACKOFF = Backoff(initial=0.1, maximum=0.4)
 
 
 def tell(session: str, run: str, what: str, text: str = "") -> None:
@@ -47,17 +50,21 @@ def outcome_name(outcome: Outcome) -> str:
 class Talk:
     """A conversation. Use it as `async with`."""
 
-    def __init__(self, client: Client, session_id: str, model: str, record: Record) -> None:
+    def __init__(self, client: Client, session_id: str, settings: SessionSettings, record: Record) -> None:
         self.session_id = session_id
         self.outcomes: dict[str, Outcome] = {}
         """How runs ended, as their terminals arrived."""
         self.length: dict[str, int] = {}
         """How many characters of a run's answer have been shown, all attempts together."""
-        self.conversation = client.converse(session_id, after_seq=0, create_with=SessionSettings(model=model))
+        self.asked: set[str] = set()
+        """Runs that waited, or wait, for somebody's leave."""
+        self.conversation = client.converse(session_id, after_seq=0, create_with=settings)
         self._record = record
         self._events: list[Event] = record.events.setdefault(session_id, [])
         self._texts: dict[tuple[str, int], dict[int, str]] = {}
         self._untold: dict[str, str] = {}
+        self._executors: dict[str, str] = {}
+        self._called: set[str] = set()
         self._changed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
 
@@ -117,6 +124,8 @@ class Talk:
             self._changed.set()
 
     def _note_delta(self, delta: Delta) -> None:
+        if delta.tool_input:
+            return
         if delta.text:
             parts = self._texts.setdefault((delta.message_id, delta.attempt), {})
             parts[delta.part] = parts.get(delta.part, "") + delta.text
@@ -159,7 +168,26 @@ class Talk:
             case "run_started":
                 tell(self.session_id, run, "started", event.run_started.model)
             case "step_started" if event.step_started.step > 1:
-                tell(self.session_id, run, f"step {event.step_started.step}", "the answer stays, and goes on")
+                why = "the model gets the results" if run in self._called else "the answer stays, and goes on"
+                tell(self.session_id, run, f"step {event.step_started.step}", why)
+            case "tool_call_requested":
+                call = event.tool_call_requested.tool_call
+                self._called.add(run)
+                tell(self.session_id, run, "calls", f"{call.name} {call.arguments_json}")
+            case "tool_call_started":
+                started = event.tool_call_started
+                self._executors[started.tool_call_id] = f"in the {'server' if started.lease_id == '' else 'caller'}"
+            case "tool_call_finished" | "tool_call_skipped" | "tool_call_cancelled" as name:
+                result = getattr(event, name).result
+                where = self._executors.get(result.tool_call_id, "not run")
+                said = " ".join(part.text.text for part in result.content)
+                tell(self.session_id, run, "result", f"{result.name}, {where}: {textwrap.shorten(said, LINE)}")
+            case "approval_requested":
+                self.asked.add(run)
+                tell(self.session_id, run, "asks", f"may it {event.approval_requested.tool_call.name}? It waits.")
+            case "approval_resolved":
+                resolved = event.approval_resolved
+                tell(self.session_id, run, "answered", "yes" if resolved.is_allowed else f"no, {resolved.comment}")
             case "attempt_discarded":
                 void = event.attempt_discarded
                 self._untold.clear()

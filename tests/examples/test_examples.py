@@ -63,7 +63,7 @@ async def test_the_demo_keeps_every_promise_with_recordings_and_without(tmp_path
     for code, out, err in (with_what_is_there, without):
         assert (code, err) == (0, ""), out
         lines = out.splitlines()
-        assert lines[-1] == "demo: 15 runs, 15 terminals, OK"
+        assert lines[-1] == "demo: 17 runs, 17 terminals, OK"
         held = [line.split("holds", 1)[1] for line in lines if line.startswith("  holds  ")]
         assert len(held) == len(PROMISES)
         assert all(name in line for name, line in zip(PROMISES, held, strict=True))
@@ -71,6 +71,11 @@ async def test_the_demo_keeps_every_promise_with_recordings_and_without(tmp_path
         assert re.search(r" server +killed ", out)
         assert re.search(r" ghost +again +void +attempt 1, PROCESS_LOST", out)
         assert re.search(r"^8 +florence +shorter +FOLDED .* into heat$", out, re.MULTILINE)
+        # Tools ran where they belong; what another client allowed ran, and what it refused after the kill did not.
+        assert re.search(r" desk +books +result +is_at_home, in the caller: Momo is not at home$", out, re.MULTILINE)
+        assert re.search(r" desk +books +result +order_book, in the server: Emma is ordered$", out, re.MULTILINE)
+        assert re.search(r" librarian books +refused +a second answer, no: APPROVAL_ANSWERED$", out, re.MULTILINE)
+        assert re.search(r" killed .* librarian dune +says +no, .* dune +result +order_book, not run: ", out, re.DOTALL)
     assert "made-up streams" in without[1]
 
 
@@ -85,7 +90,7 @@ async def test_the_demo_plays_with_a_provider_from_the_environment() -> None:
             DEMO_MODEL="tokens-60-pace-5",
         )
         assert (code, err) == (0, ""), out
-        assert out.splitlines()[-1] == "demo: 15 runs, 15 terminals, OK"
+        assert out.splitlines()[-1] == "demo: 17 runs, 17 terminals, OK"
         assert {request.headers["authorization"] for request in provider.requests} == {"Bearer a-key-of-the-demo"}
         assert "a-key-of-the-demo" not in out
 
