@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from tests.service.harness import LIMIT, Harness, serving, submission
 from tests.service.manual_clock import ManualClock
 from tests.service.wire.held_store import HeldStore
-from tests.service.wire.talk import Talk
+from tests.service.wire.talk import Talk, streams_left
 from tests.service.wire.tokens import Caller, write_token_file
 from turnkeeper.v1 import event_pb2, run_service_pb2, session_service_pb2
 
@@ -83,6 +83,59 @@ async def test_a_watcher_of_the_same_principal_stops_the_count(tmp_path: Path, m
         outcome = (await server.terminals("s", ["r"]))["r"]
         assert (outcome.status, outcome.text) == (COMPLETED, "done")
         watcher.cancel()
+
+
+@pytest.mark.parametrize("method", ["WatchSession", "Converse", "Run"])
+@pytest.mark.asyncio
+async def test_a_watcher_that_is_there_before_the_submitter_is_lost_stops_the_count(
+    tmp_path: Path, method: str
+) -> None:
+    clock = ManualClock()
+    async with serving(tmp_path, clock=clock) as server:
+        await server.session("s")
+        watcher: Any = None
+        if method == "Converse":
+            watcher = (await Talk.open(server, "s")).call
+        elif method == "WatchSession":
+            watcher = server.runs.WatchSession(run_service_pb2.WatchSessionRequest(session_id="s"))
+            await watcher.initial_metadata()
+        call = await submitted(server, "Run")
+        if method == "Run":
+            given = submission("s", GATED, run_id="r", on_disconnect=POLICY)
+            watcher = server.runs.Run(run_service_pb2.RunRequest(submission=given))
+            assert (await watcher.read()).item.receipt.run.is_replay
+        call.cancel()
+        await streams_left(server, 1)
+        clock.advance(10 * AFTER)
+        server.gates.open("g")
+        outcome = (await server.terminals("s", ["r"]))["r"]
+        assert (outcome.status, outcome.text) == (COMPLETED, "done")
+        assert clock.num_begun(AFTER) == 0
+        watcher.cancel()
+
+
+@pytest.mark.asyncio
+async def test_who_only_reads_what_was_stops_no_count(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with serving(tmp_path, clock=clock) as server:
+        await server.session("s")
+        await lose(await submitted(server, "Run"), clock)
+        assert await server.history("s")
+        clock.advance(AFTER)
+        assert (await server.terminals("s", ["r"]))["r"].status == CANCELLED
+
+
+@pytest.mark.asyncio
+async def test_a_watcher_that_has_gone_stops_no_later_count(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with serving(tmp_path, clock=clock) as server:
+        await server.session("s")
+        watcher = await Talk.open(server, "s")
+        watcher.cancel()
+        await streams_left(server, 0)
+        await lose(await submitted(server, "Run"), clock)
+        clock.advance(AFTER)
+        assert (await server.terminals("s", ["r"]))["r"].status == CANCELLED
 
 
 @pytest.mark.parametrize(("watcher", "wanted"), [("alice", COMPLETED), ("adam", CANCELLED), ("anna", CANCELLED)])

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from turnkeeper.v1 import content_pb2, event_pb2
+from turnkeeper_service.clock import seconds_of
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.plan import TurnCancelledError, TurnEnd, TurnPlan
 from turnkeeper_service.engine.scheduling import Concluding, FoldedRun, FoldPoint
@@ -267,9 +268,9 @@ class FloorDriver:
 
     def _arm_deadline(self, run: Run) -> None:
         if run.submission.HasField("run_timeout"):
-            timeout = run.submission.run_timeout.seconds + run.submission.run_timeout.nanos / 1e9
+            timeout = seconds_of(run.submission.run_timeout)
         elif run.session.settings.HasField("run_timeout"):
-            timeout = run.session.settings.run_timeout.seconds + run.session.settings.run_timeout.nanos / 1e9
+            timeout = seconds_of(run.session.settings.run_timeout)
         elif self._line.options.run_timeout is not None:
             timeout = self._line.options.run_timeout
         else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from turnkeeper.v1 import content_pb2, event_pb2
-from turnkeeper_service.clock import Clock
+from turnkeeper_service.clock import Clock, seconds_of
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.usage import add_run
 from turnkeeper_service.errors import Refused, draining, store_unavailable
@@ -186,9 +186,8 @@ class Line:
         if decided.status == "cancelled":
             self.close_cancelled(run)
         elif decided.status != "started" and run.submission.HasField("start_timeout"):
-            timeout = run.submission.start_timeout
             passed = self.clock.time() - run.created_us / 1e6
-            remaining = timeout.seconds + timeout.nanos / 1e9 - passed
+            remaining = seconds_of(run.submission.start_timeout) - passed
             self.arm(run, "start", remaining, lambda: self.expire(run))
         self.begin(decided.starts)
 

@@ -18,6 +18,7 @@ from turnkeeper_service.tools.arguments import malformed
 
 from .approvals import ApprovalDesk
 from .cancel import Canceller, cancel_of
+from .disconnects import Disconnects
 from .floor import FloorDriver
 from .lifecycle import SessionLifecycle
 from .line import Line
@@ -124,6 +125,7 @@ class Recovery:
         driver: FloorDriver,
         lifecycle: SessionLifecycle,
         approvals: ApprovalDesk,
+        disconnects: Disconnects,
     ) -> None:
         self._line = line
         self._table = table
@@ -132,6 +134,7 @@ class Recovery:
         self._driver = driver
         self._lifecycle = lifecycle
         self._approvals = approvals
+        self._disconnects = disconnects
 
     async def recover(self) -> int:
         """Restore all open runs, then let them go on, in accept order; returns how many there were."""
@@ -220,10 +223,7 @@ class Recovery:
         )
 
     def _go_on(self, run: Run) -> None:
-        policy = run.submission.on_disconnect
-        if policy.HasField("cancel_after"):
-            after = policy.cancel_after.seconds + policy.cancel_after.nanos / 1e9
-            self._line.arm(run, "disconnect", after, lambda: self.cancel_lost(run))
+        self._disconnects.lost(run)
         is_aborted = run.cancel is not None and run.cancel.mode != event_pb2.CANCEL_MODE_STOP
         if run.session.state == SessionState.DELETING and not is_aborted:
             # The deletion goes on: nothing of its session makes another request (U-18).
@@ -257,13 +257,3 @@ class Recovery:
             draft.context_change(run.run_id, turn.message_ids, False)
         self._line.close(run, draft, outcome, turn_id=turn.plan.turn_id)
         run.session.submit(draft)
-
-    def cancel_lost(self, run: Run) -> None:
-        """The submitter of a run was lost for too long."""
-        if self._line.is_cut or self._line.is_draining or run.finished.done():
-            return
-        request = event_pb2.RunCancelRequested(
-            reason=event_pb2.OUTCOME_REASON_USER, actor=f"{run.principal} (disconnected)"
-        )
-        found = self._line.core.cancel_run(run.session.key, run.run_id, cancel_of(request))
-        self._canceller.submit(found, request)

@@ -23,6 +23,7 @@ from turnkeeper_service.tools.remote import RemoteTools
 from .accept import Acceptance, Acceptor
 from .approvals import ApprovalDesk
 from .cancel import Canceller
+from .disconnects import Disconnects
 from .floor import FloorDriver
 from .lifecycle import SessionLifecycle
 from .line import Checkpoints, Line, Observer, RunOptions
@@ -89,8 +90,16 @@ class Runs:
         )
         self.line.driven_by(self._driver.drive)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)
+        self.disconnects = Disconnects(self.line, self._canceller)
         self._recovery = Recovery(
-            self.line, self.table, store, self._canceller, self._driver, self._lifecycle, self.approvals
+            self.line,
+            self.table,
+            store,
+            self._canceller,
+            self._driver,
+            self._lifecycle,
+            self.approvals,
+            self.disconnects,
         )
         self._observer = observer
         if observer is not None:
@@ -185,7 +194,7 @@ class Runs:
             # The submitting stream is lost while its accept is on its way to the disk.
             run = self.line.runs.get((tenant, submission.run_id))
             if is_streamed and run is not None:
-                self.submitter_lost(run)
+                self.disconnects.lost(run)
             raise
         if accepted.run is not None:
             run, is_replay = accepted.run, accepted.is_replay
@@ -307,20 +316,6 @@ class Runs:
         """The approvals of a session that wait. Raises Refused SESSION_NOT_FOUND."""
         async with self.table.pin(tenant, session_id):
             return list(self.approvals.of(tenant, session_id))
-
-    def submitter_lost(self, run: Run) -> None:
-        """The stream that submitted a run is gone: its disconnect policy begins (model.md section 7)."""
-        policy = run.submission.on_disconnect
-        if policy.HasField("cancel_after") and not run.finished.done():
-            after = policy.cancel_after.seconds + policy.cancel_after.nanos / 1e9
-            self.line.arm(run, "disconnect", after, lambda: self._recovery.cancel_lost(run))
-
-    def watched_by(self, session: Session, principal: str) -> None:
-        """A principal watches a session: its runs' disconnect policies stop."""
-        for run_id in session.runs:
-            run = self.line.runs[(session.tenant, run_id)]
-            if run.principal == principal:
-                run.stop_timer("disconnect")
 
     # ---- reading
 

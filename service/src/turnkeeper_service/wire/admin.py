@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from turnkeeper.v1 import admin_service_pb2 as pb
 from turnkeeper.v1 import run_service_pb2
-from turnkeeper_service.clock import Clock
+from turnkeeper_service.clock import Clock, seconds_of
 from turnkeeper_service.principal import Role
 from turnkeeper_service.runs.runs import Runs
 
@@ -59,7 +59,7 @@ class AdminServicer:
         if request.HasField("timeout"):
             check_duration(found, "timeout", request.timeout)
         found.refuse()
-        timeout = request.timeout.seconds + request.timeout.nanos / 1e9 if request.HasField("timeout") else None
+        timeout = seconds_of(request.timeout) if request.HasField("timeout") else None
         running = self._runs.stats().running_turns
         self._process.begin_drain(timeout)
         return pb.DrainResponse(num_running_turns=running)

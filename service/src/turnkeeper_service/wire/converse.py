@@ -68,34 +68,39 @@ class Conversation:
         found.refuse()
         self._follow = folding(filter_.run_ids)
         await self._create(session_id, opening)
-        is_over = False
         async with self._runs.table.pin(self._call.tenant, session_id) as session:
-            self._runs.watched_by(session, self._call.actor)
-            after = start_of(session, opening.after_seq if opening.HasField("after_seq") else None)
-            view = await self._runs.get_session(self._call.tenant, session_id)
-            reader = self._runs.reader(
-                session, after, positions=positions_of(list(opening.positions)), filter_=filter_, on_entry=self._seen
-            )
-            receipt = pb.Receipt(frame_id=first.frame_id, open=pb.OpenReceipt(session=view, seq=after))
-            await reader.inject(pb.StreamItem(receipt=receipt).SerializeToString())
-            taking = asyncio.get_running_loop().create_task(self._take(frames, session, reader), name="converse frames")
-
-            def taken(done: asyncio.Task[None]) -> None:
-                if not done.cancelled() and (error := done.exception()) is not None:
-                    reader.abort(error)
-
-            taking.add_done_callback(taken)
             try:
-                await self._streams.pump(reader, self._call)
-                is_over = True
-            finally:
-                await until_cancelled(taking)
-                for wait in list(self._waits):
-                    await until_cancelled(wait)
-                self._withdraw()
-                if not is_over:
-                    for run in self._submitted.values():
-                        self._runs.submitter_lost(run)
+                with self._runs.disconnects.watching(session, self._call.actor):
+                    await self._attend(first, frames, session, filter_)
+            except BaseException:
+                for run in self._submitted.values():
+                    self._runs.disconnects.lost(run)
+                raise
+
+    async def _attend(self, first: pb.ConverseRequest, frames: Frames, session: Session, filter_: ReadFilter) -> None:
+        """Take frames and write what is new."""
+        opening = first.open
+        after = start_of(session, opening.after_seq if opening.HasField("after_seq") else None)
+        view = await self._runs.get_session(self._call.tenant, session.session_id)
+        reader = self._runs.reader(
+            session, after, positions=positions_of(list(opening.positions)), filter_=filter_, on_entry=self._seen
+        )
+        receipt = pb.Receipt(frame_id=first.frame_id, open=pb.OpenReceipt(session=view, seq=after))
+        await reader.inject(pb.StreamItem(receipt=receipt).SerializeToString())
+        taking = asyncio.get_running_loop().create_task(self._take(frames, session, reader), name="converse frames")
+
+        def taken(done: asyncio.Task[None]) -> None:
+            if not done.cancelled() and (error := done.exception()) is not None:
+                reader.abort(error)
+
+        taking.add_done_callback(taken)
+        try:
+            await self._streams.pump(reader, self._call)
+        finally:
+            await until_cancelled(taking)
+            for wait in list(self._waits):
+                await until_cancelled(wait)
+            self._withdraw()
 
     async def _create(self, session_id: str, opening: pb.OpenFrame) -> None:
         """Make the session where the client wants it made and it is not there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from turnkeeper.v1 import event_pb2
@@ -82,7 +83,7 @@ class RunServicer:
             is_sent = True
         finally:
             if run is not None and not is_sent:
-                self._runs.submitter_lost(run)
+                self._runs.disconnects.lost(run)
 
     async def _stream_run(self, call: Call, receipt: pb.RunReceipt, first: bytes, *, is_followed: bool) -> None:
         runs = {receipt.run_id}
@@ -97,7 +98,6 @@ class RunServicer:
             return True
 
         async with self._runs.table.pin(call.tenant, receipt.session_id) as session:
-            self._runs.watched_by(session, call.actor)
             reader = self._runs.reader(
                 session,
                 max(0, receipt.accepted_seq - 1),
@@ -105,7 +105,8 @@ class RunServicer:
                 on_entry=ends,
             )
             reader.put(first)
-            await self._streams.pump(reader, call)
+            with self._runs.disconnects.watching(session, call.actor):
+                await self._streams.pump(reader, call)
 
     async def get(self, request: pb.GetRunRequest, call: Call) -> pb.GetRunResponse:
         """GetRun."""
@@ -146,19 +147,21 @@ class RunServicer:
         wanted = found.attempt(lambda: read_filter(request.filter), ReadFilter())
         found.refuse()
         async with self._runs.table.pin(call.tenant, session_id) as session:
-            self._runs.watched_by(session, call.actor)
             after = start_of(session, request.after_seq if request.HasField("after_seq") else None)
             until = session.log.published_seq if request.is_history_only else None
-            await call.begin()
-            reader = self._runs.reader(
-                session,
-                after,
-                positions=positions_of(list(request.positions)),
-                filter_=wanted,
-                until=until,
-                on_entry=folding(wanted.run_ids),
-            )
-            await self._streams.pump(reader, call)
+            # Who only reads what was is not there for what comes.
+            is_there = self._runs.disconnects.watching(session, call.actor) if until is None else nullcontext()
+            with is_there:
+                await call.begin()
+                reader = self._runs.reader(
+                    session,
+                    after,
+                    positions=positions_of(list(request.positions)),
+                    filter_=wanted,
+                    until=until,
+                    on_entry=folding(wanted.run_ids),
+                )
+                await self._streams.pump(reader, call)
 
     async def watch_tenant(self, request: pb.WatchTenantRequest, call: Call) -> None:
         """WatchTenant."""

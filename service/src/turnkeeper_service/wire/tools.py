@@ -8,6 +8,7 @@ from typing import Any
 
 from turnkeeper.v1 import run_service_pb2
 from turnkeeper.v1 import tool_service_pb2 as pb
+from turnkeeper_service.clock import seconds_of
 from turnkeeper_service.errors import Reason, Refused, invalid
 from turnkeeper_service.principal import Role
 from turnkeeper_service.runs.runs import Runs
@@ -45,7 +46,7 @@ def grace_of(offer: pb.OfferTools) -> float | None:
     """How long a lost stream keeps its leases, in seconds; None for the default."""
     if not offer.HasField("reconnect_grace"):
         return None
-    return offer.reconnect_grace.seconds + offer.reconnect_grace.nanos / 1e9
+    return seconds_of(offer.reconnect_grace)
 
 
 def take_answer(runs: Runs, holder: Holder, given: pb.ToolInvocationResult) -> tuple[bool, str]:
