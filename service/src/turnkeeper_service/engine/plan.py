@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from turnkeeper.v1 import content_pb2, event_pb2, tool_service_pb2
-from turnkeeper_service.providers.base import ModelCapabilities, Provider
+from turnkeeper_service.providers.retry import RetryPolicy
 from turnkeeper_service.tools.base import ToolAnswer, Toolbox
 
 from .approval import AskedBefore
+from .models import Models
 
 
 @dataclass(slots=True)
@@ -62,11 +63,13 @@ class Resume:
     num_losses: int = 0
     holders: Mapping[str, float] = field(default_factory=dict)
     usage: content_pb2.RunUsage = field(default_factory=content_pb2.RunUsage)
+    errors: Sequence[event_pb2.RunError] = ()
+    """What was overcome before."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnPlan:
-    """A floor turn of a prompt run. ``model`` is ``provider/model``, ``provider_model`` the vendor's own name.
+    """A floor turn. ``model`` is the one that it is for, as ``provider/model``; ``models`` also has its stand-ins.
 
     ``max_steps`` 0 allows none. ``max_answer_bytes`` bounds one step's answer.
     """
@@ -75,10 +78,8 @@ class TurnPlan:
     turn_id: str
     prompt: Sequence[content_pb2.Part]
     model: str
-    provider: Provider
-    provider_model: str
-    capabilities: ModelCapabilities
-    """What the model takes; the rest is replaced by words in its requests, never in the history (C-104)."""
+    models: Models
+    retry: RetryPolicy
     parameters: content_pb2.ModelParameters
     system_prompt: str
     prompt_prefix: str
@@ -95,8 +96,6 @@ class TurnPlan:
     """Which tools of the toolbox the session offers, by name."""
     is_pre_approved: Callable[[str], bool]
     """Whether a tool may run without asking, by name."""
-    settle: Callable[[content_pb2.Usage, float | None], None]
-    """Writes the cost of a call into its usage, given what the provider reported."""
     tool_timeout: float
     """Seconds that a call may take where its tool does not say."""
     max_tool_result_bytes: int

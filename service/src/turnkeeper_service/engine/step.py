@@ -20,6 +20,7 @@ from turnkeeper_service.providers.base import (
     ProviderError,
 )
 
+from .models import Model
 from .plan import TurnPlan
 from .usage import estimate, is_told
 
@@ -51,6 +52,7 @@ class Step:
     def __init__(
         self,
         plan: TurnPlan,
+        model: Model,
         log: SessionLog,
         clock: Clock,
         *,
@@ -60,6 +62,8 @@ class Step:
         context_id: str,
     ) -> None:
         self._plan = plan
+        self.model = model
+        self.number = number
         self._log = log
         self._clock = clock
         self.opened = OpenMessage(message_id, plan.run_id, plan.turn_id, context_id, attempt)
@@ -67,10 +71,14 @@ class Step:
         """Whether its message was handed to the store."""
         self._parts: list[content_pb2.Part | None] = []
         self._open_parts: list[OpenPart] = []
-        self._number = number
         self._began = clock.monotonic()
         self._first_delta: float | None = None
         self._request: ModelRequest | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether readers follow its open message. One that a lost process had shown is not shown again."""
+        return self._request is not None
 
     async def stream(self, request: ModelRequest) -> StepAnswer:
         """Ask the model and take its answer. Raises ProviderError; what came before it stays in `opened`."""
@@ -81,7 +89,7 @@ class Step:
         parts, open_parts = self._parts, self._open_parts
         finished: ModelFinished | None = None
         num_deltas = 0
-        async with self._plan.provider.stream(request) as events:
+        async with self.model.provider.stream(request) as events:
             async for event in events:
                 if isinstance(event, PartDelta):
                     if self._first_delta is None:
@@ -124,7 +132,7 @@ class Step:
         if not is_told(usage):
             usage = self.estimated()
         usage.num_calls = 1
-        self._plan.settle(usage, finished.provider_cost_usd)
+        self.model.settle(usage, finished.provider_cost_usd)
         message = self._message(content_pb2.MESSAGE_STATUS_COMPLETE)
         message.parts.extend(part for part in self._parts if part is not None)
         message.finish_reason = finished.finish_reason
@@ -172,7 +180,7 @@ class Step:
             turn_id=opened.turn_id,
             context_id=opened.context_id,
             in_context=True,
-            model=self._plan.model,
+            model=self.model.name,
         )
 
     def preload(self, parts: Sequence[tuple[int, str]]) -> None:
@@ -194,7 +202,7 @@ class Step:
             attempt=self.opened.attempt,
         )
         closed = event.step_finished
-        closed.step = self._number
+        closed.step = self.number
         closed.finish_reason = reason
         closed.usage.CopyFrom(usage)
         now = self._clock.monotonic()

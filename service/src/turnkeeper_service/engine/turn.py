@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.clock import Clock
 from turnkeeper_service.ids import short_id
-from turnkeeper_service.providers.base import ModelRequest, ProviderError, ToolDefinition
+from turnkeeper_service.providers.base import ProviderError
 from turnkeeper_service.tools.arguments import malformed
 from turnkeeper_service.tools.base import OfferedTool
 
@@ -20,11 +20,12 @@ from .approval import Approvals
 from .batch import ToolBatch
 from .journal import MAIN_CONTEXT, Draft, Journal
 from .loops import LoopDetector, signature
+from .model_call import PROCESS_LOST, ModelCall
 from .plan import CallState, TurnEnd, TurnPlan
+from .request import step_request
 from .scheduling import FoldedRun, Scheduling
 from .served import holders_back, holders_of
 from .step import Step, StepAnswer
-from .usage import add_step
 
 COMPLETED = event_pb2.OUTCOME_STATUS_COMPLETED
 FAILED = event_pb2.OUTCOME_STATUS_FAILED
@@ -52,7 +53,7 @@ class FloorTurn:
         self._clock = clock
         self._approvals = approvals
         self._resume = plan.resume
-        self._step: Step | None = None
+        self._calls = ModelCall(plan, journal, clock, self._note)
         self._final: StepAnswer | None = None
         self._batch: ToolBatch | None = None
         self._fold: Sequence[FoldedRun] = ()
@@ -65,7 +66,6 @@ class FloorTurn:
         self.num_steps = plan.resume.step - 1 if plan.resume else 0
         self.has_started = plan.resume is not None
         """Whether a step_started has been submitted: from then on its messages stay in context (U-28)."""
-        self.usage = content_pb2.RunUsage()
         self.text = ""
         self.message_id = ""
         self.finish_reason = content_pb2.FINISH_REASON_UNSPECIFIED
@@ -79,15 +79,15 @@ class FloorTurn:
         """Stand where the lost process stood."""
         resume = plan.resume
         assert resume is not None
-        self.usage.CopyFrom(resume.usage)
+        self._calls.usage.CopyFrom(resume.usage)
+        self._calls.errors.extend(resume.errors)
         self._messages.extend(resume.message_ids)
         for one in resume.signatures:
             self._loops.step(one)
         if resume.message_id:
             # Until the step runs again, what was flushed of its last attempt is what there is of it.
             self.num_steps = resume.step
-            self._step = self._new_step(resume.message_id, resume.attempt)
-            self._step.preload(resume.partial)
+            self._calls.open(resume.step, resume.message_id, resume.attempt).preload(resume.partial)
             self._messages.append(resume.message_id)
         if resume.calls:
             self._batch = self._new_batch(resume.calls)
@@ -96,6 +96,16 @@ class FloorTurn:
     def message_ids(self) -> Sequence[str]:
         """The messages that this turn has committed or will commit at its end, for a rollback."""
         return self._messages
+
+    @property
+    def usage(self) -> content_pb2.RunUsage:
+        """What the turn has used so far."""
+        return self._calls.usage
+
+    @property
+    def errors(self) -> Sequence[event_pb2.RunError]:
+        """The errors that were overcome."""
+        return self._calls.errors
 
     def _note(self, label: str) -> None:
         self.label = label
@@ -130,12 +140,11 @@ class FloorTurn:
             durable = self._journal.submit(draft)
             self._note("store")
             await durable
-            if self._step is None:
+            if tools is None:
                 end = self._conclude(None)
             else:
                 self._note("model")
-                self._final = await self._step.stream(self._request(history, tools))
-                add_step(self.usage, self.plan.model, self._final.usage)
+                self._final = await self._ask(history, tools)
                 if self._final.tool_calls and tools:
                     await self._begin_batch(self._final)
                     continue
@@ -145,6 +154,10 @@ class FloorTurn:
                 return end
             # Steered after its answer: the answer stays, a further step of the same run follows (U-21).
             is_steered = True
+
+    async def _ask(self, history: Sequence[content_pb2.Message], tools: Mapping[str, OfferedTool]) -> StepAnswer:
+        """Have the step that was begun answered."""
+        return await self._calls.ask(lambda model: step_request(self.plan, model, history, tools))
 
     def _look(self) -> bool:
         """A fold point: take what is to be folded. Whether there is nothing that comes first."""
@@ -161,8 +174,11 @@ class FloorTurn:
         offered = plan.toolbox.tools(plan.tenant, plan.session_id)
         return {name: tool for name, tool in offered.items() if plan.tool_filter(name)}
 
-    def _prepare(self, draft: Draft) -> Mapping[str, OfferedTool]:
-        """Write what the next step begins with: what came before it, folded prompts, its start. Returns its tools."""
+    def _prepare(self, draft: Draft) -> Mapping[str, OfferedTool] | None:
+        """Write what the next step begins with: what came before it, folded prompts, its start.
+
+        Returns its tools; None where no further step may be taken.
+        """
         plan = self.plan
         skipped = STEERED if self._fold else STOPPED if self._is_stopping else SKIPPED
         self._close_batch(draft, skipped, is_cancelled=False)
@@ -173,13 +189,8 @@ class FloorTurn:
         if resume is not None and resume.message_id:
             # What was bound while the stream was open folds before the step is run again.
             self._write_folds(draft, fold)
-            self._step = self._new_step(resume.message_id, resume.attempt + 1)
-            draft.commit.drop_partials.append(plan.run_id)
-            event = self._event(attempt=resume.attempt)
-            event.attempt_discarded.message_id = resume.message_id
-            event.attempt_discarded.attempt = resume.attempt
-            event.attempt_discarded.cause = "PROCESS_LOST"
-            draft.event(event)
+            self._calls.discard(draft, PROCESS_LOST)
+            self._calls.open(self.num_steps, resume.message_id, resume.attempt + 1)
             return self._step_tools()
         if not self.has_started:
             started = event_pb2.Event(run_id=plan.run_id, turn_id=plan.turn_id)
@@ -194,13 +205,13 @@ class FloorTurn:
             self.num_steps += 1
         self._write_folds(draft, fold)
         if not is_allowed:
-            self._step = None
-            return {}
-        step = self._open_step(short_id("msg"), 1)
+            return None
+        step = self._calls.open(self.num_steps, short_id("msg"))
+        self._messages.append(step.opened.message_id)
         tools = self._step_tools()
-        event = self._event(attempt=1)
+        event = event_pb2.Event(run_id=plan.run_id, turn_id=plan.turn_id, context_id=MAIN_CONTEXT, attempt=1)
         event.step_started.step = self.num_steps
-        event.step_started.model = plan.model
+        event.step_started.model = step.model.name
         event.step_started.message_id = step.opened.message_id
         event.step_started.tool_holders.extend(holders_of(tools))
         draft.event(event)
@@ -224,22 +235,6 @@ class FloorTurn:
         self._has_tools = bool(tools)
         return tools
 
-    def _open_step(self, message_id: str, attempt: int) -> Step:
-        self._step = self._new_step(message_id, attempt)
-        self._messages.append(message_id)
-        return self._step
-
-    def _new_step(self, message_id: str, attempt: int) -> Step:
-        return Step(
-            self.plan,
-            self._journal.log,
-            self._clock,
-            number=self.num_steps,
-            message_id=message_id,
-            attempt=attempt,
-            context_id=MAIN_CONTEXT,
-        )
-
     def _user_message(self, draft: Draft, prompt: Sequence[content_pb2.Part], run_id: str) -> str:
         message = content_pb2.Message(
             message_id=short_id("msg"),
@@ -254,34 +249,6 @@ class FloorTurn:
         draft.message(message, run_id=self.plan.run_id)
         self._messages.append(message.message_id)
         return message.message_id
-
-    def _event(self, attempt: int = 0) -> event_pb2.Event:
-        return event_pb2.Event(
-            run_id=self.plan.run_id, turn_id=self.plan.turn_id, context_id=MAIN_CONTEXT, attempt=attempt
-        )
-
-    def _request(self, history: Sequence[content_pb2.Message], tools: Mapping[str, OfferedTool]) -> ModelRequest:
-        plan = self.plan
-        messages = history
-        if plan.prompt_prefix:
-            prefix = content_pb2.Message(role=content_pb2.ROLE_USER)
-            prefix.parts.add().text.text = plan.prompt_prefix
-            messages = [prefix, *history]
-        instructions = plan.toolbox.instructions(tools) if tools else ()
-        return ModelRequest(
-            model=plan.provider_model,
-            messages=messages,
-            system="\n\n".join(text for text in (plan.system_prompt, *instructions) if text),
-            parameters=plan.parameters,
-            tools=[
-                ToolDefinition(one.tool.name, one.tool.description, one.tool.input_schema_json)
-                for one in tools.values()
-            ],
-            tool_choice=(plan.tool_choice or "auto") if tools else "auto",
-            output_schema_json=plan.output_schema_json,
-            session_hash=plan.session_hash,
-            capabilities=plan.capabilities,
-        )
 
     # ---- tools
 
@@ -365,7 +332,7 @@ class FloorTurn:
     def write_end(self, draft: Draft) -> None:
         """Write the answer of the last step, and results for the calls that no tool will answer."""
         self._close_batch(draft, SKIPPED, is_cancelled=False)
-        answer, step = self._final, self._step
+        answer, step = self._final, self._calls.step
         if answer is None or step is None:
             return
         self._final = None
@@ -397,16 +364,10 @@ class FloorTurn:
         if self._final is not None:
             self.write_end(draft)
             return
-        step = self._step
+        step = self._calls.step
         if step is None or step.is_committed:
             return
         message = step.partial(status, error)
-        usage = failure.usage if failure is not None else None
-        if usage is None:
-            usage = content_pb2.Usage(num_calls=1)
-            if step.opened.num_bytes:
-                usage = step.estimated()
-        self.plan.settle(usage, None)
-        add_step(self.usage, self.plan.model, usage)
+        usage = self._calls.settle_failed(failure)
         self._commit_message(draft, message, step)
         draft.event(step.finished(usage, message.finish_reason))

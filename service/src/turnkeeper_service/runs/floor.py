@@ -22,16 +22,12 @@ from turnkeeper_service.engine.scheduling import Concluding, FoldedRun, FoldPoin
 from turnkeeper_service.engine.turn import FloorTurn
 from turnkeeper_service.ids import short_id
 from turnkeeper_service.providers.base import ProviderError
-from turnkeeper_service.providers.catalog import ModelCatalog
-from turnkeeper_service.providers.fallback import CoolDowns
-from turnkeeper_service.providers.prices import PriceList
-from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.store.base import StoreError
 from turnkeeper_service.tools.base import ToolAnswer, Toolbox
 
 from .approvals import ApprovalDesk, RunApprovals
 from .line import Line
-from .missing import provider_of
+from .models import ModelDesk, RunModels
 from .run import Run
 from .scheduler import RunRef
 from .titles import TitleMaker
@@ -111,24 +107,18 @@ class FloorDriver:
     def __init__(
         self,
         line: Line,
-        providers: ProviderRegistry,
-        prices: PriceList,
-        catalog: ModelCatalog,
+        models: ModelDesk,
         titles: TitleMaker,
-        cool_downs: CoolDowns,
         toolbox: Toolbox,
         desk: ApprovalDesk,
         late: Late,
     ) -> None:
         self._line = line
-        self._providers = providers
+        self._models = models
         self._toolbox = toolbox
         self._desk = desk
         self._late = late
-        self._prices = prices
-        self._catalog = catalog
         self._titles = titles
-        self._cool_downs = cool_downs
 
     def turn(self, run: Run) -> FloorTurn:
         """The floor turn of a run that begins or goes on."""
@@ -171,8 +161,7 @@ class FloorDriver:
             return
         self._titles.begin(run, turn.plan.model, turn.plan.session_hash)
         self._arm_deadline(run)
-        await self._prices.prepare(turn.plan.model)
-        await self._catalog.prepare(turn.plan.model)
+        await self._models.prepare(turn.plan.model)
         work = asyncio.get_running_loop().create_task(turn.run(), name=f"turn {turn.plan.turn_id}")
         run.work = work
         try:
@@ -205,7 +194,6 @@ class FloorDriver:
         session, submission = run.session, run.submission
         settings = session.settings
         model = submission.model or settings.model or options.default_model
-        provider, provider_model = provider_of(self._providers, model)
         parameters = content_pb2.ModelParameters()
         parameters.CopyFrom(settings.parameters)
         parameters.MergeFrom(submission.parameters)
@@ -232,16 +220,14 @@ class FloorDriver:
             toolbox=self._toolbox,
             tool_filter=is_offered,
             is_pre_approved=is_pre_approved,
-            settle=lambda usage, reported: self._prices.settle(model, usage, reported),
             tool_timeout=options.tool_timeout,
             max_tool_result_bytes=options.max_tool_result_bytes,
             cancel_grace=options.cancel_grace,
             detach=lambda work, call: self._detach(run, turn_id, work, call),
             prompt=run.prompt,
             model=model,
-            provider=provider,
-            provider_model=provider_model,
-            capabilities=self._catalog.facts(model).capabilities,
+            models=RunModels(self._models, model),
+            retry=options.retry,
             parameters=parameters,
             system_prompt=settings.system_prompt or options.default_system_prompt,
             prompt_prefix=settings.prompt_prefix,
@@ -328,8 +314,10 @@ class FloorDriver:
             end.is_cancelled = concluded.status == "cancelled"
         if end.is_cancelled:
             outcome = line.cancelled_outcome(run)
+            outcome.errors.extend(turn.errors)
         else:
-            outcome = event_pb2.Outcome(status=end.status, reason=end.reason, errors=end.errors)
+            errors = [*turn.errors, *end.errors]
+            outcome = event_pb2.Outcome(status=end.status, reason=end.reason, errors=errors)
         draft = run.session.draft()
         self._write_turn(run, turn, end, draft)
         outcome.text, outcome.message_id = turn.text, turn.message_id

@@ -11,6 +11,7 @@ from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
 from turnkeeper_service.clock import seconds_of
 from turnkeeper_service.engine.approval import AskedBefore, Decision
 from turnkeeper_service.engine.loops import signature
+from turnkeeper_service.engine.model_call import PROCESS_LOST
 from turnkeeper_service.engine.plan import CallState, Resume
 from turnkeeper_service.engine.usage import add_step
 from turnkeeper_service.store.base import RunRow, RunState, SessionState, Store
@@ -42,6 +43,7 @@ class _Told:
         self.malformed: frozenset[str] = frozenset()
         self.signatures: list[str] = []
         self.holders: dict[str, float] = {}
+        self.errors: list[event_pb2.RunError] = []
 
     def take(self, event: event_pb2.Event) -> None:
         """Take in the next event."""
@@ -56,7 +58,12 @@ class _Told:
                 }
             case "attempt_discarded":
                 self.attempt = event.attempt_discarded.attempt + 1
-                self.losses += event.attempt_discarded.cause == "PROCESS_LOST"
+                self.losses += event.attempt_discarded.cause == PROCESS_LOST
+                if event.attempt_discarded.HasField("usage"):
+                    add_step(self.usage, self.model, event.attempt_discarded.usage)
+            case "retry_scheduled":
+                self.model = event.retry_scheduled.model
+                self.errors.append(event.retry_scheduled.error)
             case "step_finished":
                 add_step(self.usage, self.model, event.step_finished.usage)
                 self.message_id = ""
@@ -220,6 +227,7 @@ class Recovery:
             usage=told.usage,
             # One that is to stop takes its last step without tools.
             holders=told.holders if run.cancel is None else {},
+            errors=told.errors,
         )
 
     def _go_on(self, run: Run) -> None:

@@ -27,6 +27,7 @@ from .disconnects import Disconnects
 from .floor import FloorDriver
 from .lifecycle import SessionLifecycle
 from .line import Checkpoints, Line, Observer, RunOptions
+from .models import ModelDesk
 from .notices import notices_of
 from .partials import PartialFlusher
 from .recover import Recovery
@@ -84,10 +85,9 @@ class Runs:
             self.line, timeout=options.approval_timeout, is_allowed_by_default=options.is_allowed_by_default
         )
         toolbox = SessionToolbox(self.remote, tools or {}, tool_servers)
+        models = ModelDesk(providers, prices, catalog, cool_downs)
         titles = TitleMaker(self.line, providers, prices, catalog)
-        self._driver = FloorDriver(
-            self.line, providers, prices, catalog, titles, cool_downs, toolbox, self.approvals, self.record_late
-        )
+        self._driver = FloorDriver(self.line, models, titles, toolbox, self.approvals, self.record_late)
         self.line.driven_by(self._driver.drive)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)
         self.disconnects = Disconnects(self.line, self._canceller)

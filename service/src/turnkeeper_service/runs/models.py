@@ -1,0 +1,75 @@
+"""The models of a run, from what is configured and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from turnkeeper_service.engine.models import Model
+from turnkeeper_service.providers.base import ProviderError
+from turnkeeper_service.providers.catalog import ModelCatalog
+from turnkeeper_service.providers.fallback import CoolDowns, FallbackChain
+from turnkeeper_service.providers.prices import PriceList
+from turnkeeper_service.providers.registry import ProviderRegistry
+
+from .missing import provider_of
+
+
+class ModelDesk:
+    """Finds models by name."""
+
+    def __init__(
+        self, providers: ProviderRegistry, prices: PriceList, catalog: ModelCatalog, cool_downs: CoolDowns
+    ) -> None:
+        self._providers = providers
+        self._prices = prices
+        self._catalog = catalog
+        self.cool_downs = cool_downs
+
+    def chain(self, name: str) -> FallbackChain:
+        """The model and those that stand in for it."""
+        return self._catalog.facts(name).chain
+
+    async def prepare(self, name: str) -> None:
+        """Read what is needed to know a model, its price and its stand-ins."""
+        for one in self.chain(name).models:
+            await self._prices.prepare(one)
+            await self._catalog.prepare(one)
+
+    def model(self, name: str) -> Model:
+        """A model as it is known now. One whose provider is gone refuses every call."""
+        provider, own_name = provider_of(self._providers, name)
+        facts = self._catalog.facts(name)
+        return Model(
+            name=name,
+            own_name=own_name,
+            provider=provider,
+            capabilities=facts.capabilities,
+            context_window=facts.context_window,
+            settle=lambda usage, reported: self._prices.settle(name, usage, reported),
+        )
+
+
+class RunModels:
+    """The models of one run. Implements the engine's Models."""
+
+    def __init__(self, desk: ModelDesk, name: str) -> None:
+        self._desk = desk
+        self._chain = desk.chain(name)
+
+    def choose(self, tried: Collection[str] = ()) -> Model | None:
+        """The first that does not cool down, else the one that is done with it soonest."""
+        name = self._desk.cool_downs.choose(self._chain, tried)
+        return self._desk.model(name) if name is not None else None
+
+    def stands_in(self, failed: Model, error: ProviderError, tried: Collection[str]) -> Model | None:
+        """Another one that does not cool down."""
+        if not self._chain.covers(error):
+            return None
+        cool_downs = self._desk.cool_downs
+        cool_downs.failed(self._chain, failed.name, error)
+        name = cool_downs.choose(self._chain, tried)
+        return self._desk.model(name) if name is not None and not cool_downs.left(name) else None
+
+    def answered(self, model: Model) -> None:
+        """It is well again."""
+        self._desk.cool_downs.answered(model.name)
