@@ -102,8 +102,8 @@ CASES: dict[str, tuple[Refusal, Call]] = {
         bad(f"{S}session_id", reason="INVALID_ID"),
         lambda server: server.runs.SubmitRun(run_service_pb2.SubmitRunRequest()),
     ),
-    "prompt too large": (bad(f"{S}prompt", reason="PROMPT_TOO_LARGE"), submit("s", "x" * 1001)),
-    "prompt too large, streamed": (bad(f"{S}prompt", reason="PROMPT_TOO_LARGE"), run("s", "x" * 1001)),
+    "prompt too large": (bad(f"{S}prompt", reason="PROMPT_TOO_LARGE"), submit("s", "x" * 10_001)),
+    "prompt too large, streamed": (bad(f"{S}prompt", reason="PROMPT_TOO_LARGE"), run("s", "x" * 10_001)),
     "prompt part of nothing": (
         bad(f"{S}prompt[1]"),
         lambda server: server.runs.SubmitRun(
@@ -124,6 +124,28 @@ CASES: dict[str, tuple[Refusal, Call]] = {
                         media(mime_type="image/png", uri="https://both", data=b"x"),
                     ],
                 )
+            )
+        ),
+    ),
+    "media that cannot be sent on": (
+        bad(f"{S}prompt[0].media.mime_type", f"{S}prompt[0].media.name", f"{S}prompt[1].media.uri"),
+        lambda server: server.runs.SubmitRun(
+            run_service_pb2.SubmitRunRequest(
+                submission=run_service_pb2.Submission(
+                    session_id="s",
+                    prompt=[
+                        media(mime_type="image/png,x", data=b"x", name="n" * 256),
+                        media(mime_type="text/plain; charset=utf-8", uri="https://" + "u" * 8192),
+                    ],
+                )
+            )
+        ),
+    ),
+    "too many parts": (
+        bad(f"{S}prompt", reason="PROMPT_TOO_LARGE"),
+        lambda server: server.runs.SubmitRun(
+            run_service_pb2.SubmitRunRequest(
+                submission=run_service_pb2.Submission(session_id="s", prompt=prompt("x") * 9)
             )
         ),
     ),
@@ -221,7 +243,7 @@ CASES: dict[str, tuple[Refusal, Call]] = {
             f"{S}max_steps",
             reason="INVALID_ID",
         ),
-        submit("a b", "x" * 1001, run_id="c d", model="nobody/x", max_steps=-1),
+        submit("a b", "x" * 10_001, run_id="c d", model="nobody/x", max_steps=-1),
     ),
     "create with an id of other characters and bad settings": (
         bad("session_id", "settings.title", "settings.model", "settings.max_steps", reason="INVALID_ID"),
@@ -338,7 +360,11 @@ CASES: dict[str, tuple[Refusal, Call]] = {
 async def prepared(data_dir: Path, **overrides: Any) -> AsyncIterator[Harness]:
     """A server with a session "s" that has a finished run "old", and one whose prompts steer by default."""
     async with serving(
-        data_dir, limits__max_prompt_bytes="1000", limits__max_system_prompt_bytes="1000", **overrides
+        data_dir,
+        limits__max_prompt_bytes="10000",
+        limits__max_prompt_parts="8",
+        limits__max_system_prompt_bytes="1000",
+        **overrides,
     ) as server:
         await server.session("s")
         await server.session("steering", default_delivery=STEER)

@@ -24,6 +24,8 @@ MAX_LABELS = 64
 MAX_TITLE = 200
 MAX_STOPS = 16
 MAX_SECONDS = 366 * 86_400
+MAX_MEDIA_NAME, MAX_URI = 255, 8192
+MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}(?: *;[\x20-\x7e]{1,255})?", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -64,9 +66,10 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Numbers that requests are held to, in bytes."""
+    """Numbers that requests are held to."""
 
     max_prompt_bytes: int = 4 << 20
+    max_prompt_parts: int = 256
     max_system_prompt_bytes: int = 1 << 20
 
 
@@ -120,16 +123,17 @@ class Validator:
                 is_empty = is_empty and not part.text.text.strip()
             elif kind == "media":
                 is_empty = False
-                if not part.media.mime_type:
-                    found.add(f"prompt[{index}].media.mime_type", "is missing")
-                if bool(part.media.data) == bool(part.media.uri):
-                    found.add(f"prompt[{index}].media", "has to have either data or a uri")
-                if part.media.uri and not part.media.uri.startswith("https://"):
-                    found.add(f"prompt[{index}].media.uri", "is not https")
+                check_media(found, f"prompt[{index}].media", part.media)
             else:
                 found.add(f"prompt[{index}]", "is neither text nor media")
         if is_empty and not found.violations:
             found.add("prompt", "has neither text nor media", Reason.ERROR_REASON_EMPTY_PROMPT)
+        if len(message.prompt) > self._bounds.max_prompt_parts:
+            found.add(
+                "prompt",
+                f"has {len(message.prompt)} parts; the most is {self._bounds.max_prompt_parts}",
+                Reason.ERROR_REASON_PROMPT_TOO_LARGE,
+            )
         if size > self._bounds.max_prompt_bytes:
             found.add(
                 "prompt",
@@ -185,6 +189,22 @@ def require_id(path: str, value: str) -> str:
     check_id(found, path, value)
     found.refuse()
     return value
+
+
+def check_media(found: Findings, path: str, media: content_pb2.Media) -> None:
+    """Media has a type that can be sent on, and either its bytes or an address that a vendor can fetch."""
+    if not media.mime_type:
+        found.add(f"{path}.mime_type", "is missing")
+    elif MEDIA_TYPE.fullmatch(media.mime_type) is None:
+        found.add(f"{path}.mime_type", "is not a media type such as image/png")
+    if len(media.name) > MAX_MEDIA_NAME:
+        found.add(f"{path}.name", f"is longer than {MAX_MEDIA_NAME} characters")
+    if bool(media.data) == bool(media.uri):
+        found.add(path, "has to have either data or a uri")
+    if media.uri and not media.uri.startswith("https://"):
+        found.add(f"{path}.uri", "is not https")
+    elif len(media.uri) > MAX_URI:
+        found.add(f"{path}.uri", f"is longer than {MAX_URI} characters")
 
 
 def check_duration(found: Findings, path: str, value: Duration) -> None:

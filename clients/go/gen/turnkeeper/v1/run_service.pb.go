@@ -265,7 +265,7 @@ type Submission struct {
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The run's id, an idempotency key, unique in the tenant; empty lets the server mint a UUIDv7.
 	RunId string `protobuf:"bytes,2,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
-	// The prompt: text and media parts, at most 4 MiB together.
+	// The prompt: text and media parts, by default at most 256, and 4 MiB together.
 	Prompt []*Part `protobuf:"bytes,3,rep,name=prompt,proto3" json:"prompt,omitempty"`
 	// How it meets a busy session.
 	Delivery Delivery `protobuf:"varint,4,opt,name=delivery,proto3,enum=turnkeeper.v1.Delivery" json:"delivery,omitempty"`

@@ -210,7 +210,7 @@ class Media(_message.Message):
     uri: _builtins.str
     """Where a provider can fetch it, https only; empty where data is set."""
     name: _builtins.str
-    """A file name to show; may be empty."""
+    """A file name to show, at most 255 characters; may be empty."""
     def __init__(
         self,
         *,

@@ -182,7 +182,7 @@ class Submission(_message.Message):
     """Most model steps of a turn; unset for the session's. Not with STEER."""
     @_builtins.property
     def prompt(self) -> _containers.RepeatedCompositeFieldContainer[_content_pb2.Part]:
-        """The prompt: text and media parts, at most 4 MiB together."""
+        """The prompt: text and media parts, by default at most 256, and 4 MiB together."""
 
     @_builtins.property
     def preconditions(self) -> Global___Preconditions:
