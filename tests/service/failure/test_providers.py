@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,25 @@ import pytest
 import pytest_asyncio
 
 from examples.upstream import Answer, Ending, Upstream, token_stream
+from examples.upstream.dialects import DIALECTS
 from tests.service.failure.remote import BIG
 from tests.service.failure.stories import COMPLETED, finished, is_valid, kinds, reason_of, text_of
 from tests.service.harness import LIMIT, Harness, serving
 from tests.service.manual_clock import ManualClock
+from tests.service.providers.recorded_requests import READERS, read
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2
 
-FORMATS = ["openai-chat", "anthropic-messages"]
+FORMATS = sorted(READERS)
 PARTIAL = "t0 t1 t2 "
+GARBAGE = [
+    b"\xff\xfe\x00" * 2000,
+    b"<html>sign in</html>",
+    b"data: []\n\n" * 3,
+    b"data: 7\n\n",
+    b"\x00",
+    b"data: {}" * 4000,
+]
+MEGABYTE = 1_000_000
 
 
 @pytest_asyncio.fixture
@@ -47,6 +57,13 @@ async def served(
         await server.session("s")
         await server.session("other")
         yield server
+
+
+def counted(pieces: Iterable[bytes], taken: list[int]) -> Iterator[bytes]:
+    """The same pieces; the bytes of those that were taken are added up."""
+    for piece in pieces:
+        taken[0] += len(piece)
+        yield piece
 
 
 async def others_answer(server: Harness) -> None:
@@ -75,14 +92,16 @@ async def shown(server: Harness, text: str, run_id: str = "r") -> None:
         stream.cancel()
 
 
-async def check_end(server: Harness, upstream: Upstream, reason: str, text: str) -> event_pb2.Outcome:
+async def check_end(
+    server: Harness, upstream: Upstream, reason: str, text: str, session_id: str = "s", run_id: str = "r"
+) -> event_pb2.Outcome:
     """The run's outcome, its rows and its usage; and that the session goes on, with a request that vendors take."""
-    outcome = (await server.terminals("s", ["r"]))["r"]
+    outcome = (await server.terminals(session_id, [run_id]))[run_id]
     assert (reason_of(outcome), outcome.text) == (reason, text)
     assert outcome.usage.own.num_calls == 1
     if text:
         assert outcome.usage.own.output_tokens > 0
-    asked, answer = [message for message in await server.messages("s") if message.run_id == "r"]
+    asked, answer = [message for message in await server.messages(session_id) if message.run_id == run_id]
     assert asked.status == content_pb2.MESSAGE_STATUS_COMPLETE
     is_cancelled = outcome.status == event_pb2.OUTCOME_STATUS_CANCELLED
     assert answer.status == (
@@ -93,19 +112,19 @@ async def check_end(server: Harness, upstream: Upstream, reason: str, text: str)
         assert outcome.errors[0].title == answer.error.title != ""
         assert "sk-of-the-test" not in str(outcome)
     await upstream.until(lambda: upstream.num_requests_open == 0)
-    num_requests = len(upstream.requests)
-    await server.submit("s", "and now", "next", model="up/tokens-2")
-    assert (await server.terminals("s", ["next"]))["next"].text == "t0 t1 "
+    num_requests, following = len(upstream.requests), f"{run_id}-next"
+    await server.submit(session_id, "and now", following, model="up/tokens-2")
+    assert (await server.terminals(session_id, [following]))[following].text == "t0 t1 "
     assert len(upstream.requests) == num_requests + 1
-    body = upstream.requests[-1].json
-    assert all(message["content"] for message in body["messages"])
-    contents = json.dumps(body["messages"])
+    sent = read(upstream.requests[-1].wire_format, upstream.requests[-1].json).messages
+    assert all(message.parts for message in sent)
+    contents = [part.text.text.strip() for message in sent for part in message.parts]
     assert "and now" in contents
-    assert not text or json.dumps(text.strip())[1:-1] in contents
-    history = await server.history("s")
-    assert finished(history).keys() == {"r", "next"}
-    assert kinds(history, "r").count("step_finished") == 1
-    assert is_valid(await server.messages("s"))
+    assert not text or text.strip() in contents
+    history = await server.history(session_id)
+    assert finished(history).keys() == {run_id, following}
+    assert kinds(history, run_id).count("step_finished") == 1
+    assert is_valid(await server.messages(session_id))
     return outcome
 
 
@@ -131,6 +150,7 @@ async def test_a_stream_that_breaks(
         await check_end(server, upstream, f"FAILED/{reason}", text)
 
 
+@pytest.mark.parametrize("wire_format", FORMATS)
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
@@ -143,38 +163,65 @@ async def test_a_stream_that_breaks(
     ],
 )
 @pytest.mark.asyncio
-async def test_a_status_that_is_none_of_ours(status: int, reason: str, upstream: Upstream, tmp_path: Path) -> None:
-    async with served(tmp_path, upstream) as server:
+async def test_a_status_that_is_none_of_ours(
+    status: int, reason: str, wire_format: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with served(tmp_path, upstream, wire_format) as server:
         await server.submit("s", "hello", "r", model=f"up/status-{status}")
         outcome = await check_end(server, upstream, f"FAILED/{reason}", "")
         assert (outcome.errors[0].http_status, outcome.errors[0].reason) == (status, outcome.reason)
         assert f"status {status} as asked" in outcome.errors[0].detail
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"\xff\xfe\x00" * 2000, b"<html>sign in</html>", b"data: []\n\n" * 3, b"data: 7\n\n", b"\x00", b"data: {}" * 4000],
-)
+@pytest.mark.parametrize("wire_format", FORMATS)
 @pytest.mark.asyncio
-async def test_garbage(body: bytes, upstream: Upstream, tmp_path: Path) -> None:
-    async with served(tmp_path, upstream) as server:
-        upstream.plan(Answer.of(body))
-        await server.submit("s", "hello", "r", model="up/any")
-        outcome = (await server.terminals("s", ["r"]))["r"]
-        assert reason_of(outcome) in ("FAILED/PROVIDER_PROTOCOL", "FAILED/PROVIDER_STREAM_BROKEN")
-        await check_end(server, upstream, reason_of(outcome), "")
+async def test_a_vendor_that_wants_us_to_wait(wire_format: str, upstream: Upstream, tmp_path: Path) -> None:
+    async with served(tmp_path, upstream, wire_format) as server:
+        await server.submit("s", "hello", "r", model="up/limited-3600")
+        outcome = await check_end(server, upstream, "FAILED/PROVIDER_RATE_LIMITED", "")
+        assert outcome.errors[0].http_status == 429
+        assert "slow down" in outcome.errors[0].detail
 
 
+@pytest.mark.parametrize("wire_format", FORMATS)
 @pytest.mark.asyncio
-async def test_nobody_at_the_address(upstream: Upstream, tmp_path: Path) -> None:
-    async with serving(
-        tmp_path, providers__gone__format="openai-chat", providers__gone__base_url="http://127.0.0.1:1"
-    ) as server:
+async def test_garbage(wire_format: str, upstream: Upstream, tmp_path: Path) -> None:
+    async with served(tmp_path, upstream, wire_format) as server:
+        for number, body in enumerate(GARBAGE):
+            session_id, run_id = f"s{number}", f"r{number}"
+            await server.session(session_id)
+            upstream.plan(Answer.of(body))
+            await server.submit(session_id, "hello", run_id, model="up/any")
+            outcome = (await server.terminals(session_id, [run_id]))[run_id]
+            assert reason_of(outcome) in ("FAILED/PROVIDER_PROTOCOL", "FAILED/PROVIDER_STREAM_BROKEN"), body[:20]
+            await check_end(server, upstream, reason_of(outcome), "", session_id, run_id)
+
+
+@pytest.mark.parametrize("wire_format", FORMATS)
+@pytest.mark.asyncio
+async def test_nobody_at_the_address(wire_format: str, tmp_path: Path) -> None:
+    gone: dict[str, Any] = {
+        "providers__gone__format": wire_format,
+        "providers__gone__base_url": "http://127.0.0.1:1",
+    }
+    async with serving(tmp_path, clock=ManualClock(), **gone) as server:
         await server.session("s")
         await server.submit("s", "hello", "r", model="gone/model")
         outcome = (await server.terminals("s", ["r"]))["r"]
         assert reason_of(outcome) == "FAILED/PROVIDER_UNREACHABLE"
         assert outcome.usage.own.num_calls == 1
+
+
+@pytest.mark.parametrize("wire_format", FORMATS)
+@pytest.mark.parametrize("ending", [Ending.RESET, Ending.CUT])
+@pytest.mark.asyncio
+async def test_a_vendor_that_hangs_up_at_once(
+    ending: Ending, wire_format: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with served(tmp_path, upstream, wire_format) as server:
+        upstream.plan(Answer(is_mute=True, ending=ending))
+        await server.submit("s", "hello", "r", model="up/any")
+        await check_end(server, upstream, "FAILED/PROVIDER_UNREACHABLE", "")
 
 
 @pytest.mark.parametrize("wire_format", FORMATS)
@@ -207,11 +254,23 @@ async def test_a_vendor_that_falls_silent(wire_format: str, upstream: Upstream, 
         await check_end(server, upstream, "FAILED/IDLE_TIMEOUT", PARTIAL)
 
 
+@pytest.mark.parametrize("wire_format", FORMATS)
 @pytest.mark.asyncio
-async def test_a_vendor_that_never_ends(upstream: Upstream, tmp_path: Path) -> None:
+async def test_an_answer_that_comes_byte_by_byte(wire_format: str, upstream: Upstream, tmp_path: Path) -> None:
+    async with served(tmp_path, upstream, wire_format) as server:
+        upstream.plan(Answer.of(b"".join(token_stream(3, wire_format)), cut=1))
+        await server.submit("s", "hello", "r", model="up/any")
+        outcome = (await server.terminals("s", ["r"]))["r"]
+        assert (outcome.status, outcome.text, outcome.usage.own.output_tokens) == (COMPLETED, PARTIAL, 3)
+
+
+@pytest.mark.parametrize("wire_format", FORMATS)
+@pytest.mark.asyncio
+async def test_a_vendor_that_never_ends(wire_format: str, upstream: Upstream, tmp_path: Path) -> None:
     clock = ManualClock()
-    async with served(tmp_path, upstream, clock=clock, first_token="none", idle="none", total="50") as server:
-        endless = itertools.chain(token_stream(3, has_end=False), itertools.repeat(b": still here\n\n"))
+    async with served(tmp_path, upstream, wire_format, clock, first_token="none", idle="none", total="50") as server:
+        begin = token_stream(3, wire_format, has_end=False)
+        endless = itertools.chain(begin, itertools.repeat(b": still here\n\n"))
         upstream.plan(Answer(endless, pace=0.001))
         await server.submit("s", "hello", "r", model="up/any")
         await shown(server, PARTIAL)
@@ -225,7 +284,10 @@ async def test_a_vendor_that_never_ends(upstream: Upstream, tmp_path: Path) -> N
 @pytest.mark.asyncio
 async def test_an_answer_of_a_hundred_megabytes(wire_format: str, upstream: Upstream, tmp_path: Path) -> None:
     async with served(tmp_path, upstream, wire_format) as server:
-        await server.submit("s", "hello", "r", model="up/huge-100")
+        dialect, taken = DIALECTS[wire_format], [0]
+        pieces = itertools.chain(dialect.begin, itertools.repeat(dialect.delta("x" * 16_000), 100 * MEGABYTE // 16_000))
+        upstream.plan(Answer(counted(pieces, taken)))
+        await server.submit("s", "hello", "r", model="up/any")
         await others_answer(server)
         async with grpc.aio.insecure_channel(server.server.grpc_address, options=BIG) as channel:
             big = Harness(server.server, channel, server.gates, server.places)
@@ -236,7 +298,8 @@ async def test_an_answer_of_a_hundred_megabytes(wire_format: str, upstream: Upst
             message = (await big.messages("s"))[-1]
             assert (message.status, text_of(message)) == (content_pb2.MESSAGE_STATUS_FAILED, outcome.text)
             assert outcome.usage.own.output_tokens > 1_000_000
-        # The rest of it was never read.
+        # The rest of it was never read; what the two sockets hold was under way.
+        assert taken[0] < 20 * MEGABYTE
         await upstream.until(lambda: upstream.num_connections <= 1 and upstream.num_requests_open == 0)
         await server.submit("other", "hello", "sentinel")
         await server.terminals("other", ["sentinel"])
