@@ -185,12 +185,7 @@ def answered_once(record: Record, truth: Truth) -> str:
         ]
         _expect(len(answers) == 1, f"{asked.approval_id} has {len(answers)} answers")
         is_allowed = decisions[asked.approval_id] = answers[0].approval_resolved.is_allowed
-        started = [
-            found.seq
-            for found in own
-            if found.HasField("tool_call_started")
-            and found.tool_call_started.tool_call_id == asked.tool_call.tool_call_id
-        ]
+        started = _starts(own, event)
         is_right = all(seq > answers[0].seq for seq in started) and bool(started) == is_allowed
         _expect(is_right, f"{asked.tool_call.name} was {'allowed' if is_allowed else 'refused'}, its starts: {started}")
     for answer in record.answered:
@@ -204,6 +199,20 @@ def answered_once(record: Record, truth: Truth) -> str:
     )
     _expect(not truth.waiting, f"{', '.join(truth.waiting)} still waits")
     return f"{len(decisions)} answered by another client, and no second time"
+
+
+def _starts(events: Sequence[Event], asked: Event) -> list[int]:
+    """The seqs at which a call that needed leave was started. Ids of calls are unique in their message only."""
+    call_id = asked.approval_requested.tool_call.tool_call_id
+    starts: list[int] = []
+    for event in events:
+        if event.HasField("tool_call_requested") and event.tool_call_requested.tool_call.tool_call_id == call_id:
+            if event.seq > asked.seq:
+                break
+            starts.clear()
+        elif event.HasField("tool_call_started") and event.tool_call_started.tool_call_id == call_id:
+            starts.append(event.seq)
+    return starts
 
 
 def seq_without_gaps(record: Record, truth: Truth) -> str:

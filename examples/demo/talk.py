@@ -173,6 +173,8 @@ class Talk:
             case "tool_call_requested":
                 call = event.tool_call_requested.tool_call
                 self._called.add(run)
+                # Ids of calls are unique in their message only.
+                self._executors.pop(call.tool_call_id, None)
                 tell(self.session_id, run, "calls", f"{call.name} {call.arguments_json}")
             case "tool_call_started":
                 started = event.tool_call_started
