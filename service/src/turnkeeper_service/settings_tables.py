@@ -201,6 +201,9 @@ class ToolSettings(Table):
     """Tools that run in the server, and what all tools live by."""
 
     functions: Annotated[list[str], BeforeValidator(_json)] = setting([], "Python functions, as `package.module:name`.")
+    todos: bool = setting(
+        False, "Whether sessions get the tool `todos`, by which a model notes what it has to do; `Session` shows it."
+    )
     timeout_seconds: Seconds = setting(120.0, "How long a call may take where its tool does not say.")
     approval_timeout_seconds: Seconds = setting(86_400.0, "How long an approval waits until its default applies.")
     approval_default: Literal["deny", "allow"] = setting("deny", "What applies then.")

@@ -29,6 +29,7 @@ def run_options(settings: Settings) -> RunOptions:
         default_system_prompt=defaults.system_prompt,
         small_model=defaults.small_model or "",
         makes_titles=defaults.generate_titles,
+        has_todos=settings.tools.todos,
         max_steps=defaults.max_steps,
         max_steered_steps=limits.max_steered_steps,
         max_answer_bytes=limits.max_step_answer_bytes,

@@ -6,11 +6,12 @@ in a submitted draft before anything else can happen.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from turnkeeper.v1 import content_pb2, event_pb2
+from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.clock import Clock, seconds_of
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.usage import add_run
@@ -77,8 +78,10 @@ class RunOptions:
 
     default_model: str = "scripted/echo"
     default_system_prompt: str = ""
+    steering_mode: session_service_pb2.SteeringMode.ValueType = session_service_pb2.STEERING_MODE_ALL
     small_model: str = ""
     makes_titles: bool = True
+    has_todos: bool = False
     max_steps: int = 50
     max_steered_steps: int = 10
     max_answer_bytes: int = 8 << 20
@@ -126,6 +129,7 @@ class Line:
         self._observer = observer
         self._drive: Callable[[Run], Coroutine[Any, Any, None]] | None = None
         self._cancelled_at: dict[str, float] = {}
+        self._stood = asyncio.Event()
 
     @property
     def num_detached(self) -> int:
@@ -192,9 +196,12 @@ class Line:
         self.begin(decided.starts)
 
     def begin(self, starts: Iterable[RunRef]) -> None:
-        """Begin the floor turns that the core says begin."""
+        """Begin the floor turns that the core says begin; let those that were woken go on."""
         for ref in starts:
             run = self.runs[(ref.tenant, ref.run_id)]
+            if run.state == RunState.STARTED:
+                self._go_on(run)
+                continue
             run.stop_timer("start")
             run.state = RunState.STARTED
             assert self._drive is not None
@@ -204,6 +211,37 @@ class Line:
                 self._observer.run_started(self.clock.time() - run.created_us / 1e6)
                 self._observer.turn_started()
             self.owner.spawn(f"run {run.run_id}", drive)
+
+    def park(self, run: Run) -> None:
+        """A run's turn waits for somebody outside: others have its permit meanwhile (U-3)."""
+        if run.permit is None:
+            run.permit = asyncio.Event()
+            self._turn_stands()
+        self.begin(self.core.park(run.session.key, run.run_id))
+
+    def wake(self, run: Run) -> None:
+        """What it waited for has come: it goes on as soon as it has its permit."""
+        if self.core.wake(run.session.key, run.run_id):
+            self._go_on(run)
+
+    def _go_on(self, run: Run) -> None:
+        permit, run.permit = run.permit, None
+        if permit is not None:
+            permit.set()
+        if self._observer is not None:
+            self._observer.turn_started()
+
+    def _turn_stands(self) -> None:
+        """One turn less runs."""
+        self._stood.set()
+        if self._observer is not None:
+            self._observer.turn_ended()
+
+    async def still(self) -> None:
+        """Wait until no turn runs; parked ones do not (U-17)."""
+        while any(run.state == RunState.STARTED and run.permit is None for run in self.runs.values()):
+            self._stood.clear()
+            await self._stood.wait()
 
     async def _drive_later(self, held: Coroutine[Any, Any, None], run: Run) -> None:
         await held
@@ -273,18 +311,18 @@ class Line:
 
     def over(self, run: Run, outcome: event_pb2.Outcome) -> None:
         """A run's terminal is durable."""
-        was_running = run.state == RunState.STARTED
+        was_running = run.state == RunState.STARTED and run.permit is None
         run.state = RunState.FINISHED
         self.remove(run)
         if not run.finished.done():
             run.finished.set_result(outcome)
+        if was_running:
+            self._turn_stands()
         status = event_pb2.OutcomeStatus.Name(outcome.status).removeprefix("OUTCOME_STATUS_").lower()
         self.finished_by_status[status] = self.finished_by_status.get(status, 0) + 1
         if self._observer is not None:
             now = self.clock.time()
             self._observer.run_finished(status, now - run.created_us / 1e6)
-            if was_running:
-                self._observer.turn_ended()
             self.count_tokens(outcome.usage)
             since = self._cancelled_at.pop(run.run_id, None)
             if since is not None:

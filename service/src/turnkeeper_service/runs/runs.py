@@ -36,6 +36,7 @@ from .scheduler import CoreScheduler, Limits, Snapshot, Stats
 from .session import Session
 from .table import SessionTable
 from .titles import TitleMaker
+from .todos import todo_tool
 from .toolbox import SessionToolbox
 from .views import holds_of, receipt_of_row, receipt_of_run, run_of_row, run_view, session_view
 
@@ -84,7 +85,8 @@ class Runs:
         self.approvals = ApprovalDesk(
             self.line, timeout=options.approval_timeout, is_allowed_by_default=options.is_allowed_by_default
         )
-        toolbox = SessionToolbox(self.remote, tools or {}, tool_servers)
+        own = todo_tool(self.table) if options.has_todos else {}
+        toolbox = SessionToolbox(self.remote, {**own, **(tools or {})}, tool_servers)
         models = ModelDesk(providers, prices, catalog, cool_downs)
         titles = TitleMaker(self.line, providers, prices, catalog)
         self._driver = FloorDriver(self.line, models, titles, toolbox, self.approvals, self.record_late)
@@ -250,6 +252,7 @@ class Runs:
             turn_id=request.turn_id,
             is_rollback=request.rollback,
             is_unwind=request.unwind,
+            hint=request.hint,
         )
         scope = request.scope
         match scope.WhichOneof("scope"):
@@ -364,14 +367,12 @@ class Runs:
         """Take no more runs, let running turns end, cut them after ``timeout`` seconds (U-17)."""
         self.line.is_draining = True
         self._core.drain()
-        running = [run.finished for run in self.line.runs.values() if run.state == RunState.STARTED]
-        if running:
-            deadline = self._owner.spawn("drain deadline", self._clock.sleep(timeout))
-            done = asyncio.ensure_future(asyncio.wait(running))
-            await asyncio.wait({deadline, done}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (deadline, done):
-                task.cancel()
-            await asyncio.wait({deadline, done})
+        deadline = self._owner.spawn("drain deadline", self._clock.sleep(timeout))
+        still = self._owner.spawn("drain", self.line.still())
+        await asyncio.wait({deadline, still}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (deadline, still):
+            task.cancel()
+        await asyncio.wait({deadline, still})
 
     def fail(self, reason: BaseException) -> None:
         """The store is lost: everybody who waits or reads hears it; nothing is written any more (U-14)."""
