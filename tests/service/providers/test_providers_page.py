@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from tests.service.providers import providers_page
+from turnkeeper_service import commands
 from turnkeeper_service.clock import SystemClock
 from turnkeeper_service.provider_wiring import provider_options
 from turnkeeper_service.providers.registry import ProviderRegistry
@@ -27,6 +30,30 @@ def test_there_is_a_recipe_for_each() -> None:
     names = ["OpenAI", "Anthropic", "Gemini", "OpenRouter", "Groq", "Ollama", "vLLM", "llama.cpp"]
     assert [name for name, _ in RECIPES] == names
     assert all(len(text.splitlines()) <= 10 for _, text in RECIPES)
+
+
+def check(folder: Path, text: str) -> str:
+    """What `turnkeeper config check` says of a configuration, its keys at hand."""
+    (folder / "turnkeeper.toml").write_text(text)
+    keys = dict.fromkeys(re.findall(r'api_key_env = "(\w+)"', text), "k")
+    app = typer.Typer()
+    commands.register(app)
+    arguments = ["config", "check", "--config", str(folder / "turnkeeper.toml")]
+    return CliRunner().invoke(app, arguments, env={"HOME": str(folder), **keys}).output
+
+
+@pytest.mark.parametrize("text", [text for _, text in RECIPES], ids=[name for name, _ in RECIPES])
+def test_the_command_takes_the_recipes(text: str, tmp_path: Path) -> None:
+    assert check(tmp_path, text) == "ok\n"
+
+
+def test_the_command_takes_what_is_shown_of_the_rest(tmp_path: Path) -> None:
+    shown = [
+        text for text in re.findall(r"^```toml\n(.*?)```", TEXT, re.M | re.S) if text not in dict(RECIPES).values()
+    ]
+    assert len(shown) == 3
+    tables = [f'[providers.{name}]\nformat = "scripted"\n' for name in ("openai", "anthropic", "groq")]
+    assert check(tmp_path, "\n".join([*shown, *tables])) == "ok\n"
 
 
 @pytest.mark.asyncio
