@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import msgspec
 
@@ -12,6 +11,7 @@ from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
 from turnkeeper_service.providers.openai_chat_decode import REASONING_DETAILS, REASONING_FIELD
+from turnkeeper_service.providers.openai_content import Json, build_content
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.wire_json import (
     base64_text,
@@ -26,7 +26,6 @@ from turnkeeper_service.providers.wire_json import (
 
 _MAX_ID = 40
 _AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
-Json = dict[str, Any]
 
 
 def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
@@ -139,20 +138,7 @@ def _results(message: content_pb2.Message, ids: CallIds) -> Iterator[Json]:
 
 
 def _content(parts: Iterable[content_pb2.Part]) -> str | list[Json]:
-    items: list[Json] = []
-    is_text = True
-    for part in parts:
-        kind = part.WhichOneof("part")
-        if kind == "text" and part.text.text:
-            items.append({"type": "text", "text": part.text.text})
-        elif kind == "summary":
-            items.append({"type": "text", "text": part.summary.text})
-        elif kind == "media":
-            is_text = False
-            items.append(_media(part.media))
-    if is_text and len(items) == 1:
-        return str(items[0]["text"])
-    return items
+    return build_content(parts, "text", _media)
 
 
 def _media(media: content_pb2.Media) -> Json:

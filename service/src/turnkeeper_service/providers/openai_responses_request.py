@@ -11,6 +11,7 @@ from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
+from turnkeeper_service.providers.openai_content import Json, build_content
 from turnkeeper_service.providers.openai_responses_items import ANNOTATIONS, ITEM, ITEM_ID, OPEN_REASONING, PHASE
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.wire_json import (
@@ -24,7 +25,6 @@ from turnkeeper_service.providers.wire_json import (
 )
 
 SEALED_REASONING = "reasoning.encrypted_content"
-Json = dict[str, Any]
 
 
 def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
@@ -146,20 +146,7 @@ def _result(result: content_pb2.ToolResult, ids: CallIds) -> Json:
 
 
 def _content(parts: Iterable[content_pb2.Part]) -> str | list[Json]:
-    items: list[Json] = []
-    is_text = True
-    for part in parts:
-        kind = part.WhichOneof("part")
-        if kind == "text" and part.text.text:
-            items.append({"type": "input_text", "text": part.text.text})
-        elif kind == "summary":
-            items.append({"type": "input_text", "text": part.summary.text})
-        elif kind == "media":
-            is_text = False
-            items.append(_media(part.media))
-    if is_text and len(items) == 1:
-        return str(items[0]["text"])
-    return items
+    return build_content(parts, "input_text", _media)
 
 
 def _has_place_for(mime_type: str) -> bool:
