@@ -174,7 +174,7 @@ def sessions(address: Address = None, tls_ca: TlsCa = None, as_json: Json = Fals
             if as_json:
                 screen.json("session", found)
             busy = f"busy, {found.queued_runs} in line" if found.is_busy else "idle"
-            title = _show.short(found.settings.title, 40)
+            title = _show.short(found.title, 40)
             rows.append((found.session_id, busy, found.settings.model, _show.when(found.update_time), title))
         if not as_json:
             screen.table(("SESSION", "STATE", "MODEL", "CHANGED", "TITLE"), rows)
