@@ -7,6 +7,8 @@ from typing import Protocol
 
 from turnkeeper.v1 import content_pb2
 
+from .journal import Draft
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -27,9 +29,21 @@ class AskedBefore:
     decision: Decision | None = None
 
 
+class Waiting(Protocol):
+    """Who is told that the wait for a decision begins and ends, each with the commit that makes it so."""
+
+    def begin(self, draft: Draft | None) -> None:
+        """The question is asked; without a draft a lost process had asked it."""
+        ...
+
+    def end(self, draft: Draft) -> None:
+        """It is answered."""
+        ...
+
+
 class Approvals(Protocol):
     """Asks for leave, durably; the same call is asked about once, also over a restart."""
 
-    async def ask(self, call: content_pb2.ToolCall, asked: AskedBefore | None) -> Decision:
+    async def ask(self, call: content_pb2.ToolCall, asked: AskedBefore | None, waiting: Waiting) -> Decision:
         """Wait for the decision; its deadline gives the default."""
         ...

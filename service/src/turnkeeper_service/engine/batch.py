@@ -22,6 +22,7 @@ from turnkeeper_service.tools.functions import ToolError
 
 from .approval import Approvals
 from .journal import MAIN_CONTEXT, Draft, Journal
+from .parking import CallWait, Parking
 from .plan import CallState, TurnPlan
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class ToolBatch:
         tools: Callable[[], Mapping[str, OfferedTool]],
         may_go_on: Callable[[], bool],
         note: Callable[[str], None],
+        parking: Parking,
     ) -> None:
         self._plan = plan
         self._journal = journal
@@ -52,6 +54,7 @@ class ToolBatch:
         self._tools = tools
         self._may_go_on = may_go_on
         self._note = note
+        self._parking = parking
         self.states = list(calls)
         self._working: dict[str, asyncio.Task[ToolAnswer]] = {}
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -62,7 +65,7 @@ class ToolBatch:
         return any(state.is_turn_end for state in self.states)
 
     async def run(self) -> None:
-        """Run the calls in order, until all have results or something else comes first."""
+        """Run the calls in order, until all have results or something comes first. Then the turn has its permit."""
         index = 0
         has_run = any(state.result is not None for state in self.states)
         while index < len(self.states):
@@ -78,7 +81,9 @@ class ToolBatch:
             if has_run and not any(map(_is_under_way, todo)) and not self._may_go_on():
                 return
             has_run = True
+            self._parking.begin(len(todo))
             await self._together(todo)
+            await self._parking.permit()
 
     async def _together(self, todo: Sequence[CallState]) -> None:
         """Bring calls to their results, side by side."""
@@ -141,8 +146,8 @@ class ToolBatch:
 
     async def _is_allowed(self, state: CallState) -> bool:
         """Ask for leave to run a call; where it is not given, that is the call's result."""
-        self._note(f"approval of {state.call.name}")
-        decision = await self._approvals.ask(state.call, state.asked)
+        wait = self._wait(state, f"approval of {state.call.name}")
+        decision = await self._approvals.ask(state.call, state.asked, wait)
         if not decision.is_allowed:
             text = f"this call was not allowed: {decision.comment}" if decision.comment else "this call was not allowed"
             await self._finish(state, text_result(state.call, text, is_error=True), 0.0, is_skipped=True)
@@ -151,8 +156,10 @@ class ToolBatch:
     async def _returned(self, state: CallState) -> OfferedTool | None:
         """A tool that was offered before a restart, once somebody serves it again; None where that takes too long."""
         name = state.call.name
-        self._note(f"client of {name}")
+        wait = self._wait(state, f"client of {name}")
+        wait.begin(None)
         await self._plan.toolbox.tool_returned(self._plan.tenant, self._plan.session_id, name)
+        wait.end(None)
         return self._tools().get(name)
 
     async def _again(self, state: CallState, offered: OfferedTool | None) -> OfferedTool | None:
@@ -163,15 +170,21 @@ class ToolBatch:
             offered = plan.toolbox.absent(name) if is_ours else await self._returned(state)
         elif not is_safe and not is_ours:
             # Only who has it can say what became of it.
-            self._note(f"client {state.executor}")
+            wait = self._wait(state, f"client {state.executor}")
+            wait.begin(None)
             grace = min(state.reconnect_grace, plan.tool_timeout)
             offered = await plan.toolbox.holder_returned(plan.tenant, plan.session_id, state.executor, grace, name)
+            wait.end(None)
         elif not is_safe:
             offered = None
         if offered is None:
             lost = "the process was lost while this tool ran" if is_ours else f"the client that ran {name!r} was lost"
             await self._finish(state, synthetic_result(state.call, f"{lost}; whether it took effect is unknown"), 0.0)
         return offered
+
+    def _wait(self, state: CallState, label: str) -> CallWait:
+        """The wait of a call for somebody outside; its turn is parked while no other call of it runs here (U-3)."""
+        return CallWait(self._parking, state.call.tool_call_id, label)
 
     async def _run(self, state: CallState, offered: OfferedTool) -> None:
         timeout = self._plan.tool_timeout
@@ -189,16 +202,24 @@ class ToolBatch:
             attempt=state.num_starts + 1,
             holder=state.executor if state.has_started and state.replay_class != SAFE else "",
         )
+        is_ours = offered.executor_name == SERVER
+        if is_ours:
+            await self._parking.permit()
         draft = self._journal.draft()
         event = self._event()
         started = event.tool_call_started
         started.tool_call_id, started.executor = state.call.tool_call_id, offered.executor_name
         started.replay_class = offered.tool.replay_class
-        if offered.executor_name != SERVER:
+        if not is_ours:
             started.lease_id = invocation.lease_id
         if offered.reconnect_grace is not None:
             started.reconnect_grace.FromNanoseconds(int(offered.reconnect_grace * 1e9))
         draft.event(event)
+        wait = self._wait(state, f"tool {state.call.name}")
+        if is_ours:
+            wait.end(draft)
+        else:
+            wait.begin(draft)
         state.num_starts += 1
         await self._journal.submit(draft)
         began = self._clock.monotonic()
@@ -271,6 +292,7 @@ class ToolBatch:
             event.tool_call_finished.duration.FromNanoseconds(int(seconds * 1e9))
             event.tool_call_finished.is_turn_end = state.is_turn_end
         draft.event(event)
+        self._parking.end(state.call.tool_call_id, draft)
         state.result = result
         await self._journal.submit(draft)
 

@@ -62,6 +62,10 @@ class Resume:
     signatures: Sequence[str] = ()
     num_losses: int = 0
     holders: Mapping[str, float] = field(default_factory=dict)
+    is_awaiting: bool = False
+    """Whether the log says that the run waits for somebody outside."""
+    has_hint: bool = False
+    """Whether the hint of a stop is among the messages."""
     usage: content_pb2.RunUsage = field(default_factory=content_pb2.RunUsage)
     errors: Sequence[event_pb2.RunError] = ()
     """What was overcome before."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,10 +24,14 @@ class FoldedRun(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FoldPoint:
-    """What a turn finds at a fold point: runs to fold, and whether it was asked to stop (U-11, U-20)."""
+    """What a turn finds at a fold point: runs to fold, and whether it was asked to stop (U-11, U-20).
+
+    ``hint`` is what the last step of a stopping turn is told.
+    """
 
     fold: Sequence[FoldedRun]
     is_stopping: bool
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,19 @@ class Scheduling(Protocol):
     """The line of a turn's run. Each call is one step of the core; what it returns is written before the next await."""
 
     def fold_point(self) -> FoldPoint:
-        """Before a step of a floor turn that answers the user."""
+        """Before a step of a floor turn that answers the user. The turn has its permit."""
+        ...
+
+    def park(self) -> None:
+        """Give the permit back: the turn waits for somebody outside, and keeps the floor (U-3)."""
+        ...
+
+    def wake(self) -> None:
+        """Ask for the permit again, ahead of turns that have not begun."""
+        ...
+
+    def permit(self) -> Awaitable[object] | None:
+        """A wait for the permit of a turn that was woken; None where it has it."""
         ...
 
     def conclude_answer(self, *, steer: bool) -> Concluding:

@@ -21,6 +21,7 @@ from .batch import ToolBatch
 from .journal import MAIN_CONTEXT, Draft, Journal
 from .loops import LoopDetector, signature
 from .model_call import PROCESS_LOST, ModelCall
+from .parking import Parking
 from .plan import CallState, TurnEnd, TurnPlan
 from .request import step_request
 from .scheduling import FoldedRun, Scheduling
@@ -58,6 +59,8 @@ class FloorTurn:
         self._batch: ToolBatch | None = None
         self._fold: Sequence[FoldedRun] = ()
         self._is_stopping = False
+        self._hint = ""
+        """What a stop wants the last step to be told, until it is."""
         self._had_tools_withheld = False
         self._has_tools = False
         """Whether the step that runs was offered tools; they may be gone when it ends."""
@@ -72,6 +75,7 @@ class FloorTurn:
         self.label = "starting"
         """What the turn does, for the run's holds."""
         self.since = clock.monotonic()
+        self._parking = Parking(scheduling, clock, plan, self._note)
         if plan.resume is not None:
             self._restore(plan)
 
@@ -106,6 +110,10 @@ class FloorTurn:
     def errors(self) -> Sequence[event_pb2.RunError]:
         """The errors that were overcome."""
         return self._calls.errors
+
+    def doing(self) -> Sequence[tuple[str, float]]:
+        """What the turn does or waits for, each with the time since which it does."""
+        return self._parking.waits() or [(self.label, self.since)]
 
     def _note(self, label: str) -> None:
         self.label = label
@@ -163,7 +171,9 @@ class FloorTurn:
         """A fold point: take what is to be folded. Whether there is nothing that comes first."""
         point = self._scheduling.fold_point()
         self._fold = point.fold
-        self._is_stopping = self._is_stopping or point.is_stopping
+        if point.is_stopping and not self._is_stopping:
+            self._is_stopping = True
+            self._hint = "" if self.plan.resume is not None and self.plan.resume.has_hint else point.hint
         return not point.fold and not point.is_stopping
 
     # ---- steps
@@ -189,6 +199,7 @@ class FloorTurn:
         if resume is not None and resume.message_id:
             # What was bound while the stream was open folds before the step is run again.
             self._write_folds(draft, fold)
+            self._write_hint(draft)
             self._calls.discard(draft, PROCESS_LOST)
             self._calls.open(self.num_steps, resume.message_id, resume.attempt + 1)
             return self._step_tools()
@@ -206,6 +217,7 @@ class FloorTurn:
         self._write_folds(draft, fold)
         if not is_allowed:
             return None
+        self._write_hint(draft)
         step = self._calls.open(self.num_steps, short_id("msg"))
         self._messages.append(step.opened.message_id)
         tools = self._step_tools()
@@ -226,6 +238,13 @@ class FloorTurn:
             )
             run.fold(draft, target)
 
+    def _write_hint(self, draft: Draft) -> None:
+        """Tell the last step of a stopping turn what the stop said."""
+        if self._hint:
+            hint = [content_pb2.Part(text=content_pb2.Text(text=self._hint))]
+            self._user_message(draft, hint, self.plan.run_id, content_pb2.MESSAGE_ORIGIN_STOP_HINT)
+            self._hint = ""
+
     def _step_tools(self) -> Mapping[str, OfferedTool]:
         """The tools of the step that begins: none in the last one that may be taken, and none after a stop."""
         tools = self._tools()
@@ -235,10 +254,17 @@ class FloorTurn:
         self._has_tools = bool(tools)
         return tools
 
-    def _user_message(self, draft: Draft, prompt: Sequence[content_pb2.Part], run_id: str) -> str:
+    def _user_message(
+        self,
+        draft: Draft,
+        prompt: Sequence[content_pb2.Part],
+        run_id: str,
+        origin: content_pb2.MessageOrigin.ValueType = content_pb2.MESSAGE_ORIGIN_UNSPECIFIED,
+    ) -> str:
         message = content_pb2.Message(
             message_id=short_id("msg"),
             role=content_pb2.ROLE_USER,
+            origin=origin,
             parts=prompt,
             status=content_pb2.MESSAGE_STATUS_COMPLETE,
             run_id=run_id,
@@ -261,6 +287,7 @@ class FloorTurn:
             calls,
             tools=self._tools,
             may_go_on=self._look,
+            parking=self._parking,
             note=self._note,
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.clock import microseconds
-from turnkeeper_service.engine.approval import AskedBefore, Decision
+from turnkeeper_service.engine.approval import AskedBefore, Decision, Waiting
 from turnkeeper_service.errors import Reason, Refused, store_unavailable
 from turnkeeper_service.ids import short_id
 from turnkeeper_service.store.base import StoreError
@@ -32,6 +32,8 @@ class Asked:
     deadline_us: int
     decided: asyncio.Future[Decision] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     is_answered: bool = False
+    waiting: Waiting | None = None
+    """Set while its turn waits for it."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -72,23 +74,29 @@ class ApprovalDesk:
             if key[:2] == (tenant, session_id) and not asked.is_answered:
                 yield asked.view(is_allowed_by_default=self._default)
 
-    async def ask(self, run: Run, turn_id: str, call: content_pb2.ToolCall, recovered: AskedBefore | None) -> Decision:
+    async def ask(
+        self, run: Run, turn_id: str, call: content_pb2.ToolCall, recovered: AskedBefore | None, waiting: Waiting
+    ) -> Decision:
         """Ask for leave, or go on asking after a restart."""
         if recovered is not None and recovered.decision is not None:
             return recovered.decision
         if recovered is not None:
             asked = self.restore(run, call, recovered)
+            if not asked.is_answered:
+                asked.waiting = waiting
+                waiting.begin(None)
         else:
-            asked = await self._request(run, turn_id, call)
+            asked = await self._request(run, turn_id, call, waiting)
         remaining = asked.deadline_us / 1e6 - self._line.clock.time()
         timer = self._line.clock.call_later(remaining, lambda: self._expire(asked, turn_id))
         try:
             return await asked.decided
         finally:
             timer.cancel()
+            asked.waiting = None
             self._asked.pop(asked.key, None)
 
-    async def _request(self, run: Run, turn_id: str, call: content_pb2.ToolCall) -> Asked:
+    async def _request(self, run: Run, turn_id: str, call: content_pb2.ToolCall, waiting: Waiting) -> Asked:
         """Ask; anybody can answer as soon as it is durable."""
         now = microseconds(self._line.clock.time())
         asked = Asked(
@@ -101,6 +109,8 @@ class ApprovalDesk:
         event.approval_requested.deadline.FromMicroseconds(asked.deadline_us)
         event.approval_requested.is_allowed_by_default = self._default
         draft.event(event)
+        asked.waiting = waiting
+        waiting.begin(draft)
         draft.on_durable.append(lambda: self._add(asked))
         await run.session.submit(draft)
         return asked
@@ -129,6 +139,8 @@ class ApprovalDesk:
         resolved.approval_id, resolved.is_allowed = asked.approval_id, decision.is_allowed
         resolved.actor, resolved.comment = decision.actor, decision.comment
         draft.event(event)
+        if asked.waiting is not None:
+            asked.waiting.end(draft)
         draft.on_durable.append(lambda: asked.decide(decision))
         return asked.run.session.submit(draft)
 
@@ -175,6 +187,6 @@ class RunApprovals:
         self._run = run
         self._turn_id = turn_id
 
-    async def ask(self, call: content_pb2.ToolCall, asked: AskedBefore | None) -> Decision:
+    async def ask(self, call: content_pb2.ToolCall, asked: AskedBefore | None, waiting: Waiting) -> Decision:
         """Wait for the decision."""
-        return await self._desk.ask(self._run, self._turn_id, call, asked)
+        return await self._desk.ask(self._run, self._turn_id, call, asked, waiting)

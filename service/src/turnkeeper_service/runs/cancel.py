@@ -47,7 +47,7 @@ def _request_of(cancel: Cancel, template: event_pb2.RunCancelRequested | None) -
     )
     if template is not None:
         request.is_rollback, request.is_unwind = template.is_rollback, template.is_unwind
-        request.turn_id = template.turn_id
+        request.turn_id, request.hint = template.turn_id, template.hint
     return request
 
 
@@ -150,10 +150,10 @@ class Canceller:
             self._line.note_cancel(run)
             if one.was in ("queued", "waiting"):
                 self._line.close_cancelled(run)
-            elif one.was == "running" and one.cancel.mode == "abort":
+            elif one.was != "reserved" and one.cancel.mode == "abort":
                 run.stop_timer("stop")
                 self._line.abort(run)
-            elif one.was == "running":
+            elif one.was != "reserved":
                 self.arm_stop(run)
 
     def arm_stop(self, run: Run) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
-from turnkeeper.v1 import content_pb2, event_pb2
+from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.clock import seconds_of
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.plan import TurnCancelledError, TurnEnd, TurnPlan
@@ -83,16 +83,37 @@ class RunScheduling:
 
     def fold_point(self) -> FoldPoint:
         """Before a step. Raises TurnCancelledError where an abort covers the run."""
-        found = self._line.core.partition(self._run.session.key, self._run.run_id)
+        run = self._run
+        found = self._line.core.partition(run.session.key, run.run_id, limit=self._most())
         if found.cancel is not None and found.cancel.mode == "abort":
             raise TurnCancelledError
-        return FoldPoint(self._folding(found.fold), found.cancel is not None)
+        hint = run.cancel.hint if run.cancel is not None else ""
+        return FoldPoint(self._folding(found.fold), found.cancel is not None, hint)
+
+    def _most(self) -> int | None:
+        """How many STEER runs a fold point takes, by the session's settings as they are now."""
+        mode = self._run.session.settings.steering_mode or self._line.options.steering_mode
+        return 1 if mode == session_service_pb2.STEERING_MODE_ONE else None
+
+    def park(self) -> None:
+        """Give the permit back."""
+        self._line.park(self._run)
+
+    def wake(self) -> None:
+        """Ask for it again."""
+        self._line.wake(self._run)
+
+    def permit(self) -> Awaitable[object] | None:
+        """A wait for it; None where the turn has it."""
+        return self._run.permit.wait() if self._run.permit is not None else None
 
     def conclude_answer(self, *, steer: bool) -> Concluding:
         """Propose that the answer ends the run."""
         # A server that goes away starts no further step: a steer folds after the restart (U-17).
         steer = steer and not self._line.is_draining
-        found = self._line.core.conclude(self._run.session.key, self._run.run_id, answer=True, steer=steer)
+        found = self._line.core.conclude(
+            self._run.session.key, self._run.run_id, answer=True, steer=steer, limit=self._most()
+        )
         return Concluding(
             is_concluded=found.status != "steered",
             is_cancelled=found.status == "cancelled",

@@ -42,6 +42,7 @@ class _Told:
         self.calls: dict[str, CallState] = {}
         self.malformed: frozenset[str] = frozenset()
         self.signatures: list[str] = []
+        self.is_awaiting = self.has_hint = False
         self.holders: dict[str, float] = {}
         self.errors: list[event_pb2.RunError] = []
 
@@ -64,6 +65,10 @@ class _Told:
             case "retry_scheduled":
                 self.model = event.retry_scheduled.model
                 self.errors.append(event.retry_scheduled.error)
+            case "run_awaiting":
+                self.is_awaiting = True
+            case "run_resumed":
+                self.is_awaiting = False
             case "step_finished":
                 add_step(self.usage, self.model, event.step_finished.usage)
                 self.message_id = ""
@@ -92,6 +97,7 @@ class _Told:
 
     def _message(self, message: content_pb2.Message) -> None:
         self.message_ids.append(message.message_id)
+        self.has_hint = self.has_hint or message.origin == content_pb2.MESSAGE_ORIGIN_STOP_HINT
         if message.role == content_pb2.ROLE_TOOL:
             # The batch is whole: its signature takes the place of its step.
             if self.signatures:
@@ -223,6 +229,8 @@ class Recovery:
             calls=list(told.calls.values()),
             # A batch that was under way gives its signature when it is whole.
             signatures=told.signatures[:-1] if told.calls else told.signatures,
+            is_awaiting=told.is_awaiting,
+            has_hint=told.has_hint,
             num_losses=told.losses + 1 if message_id else 0,
             usage=told.usage,
             # One that is to stop takes its last step without tools.

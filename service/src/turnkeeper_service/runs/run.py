@@ -61,6 +61,8 @@ class Run:
         self.work: asyncio.Task[TurnEnd] | None = None
         self.detached: asyncio.Future[None] = loop.create_future()
         """Resolves when the work has ignored its cancel for too long (U-12)."""
+        self.permit: asyncio.Event | None = None
+        """While its turn is without a permit: set when it has it again (U-3)."""
         self.is_deadline_passed = False
         self.resume: Resume | None = None
         self.resume_turn_id = ""

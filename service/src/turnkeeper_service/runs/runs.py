@@ -105,7 +105,12 @@ class Runs:
         )
         self._observer = observer
         if observer is not None:
-            observer.watch_queue(lambda: len(self.line.runs) - core.stats().running_turns)
+            observer.watch_queue(self._num_waiting)
+
+    def _num_waiting(self) -> int:
+        """Runs that stand in line, or wait for a permit."""
+        stats = self._core.stats()
+        return len(self.line.runs) - stats.running_turns - stats.parked_turns
 
     def _make_session(self, row: SessionRow) -> Session:
         return Session(

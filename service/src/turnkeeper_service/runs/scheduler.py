@@ -141,13 +141,23 @@ class CoreScheduler:
         """Release a reservation."""
         return self._core.dispatch(key[0], key[1], run_id, self._now())
 
-    def partition(self, key: Key, run_id: str) -> Partition:
-        """A fold point of the open run."""
-        return self._core.partition(key[0], key[1], run_id)
+    def partition(self, key: Key, run_id: str, *, limit: int | None = None) -> Partition:
+        """A fold point of the open run, which takes at most so many."""
+        return self._core.partition(key[0], key[1], run_id, limit=limit)
 
-    def conclude(self, key: Key, run_id: str, *, answer: bool, steer: bool = True) -> Conclusion:
-        """Fix the outcome of the open run."""
-        return self._core.conclude(key[0], key[1], run_id, answer=answer, steer=steer)
+    def park(self, key: Key, run_id: str) -> list[RunRef]:
+        """Give the permit of the open run back while it waits for somebody outside."""
+        return self._core.park(key[0], key[1], run_id, self._now())
+
+    def wake(self, key: Key, run_id: str) -> bool:
+        """Ask for the permit of a parked run again; whether it has it at once. Drained, it never gets it."""
+        return self._core.wake(key[0], key[1], run_id, self._now()) == "running"
+
+    def conclude(
+        self, key: Key, run_id: str, *, answer: bool, steer: bool = True, limit: int | None = None
+    ) -> Conclusion:
+        """Fix the outcome of the open run, unless it is an answer that at most so many others steer."""
+        return self._core.conclude(key[0], key[1], run_id, answer=answer, steer=steer, limit=limit)
 
     def finish(self, key: Key, run_id: str) -> list[RunRef]:
         """Release the floor and pop the next."""

@@ -14,6 +14,8 @@ from .scheduler import Snapshot
 from .session import Session
 
 FINISHED = run_service_pb2.RUN_STATE_FINISHED
+_STATES = {"parked": run_service_pb2.RUN_STATE_AWAITING, "woken": run_service_pb2.RUN_STATE_WAITING}
+"""Of runs whose turn has begun, by their place in the core."""
 
 
 def session_view(session: Session, snapshot: Snapshot | None) -> session_service_pb2.Session:
@@ -44,7 +46,8 @@ def _state(run: Run, snapshot: Snapshot | None) -> run_service_pb2.RunState.Valu
     if run.state == RunState.FINISHED:
         return FINISHED
     if run.state == RunState.STARTED:
-        return run_service_pb2.RUN_STATE_RUNNING
+        place = snapshot.open.place if snapshot is not None and snapshot.open is not None else "running"
+        return _STATES.get(place, run_service_pb2.RUN_STATE_RUNNING)
     if snapshot is not None and snapshot.open is not None and snapshot.open.run.run_id == run.run_id:
         return run_service_pb2.RUN_STATE_WAITING
     return run_service_pb2.RUN_STATE_QUEUED
@@ -140,10 +143,10 @@ def holds_of(run: Run, snapshot: Snapshot | None, clock: Clock) -> Iterator[run_
     """Why a run is not over: every reason, with its age (promise 11)."""
     since_accept = clock.time() - run.created_us / 1e6
     state = _state(run, snapshot)
-    if state == run_service_pb2.RUN_STATE_RUNNING:
+    if run.state == RunState.STARTED:
         yield _hold("turn", clock.time() - (run.started_us or run.created_us) / 1e6, "")
-        if run.turn is not None:
-            yield _hold(run.turn.label, clock.monotonic() - run.turn.since, run.turn.plan.model)
+        for label, since in run.turn.doing() if run.turn is not None else ():
+            yield _hold(label, clock.monotonic() - since, run.turn.plan.model if run.turn is not None else "")
     elif state == run_service_pb2.RUN_STATE_WAITING:
         yield _hold("permit", since_accept, "")
     elif not run.is_dispatched:
