@@ -247,6 +247,9 @@ class DefaultSettings(Table):
     )
     system_prompt: str = setting("", "The system prompt.")
     max_steps: Count = setting(50, "Most model steps of one turn.")
+    steering_mode: Literal["all", "one"] = setting(
+        "all", "How many of the steers that wait a running turn takes in before a step."
+    )
     cancel_grace_seconds: Grace = setting(2.0, "How long cancelled work has before it is detached.")
     stop_grace_seconds: Grace = setting(30.0, "How long a stop has before it becomes an abort.")
     run_timeout_seconds: MaybeSeconds = setting(None, 'Most time of one run from its start; or "none".')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from turnkeeper.v1.session_service_pb2 import SteeringMode
 from turnkeeper_service.providers.retry import RetryPolicy
 from turnkeeper_service.runs.line import RunOptions
 from turnkeeper_service.runs.scheduler import Limits
@@ -27,6 +28,7 @@ def run_options(settings: Settings) -> RunOptions:
     return RunOptions(
         default_model=defaults.model,
         default_system_prompt=defaults.system_prompt,
+        steering_mode=SteeringMode.Value(f"STEERING_MODE_{defaults.steering_mode.upper()}"),
         small_model=defaults.small_model or "",
         makes_titles=defaults.generate_titles,
         has_todos=settings.tools.todos,

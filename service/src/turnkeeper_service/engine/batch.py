@@ -190,6 +190,16 @@ class ToolBatch:
         timeout = self._plan.tool_timeout
         if offered.tool.HasField("timeout"):
             timeout = seconds_of(offered.tool.timeout)
+        is_ours = offered.executor_name == SERVER
+        if is_ours:
+            await self._parking.permit()
+        now = self._clock.time()
+        # Whoever serves it outside may have worked on it all the while: its deadline outlives our process.
+        is_old = state.has_started and not is_ours
+        deadline = (state.started if is_old else now) + timeout
+        if is_old and deadline <= now:
+            await self._finish(state, synthetic_result(state.call, _too_late(timeout)), 0.0)
+            return
         invocation = Invocation(
             tenant=self._plan.tenant,
             session_id=self._plan.session_id,
@@ -198,13 +208,10 @@ class ToolBatch:
             call=state.call,
             message_id=state.message_id,
             lease_id=short_id("lease"),
-            deadline=self._clock.time() + timeout,
+            deadline=deadline,
             attempt=state.num_starts + 1,
             holder=state.executor if state.has_started and state.replay_class != SAFE else "",
         )
-        is_ours = offered.executor_name == SERVER
-        if is_ours:
-            await self._parking.permit()
         draft = self._journal.draft()
         event = self._event()
         started = event.tool_call_started
@@ -224,19 +231,21 @@ class ToolBatch:
         await self._journal.submit(draft)
         began = self._clock.monotonic()
         self._note(f"tool {state.call.name}")
-        answer = await self._answer(offered, invocation, timeout)
+        answer = await self._answer(offered, invocation, timeout, deadline - now)
         state.is_turn_end = answer.is_turn_end
         result = self._bounded(state.call, answer.result)
         await self._finish(state, result, self._clock.monotonic() - began)
 
-    async def _answer(self, offered: OfferedTool, invocation: Invocation, timeout: float) -> ToolAnswer:
+    async def _answer(
+        self, offered: OfferedTool, invocation: Invocation, timeout: float, remaining: float
+    ) -> ToolAnswer:
         """The tool's answer; whatever goes wrong is an answer too."""
         call = invocation.call
         work = asyncio.get_running_loop().create_task(_awaited(offered, invocation), name=f"tool {call.name}")
         self._working[call.tool_call_id] = work
         is_expired = False
         try:
-            await self._within(work, timeout)
+            await self._within(work, remaining)
             if not work.done():
                 is_expired = True
                 work.cancel()
@@ -252,7 +261,7 @@ class ToolBatch:
         if not work.done():
             self._plan.detach(work, call)
         if not work.done() or work.cancelled():
-            text = f"the tool did not answer within {timeout:g} seconds" if is_expired else "the tool was cancelled"
+            text = _too_late(timeout) if is_expired else "the tool was cancelled"
             return ToolAnswer(synthetic_result(call, text))
         error = work.exception()
         if error is None:
@@ -332,6 +341,10 @@ class ToolBatch:
 def _is_under_way(state: CallState) -> bool:
     """Whether a lost process had begun with a call, and not ended it."""
     return state.result is None and (state.has_started or state.asked is not None)
+
+
+def _too_late(timeout: float) -> str:
+    return f"the tool did not answer within {timeout:g} seconds"
 
 
 async def _awaited(offered: OfferedTool, invocation: Invocation) -> ToolAnswer:

@@ -20,7 +20,8 @@ class CallState:
 
     ``is_malformed``: the provider sent arguments that were not JSON. ``is_resumed``: a lost process had committed it.
     ``asked``: leave to run it was asked for by that process. ``num_starts``: so many of its tool_call_started are
-    durable, or on their way; ``executor``, ``replay_class`` and ``reconnect_grace`` are what the last one says.
+    durable, or on their way; ``executor``, ``replay_class`` and ``reconnect_grace`` are what the last one says, and
+    ``started`` is when the first one was, in wall-clock seconds.
     """
 
     call: content_pb2.ToolCall
@@ -33,6 +34,7 @@ class CallState:
     executor: str = ""
     replay_class: tool_service_pb2.ReplayClass.ValueType = tool_service_pb2.REPLAY_CLASS_UNSPECIFIED
     reconnect_grace: float = 0.0
+    started: float = 0.0
     is_turn_end: bool = False
 
     @property

@@ -111,6 +111,7 @@ class _Told:
             started = event.tool_call_started
             state = self.calls.get(started.tool_call_id)
             if state is not None:
+                state.started = state.started or event.time.ToMicroseconds() / 1e6
                 state.num_starts += 1
                 state.executor, state.replay_class = started.executor, started.replay_class
                 state.reconnect_grace = seconds_of(started.reconnect_grace)

@@ -14,6 +14,8 @@ from .validate import Findings, check_id, check_text
 RUN_FINISHED = 26
 """Field number of the terminal in turnkeeper.v1.Event."""
 
+MAX_HINT_BYTES = 16 << 10
+
 
 def check_cancel(request: pb.CancelRunsRequest, path: str = "") -> None:
     """The shape of a cancel; ``path`` is where the request holds it. Raises Refused."""
@@ -40,6 +42,11 @@ def check_cancel(request: pb.CancelRunsRequest, path: str = "") -> None:
             found.add("session_id", "goes with scope run_id only")
         else:
             check_id(found, "session_id", request.session_id)
+    if request.hint:
+        if request.mode != event_pb2.CANCEL_MODE_STOP:
+            found.add("hint", "goes with mode STOP only")
+        if len(request.hint.encode()) > MAX_HINT_BYTES:
+            found.add("hint", f"is longer than {MAX_HINT_BYTES} bytes")
     found.refuse()
 
 
