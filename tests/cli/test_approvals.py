@@ -147,3 +147,6 @@ async def test_over_a_pipe_nobody_is_asked_and_the_way_is_named(address: str) ->
     assert f'approval_requested  {approval_id} order_book {{"title":"Emma"}}' in watched.out
     assert f"approval_resolved  {approval_id} allowed by " in watched.out
     assert "tool_call_finished  order_book said: Emma is ordered" in watched.out
+    listed_messages = (await run(address, "messages", "s")).out.splitlines()
+    said = [line.strip() for line in listed_messages if line.startswith("  ")][1:]
+    assert said == ['calls order_book {"title":"Emma"}', "order_book said: Emma is ordered", "Well."]

@@ -206,7 +206,7 @@ def messages(
                 continue
             aside = "" if message.in_context else " (not in context)"
             screen.line(f"{_show.role(message.role)}  {_show.when(message.create_time)}{aside}")
-            for line in _show.message_text(message).splitlines():
+            for line in _show.message_lines(message):
                 screen.line(f"  {line}")
         return 0
 

@@ -76,6 +76,8 @@ class Chat:
     async def _say(self, line: str) -> bool:
         """Do what one line says; False leaves."""
         self._is_armed = False
+        if self._is_interactive:
+            self._screen.entered()
         command, _, rest = line.partition(" ")
         try:
             match command:

@@ -56,6 +56,10 @@ class Screen:
             sys.stdout.write("\n")
             sys.stdout.flush()
 
+    def entered(self) -> None:
+        """Somebody pressed Enter at the terminal: whatever was being written, its line has ended."""
+        self._is_mid_line = False
+
     def remark(self, text: str) -> None:
         """Print a line beside the results; nothing where they are JSON."""
         if not self.is_json:
@@ -123,6 +127,13 @@ def message_text(message: Message) -> str:
     return "".join(part.text.text for part in message.parts if part.WhichOneof("part") == "text")
 
 
+def message_lines(message: Message) -> list[str]:
+    """A message for people: its text, its tool calls, and their results."""
+    lines = message_text(message).splitlines()
+    lines += [f"calls {call(part.tool_call)}" for part in message.parts if part.HasField("tool_call")]
+    return lines + [result(part.tool_result) for part in message.parts if part.HasField("tool_result")]
+
+
 def call(asked: ToolCall) -> str:
     """A tool call on one line."""
     return short(f"{asked.name} {asked.arguments_json or '{}'}")
@@ -165,7 +176,7 @@ def _about(event: Event, name: str) -> str:
             return f"{event.step_started.step} {event.step_started.model}"
         case "message_committed":
             message = event.message_committed.message
-            return f"{role(message.role)}: {short(message_text(message))}"
+            return f"{role(message.role)}: {short(' · '.join(message_lines(message)))}"
         case "attempt_discarded":
             return event.attempt_discarded.cause
         case "retry_scheduled":
