@@ -180,6 +180,23 @@ async def test_a_step_that_is_cut_is_estimated_as_far_as_it_came(tmp_path: Path)
         assert (await seen(server)).context_tokens.prompt_tokens == tokens(prompt)
 
 
+@pytest.mark.parametrize(
+    ("reported", "expected"),
+    [({}, None), ({"input_tokens": 0}, None), ({"input_tokens": 70}, (70, 0, False))],
+)
+@pytest.mark.asyncio
+async def test_a_step_that_fails_counts_as_reported_else_as_far_as_it_came(
+    tmp_path: Path, reported: dict[str, int], expected: tuple[int, int, bool] | None
+) -> None:
+    async with priced(tmp_path) as (server, watch):
+        prompt = reply("one more", fail="PROVIDER_ERROR", fail_after=1, fail_usage=reported)
+        await server.submit("s", prompt, "r")
+        outcome = await watch.terminal("r")
+        assert outcome.status == FAILED
+        own = outcome.usage.own
+        assert (own.input_tokens, own.output_tokens, own.is_estimated) == (expected or (tokens(prompt), 1, True))
+
+
 @pytest.mark.asyncio
 async def test_a_step_that_fails_before_it_said_anything_leaves_the_size_of_the_context(tmp_path: Path) -> None:
     async with priced(tmp_path) as (server, watch):

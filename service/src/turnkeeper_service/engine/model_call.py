@@ -16,7 +16,7 @@ from .journal import MAIN_CONTEXT, Draft, Journal
 from .models import Model
 from .plan import TurnPlan
 from .step import Step, StepAnswer
-from .usage import add_step
+from .usage import add_step, is_told
 
 PROCESS_LOST = "PROCESS_LOST"
 
@@ -140,7 +140,7 @@ class ModelCall:
         step = self.step
         assert step is not None
         usage = failure.usage if failure is not None else None
-        if usage is None:
+        if usage is None or not is_told(usage):
             usage = content_pb2.Usage(num_calls=1)
             if step.opened.num_bytes:
                 usage = step.estimated()
