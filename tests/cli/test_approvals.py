@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from tests.clients.real import RealServer
 from turnkeeper import Client, Event, SessionSettings
 
 pytestmark = pytest.mark.asyncio
-TOOLS = Path(__file__).resolve().parents[2] / "examples" / "tools"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+TOOLS = ROOT / "examples" / "tools"
 
 
 def script(*steps: list[dict[str, Any]] | str) -> str:
@@ -80,6 +83,21 @@ async def test_a_terminal_shows_calls_and_asks_for_leave(address: str) -> None:
         await screen.shows("[order_book failed: this call was not allowed: too much sand]")
         await screen.shows("That is all.")
         await screen.shows("> ")
+        screen.type("/quit\n")
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+async def test_the_readme_shows_what_a_terminal_shows(address: str) -> None:
+    block = re.findall(r"```console\n\$ turnkeeper chat --session books\n(.*?)```", README.read_text(), re.DOTALL)[0]
+    prompt, *shown = block.splitlines()
+    async with terminal(environment(address), "chat", "--session", "books") as (screen, process):
+        await screen.shows("> ")
+        screen.type(prompt.removeprefix("> ") + "\n")
+        for line in shown:
+            question, is_asked, answer = line.partition("? [y/n] ")
+            await screen.shows(question)
+            if is_asked:
+                screen.type(answer + "\n")
         screen.type("/quit\n")
         assert await asyncio.wait_for(process.wait(), 30) == 0
 
