@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,16 @@ async def cancelled() -> str:
     raise asyncio.CancelledError
 
 
+def leaving() -> str:
+    """Ends its process."""
+    sys.exit(3)
+
+
+async def leaving_at_once() -> str:
+    """Ends its process on the loop."""
+    sys.exit(3)
+
+
 def foreign() -> content_pb2.ToolResult:
     """Answers another call than the one that was made."""
     result = content_pb2.ToolResult(tool_call_id="another", name="another")
@@ -63,6 +74,8 @@ RAW = {"name": "add", "id": "raw"}
         pytest.param(call("refusing"), "come back on Monday", True, id="error for the model"),
         pytest.param(call("long"), "the result is longer than 1000 bytes and was left out", True, id="too long"),
         pytest.param(call("cancelled"), "the tool was cancelled", True, id="cancelled from within"),
+        pytest.param(call("leaving"), "the tool failed: RuntimeError", True, id="exit in a thread"),
+        pytest.param(call("leaving_at_once"), "the tool failed: RuntimeError", True, id="exit on the loop"),
         pytest.param(call("foreign"), "mine", False, id="another call's id"),
     ],
 )
@@ -71,7 +84,7 @@ async def test_what_goes_wrong_with_a_call_is_its_result(
     tmp_path: Path, asked: dict[str, Any], text: str, is_error: bool
 ) -> None:
     tools = Tools()
-    for function in (add, broken, refusing, long, cancelled, foreign):
+    for function in (add, broken, refusing, long, cancelled, leaving, leaving_at_once, foreign):
         tools.add(function.__name__, function)
     async with scene(tmp_path, tools, limits__max_tool_result_bytes="1000") as on:
         await on.server.submit("s", script({"tool_calls": [asked | {"id": "c"}]}, "the end"), "r")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from turnkeeper.v1 import content_pb2, tool_service_pb2
 
 from .arguments import BadArgumentsError
 from .base import Invocation, OfferedTool, Tool, ToolAnswer, text_result
+from .threads import TooManyThreadsError, in_thread
 
 
 class ToolError(Exception):
@@ -75,10 +75,16 @@ class FunctionTool:
             place = ".".join(str(part) for part in first["loc"])
             raise BadArgumentsError(f"{place}: {first['msg']}") from None
         arguments = {name: getattr(model, name) for name in type(model).model_fields}
-        if inspect.iscoroutinefunction(self._function):
-            value = await self._function(**arguments)
-        else:
-            value = await asyncio.to_thread(self._function, **arguments)
+        try:
+            if inspect.iscoroutinefunction(self._function):
+                value = await self._function(**arguments)
+            else:
+                value = await in_thread(self._function, arguments)
+        except SystemExit:
+            # A tool does not end the process.
+            raise RuntimeError("the tool wanted to end the process") from None
+        except TooManyThreadsError as error:
+            raise ToolError(str(error)) from None
         is_turn_end = isinstance(value, EndTurn)
         return ToolAnswer(_result(invocation.call, value.result if isinstance(value, EndTurn) else value), is_turn_end)
 
