@@ -112,6 +112,16 @@ async def test_where_no_model_gives_a_title_it_is_the_prompt_cut_short(tmp_path:
 
 
 @pytest.mark.asyncio
+async def test_a_call_that_fails_costs_what_the_provider_says(tmp_path: Path) -> None:
+    small = {"fail": "PROVIDER_ERROR", "fail_usage": {"input_tokens": 70, "output_tokens": 2}}
+    async with titled(tmp_path, small) as (server, watch):
+        await server.submit("s", PROMPT, "r")
+        await told(watch)
+        paid = next(entry.usage for entry in (await seen(server)).usage.models if entry.model == SMALL)
+        assert (paid.num_calls, paid.input_tokens, paid.output_tokens, paid.is_estimated) == (1, 70, 2, False)
+
+
+@pytest.mark.asyncio
 async def test_a_model_that_never_answers_is_not_waited_for(tmp_path: Path) -> None:
     clock = ManualClock()
     async with titled(tmp_path, {"text": "half", "hang": True}, clock=clock) as (server, watch):

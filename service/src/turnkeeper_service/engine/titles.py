@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.providers.base import ModelFinished, ModelRequest, PartDelta, PartKind, Provider
+from turnkeeper_service.providers.base import ModelFinished, ModelRequest, PartDelta, PartKind, Provider, ProviderError
 
 from .usage import estimate, is_told
 
@@ -78,9 +78,17 @@ class TitleCall:
         )
         self._num_bytes = 0
         self._finished: ModelFinished | None = None
+        self._failure: ProviderError | None = None
 
     async def run(self, provider: Provider) -> str:
         """The title; empty where the answer was cut short or says nothing. Raises ProviderError."""
+        try:
+            return await self._title(provider)
+        except ProviderError as error:
+            self._failure = error
+            raise
+
+    async def _title(self, provider: Provider) -> str:
         text: list[str] = []
         async with provider.stream(self._request) as events:
             async for event in events:
@@ -109,6 +117,8 @@ class TitleCall:
         usage = content_pb2.Usage()
         if self._finished is not None:
             usage.CopyFrom(self._finished.usage)
+        elif self._failure is not None and self._failure.usage is not None:
+            usage.CopyFrom(self._failure.usage)
         if not is_told(usage) and self._num_bytes:
             usage = estimate(self._request.messages, self._request.system, self._num_bytes)
         usage.num_calls = 1
