@@ -246,6 +246,7 @@ class DefaultSettings(Table):
         "small one to be asked.",
     )
     system_prompt: str = setting("", "The system prompt.")
+    auto_summarize: bool = setting(True, "Whether a context that gets full is summarised.")
     max_steps: Count = setting(50, "Most model steps of one turn.")
     steering_mode: Literal["all", "one"] = setting(
         "all", "How many of the steers that wait a running turn takes in before a step."

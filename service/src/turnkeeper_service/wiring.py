@@ -33,6 +33,7 @@ def run_options(settings: Settings) -> RunOptions:
         makes_titles=defaults.generate_titles,
         has_todos=settings.tools.todos,
         max_steps=defaults.max_steps,
+        is_summarized=defaults.auto_summarize,
         max_steered_steps=limits.max_steered_steps,
         max_answer_bytes=limits.max_step_answer_bytes,
         cancel_grace=defaults.cancel_grace_seconds,

@@ -80,6 +80,16 @@ class Journal(Protocol):
         """Where deltas are shown."""
         ...
 
+    @property
+    def context_tokens(self) -> int:
+        """Tokens in the main context after its last step."""
+        ...
+
+    @property
+    def todos(self) -> Sequence[event_pb2.Todo]:
+        """What the session's models have noted to do."""
+        ...
+
     def draft(self) -> Draft:
         """A new, empty draft."""
         ...

@@ -36,6 +36,12 @@ class ModelCall:
         self.step: Step | None = None
         """The attempt that is under way, or the last one."""
 
+    def beside(self) -> ModelCall:
+        """For steps that are none of the turn's answer and count with it."""
+        other = ModelCall(self._plan, self._journal, self._clock, self._note)
+        other.usage, other.errors = self.usage, self.errors
+        return other
+
     def open(self, number: int, message_id: str, attempt: int = 1) -> Step:
         """Begin a step, or go on with one whose process was lost, at this attempt."""
         model = self._plan.models.choose()

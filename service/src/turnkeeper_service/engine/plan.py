@@ -71,6 +71,10 @@ class Resume:
     usage: content_pb2.RunUsage = field(default_factory=content_pb2.RunUsage)
     errors: Sequence[event_pb2.RunError] = ()
     """What was overcome before."""
+    summary_id: str = ""
+    """The message of a summary that was being written."""
+    covered_ids: Sequence[str] = ()
+    """Messages that summaries of this turn stand for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class TurnPlan:
     prompt_prefix: str
     tool_choice: str
     output_schema_json: str
+    is_summarized: bool
+    """Whether the context is summarised when it gets full."""
     max_steps: int
     max_steered_steps: int
     max_answer_bytes: int

@@ -7,26 +7,29 @@ that; its owner then calls `FloorTurn.cut`, which writes what there is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.clock import Clock
 from turnkeeper_service.ids import short_id
-from turnkeeper_service.providers.base import ProviderError
+from turnkeeper_service.providers.base import ModelRequest, ProviderError
 from turnkeeper_service.tools.arguments import malformed
 from turnkeeper_service.tools.base import OfferedTool
 
 from .approval import Approvals
 from .batch import ToolBatch
+from .context_room import ContextRoom
 from .journal import MAIN_CONTEXT, Draft, Journal
 from .loops import LoopDetector, signature
 from .model_call import PROCESS_LOST, ModelCall
+from .models import Model
 from .parking import Parking
 from .plan import CallState, TurnEnd, TurnPlan
 from .request import step_request
 from .scheduling import FoldedRun, Scheduling
 from .served import holders_back, holders_of
 from .step import Step, StepAnswer
+from .summarizer import CUT, LOST
 
 COMPLETED = event_pb2.OUTCOME_STATUS_COMPLETED
 FAILED = event_pb2.OUTCOME_STATUS_FAILED
@@ -55,6 +58,7 @@ class FloorTurn:
         self._approvals = approvals
         self._resume = plan.resume
         self._calls = ModelCall(plan, journal, clock, self._note)
+        self._room = ContextRoom(plan, journal, self._calls)
         self._final: StepAnswer | None = None
         self._batch: ToolBatch | None = None
         self._fold: Sequence[FoldedRun] = ()
@@ -102,6 +106,11 @@ class FloorTurn:
         return self._messages
 
     @property
+    def covered_ids(self) -> Sequence[str]:
+        """The messages that its summaries stand for."""
+        return self._room.summarizer.covered_ids
+
+    @property
     def usage(self) -> content_pb2.RunUsage:
         """What the turn has used so far."""
         return self._calls.usage
@@ -124,9 +133,9 @@ class FloorTurn:
     async def run(self) -> TurnEnd:
         """Run to an end that concludes the run, or to one that its owner concludes.
 
-        Raises ProviderError where a model call fails, TurnCancelledError where an abort came between steps.
+        Raises ProviderError where a model call fails, ContextExhaustedError where its context does not fit,
+        TurnCancelledError where an abort came between steps.
         """
-        history = await self._journal.history()
         ready = self.plan.toolbox.ready()
         if ready is not None:
             self._note("tool servers that connect")
@@ -141,6 +150,7 @@ class FloorTurn:
             if not is_steered:
                 if self._resume is not None:
                     await holders_back(self.plan, self._resume, self._note)
+                await self._keep_room()
                 self._look()
             is_steered = False
             draft = self._journal.draft()
@@ -152,7 +162,7 @@ class FloorTurn:
                 end = self._conclude(None)
             else:
                 self._note("model")
-                self._final = await self._ask(history, tools)
+                self._final = await self._ask(tools)
                 if self._final.tool_calls and tools:
                     await self._begin_batch(self._final)
                     continue
@@ -163,9 +173,33 @@ class FloorTurn:
             # Steered after its answer: the answer stays, a further step of the same run follows (U-21).
             is_steered = True
 
-    async def _ask(self, history: Sequence[content_pb2.Message], tools: Mapping[str, OfferedTool]) -> StepAnswer:
-        """Have the step that was begun answered."""
-        return await self._calls.ask(lambda model: step_request(self.plan, model, history, tools))
+    async def _ask(self, tools: Mapping[str, OfferedTool]) -> StepAnswer:
+        """Have the step that was begun answered, after a summary where its request is too long."""
+        while True:
+            history = await self._journal.history()
+            try:
+                return await self._calls.ask(self._request(history, tools))
+            except ProviderError as error:
+                if not error.is_context_overflow:
+                    raise
+                await self._room.make_for(error, self.num_steps, tools)
+
+    def _request(
+        self, history: Sequence[content_pb2.Message], tools: Mapping[str, OfferedTool]
+    ) -> Callable[[Model], ModelRequest]:
+        return lambda model: step_request(self.plan, model, history, tools)
+
+    async def _keep_room(self) -> None:
+        """Between two steps: summarise what came so far where the context gets full (U-29)."""
+        is_open = self._resume is not None and self._resume.message_id
+        if is_open or self._is_stopping or not await self._room.is_due(self.num_steps):
+            return
+        if self._batch is not None or self._final is not None:
+            draft = self._journal.draft()
+            self._close_batch(draft, SKIPPED, is_cancelled=False)
+            self.write_end(draft)
+            await self._journal.submit(draft)
+        await self._room.make(self.num_steps, self._tools())
 
     def _look(self) -> bool:
         """A fold point: take what is to be folded. Whether there is nothing that comes first."""
@@ -196,6 +230,7 @@ class FloorTurn:
             self.write_end(draft)
         fold, self._fold = self._fold, ()
         resume, self._resume = self._resume, None
+        self._room.summarizer.discard(draft, LOST)
         if resume is not None and resume.message_id:
             # What was bound while the stream was open folds before the step is run again.
             self._write_folds(draft, fold)
@@ -387,6 +422,7 @@ class FloorTurn:
     ) -> None:
         """Write what there is of a turn that does not end by itself: its partial answer, marked, and its usage."""
         is_cancelled = status == content_pb2.MESSAGE_STATUS_CANCELLED
+        self._room.summarizer.discard(draft, CUT)
         self._close_batch(draft, CANCELLED if is_cancelled else FAILED_CALL, is_cancelled=is_cancelled)
         if self._final is not None:
             self.write_end(draft)

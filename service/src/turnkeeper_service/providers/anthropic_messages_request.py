@@ -13,6 +13,7 @@ from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
 from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.summary import summary_text
 from turnkeeper_service.providers.wire_json import (
     base64_text,
     detail,
@@ -43,7 +44,7 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
         body["output_config"] = {"format": {"type": "json_schema", "schema": raw(request.output_schema_json)}}
     messages = build_messages(request, options.name)
     system = [{"type": "text", "text": request.system}] if request.system else []
-    tools = [_tool(tool) for tool in request.tools]
+    tools = [_tool(tool) for tool in request.tools] or _withheld(request.messages)
     if options.is_cache_marked:
         # Four marks at most: what comes before each is stable from step to step.
         for items in (system, tools, *(message["content"] for message in messages[-2:])):
@@ -52,7 +53,7 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
         body["system"] = system
     if tools:
         body["tools"] = tools
-        body["tool_choice"] = _tool_choice(request.tool_choice)
+        body["tool_choice"] = _tool_choice(request.tool_choice if request.tools else "none")
     merge_options(body, struct_to_json(parameters.provider_options))
     body["model"] = request.model
     body["messages"] = messages
@@ -126,7 +127,7 @@ def _user(parts: Iterable[content_pb2.Part], ids: CallIds) -> list[Any]:
             case "text" if part.text.text.strip():
                 content.append({"type": "text", "text": part.text.text})
             case "summary" if part.summary.text.strip():
-                content.append({"type": "text", "text": part.summary.text})
+                content.append({"type": "text", "text": summary_text(part.summary)})
             case "media":
                 content.append(_media(part.media))
             case "tool_result":
@@ -157,6 +158,17 @@ def _media(media: content_pb2.Media) -> Json:
     if media.name:
         document["title"] = media.name
     return document
+
+
+def _withheld(messages: Iterable[content_pb2.Message]) -> list[Json]:
+    """The tools that were called before a request without tools: the format takes no calls of tools it is not told."""
+    names = {
+        part.tool_call.name: None
+        for message in messages
+        for part in message.parts
+        if part.HasField("tool_call") and not part.tool_call.is_provider_executed
+    }
+    return [{"name": name, "input_schema": {"type": "object"}} for name in names]
 
 
 def _tool(tool: ToolDefinition) -> Json:

@@ -10,6 +10,7 @@ from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.gemini_decode import CALL_ID, OWN, SIGNATURE
 from turnkeeper_service.providers.media import fit_media
 from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.summary import summary_text
 from turnkeeper_service.providers.wire_json import (
     base64_text,
     detail,
@@ -140,7 +141,7 @@ def _prompt(parts: Iterable[content_pb2.Part]) -> Iterator[Json]:
         if kind == "text" and part.text.text:
             yield {"text": part.text.text}
         elif kind == "summary" and part.summary.text:
-            yield {"text": part.summary.text}
+            yield {"text": summary_text(part.summary)}
         elif kind == "media":
             yield _media(part.media)
 

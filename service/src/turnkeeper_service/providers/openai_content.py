@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from turnkeeper.v1 import content_pb2
+from turnkeeper_service.providers.summary import summary_text
 
 Json = dict[str, Any]
 
@@ -21,7 +22,7 @@ def build_content(
         if kind == "text" and part.text.text:
             items.append({"type": text_type, "text": part.text.text})
         elif kind == "summary":
-            items.append({"type": text_type, "text": part.summary.text})
+            items.append({"type": text_type, "text": summary_text(part.summary)})
         elif kind == "media":
             is_text = False
             items.append(build_media(part.media))

@@ -16,7 +16,7 @@ from turnkeeper_service.store.base import RunConflictError, RunRow, StoreError
 from .cancel import Canceller, cancel_of
 from .line import Line
 from .run import Run
-from .scheduler import Accepted, Delivery
+from .scheduler import Accepted, Delivery, kind_of
 from .session import Session
 from .table import SessionTable
 
@@ -52,7 +52,13 @@ class Acceptor:
         self._table = table
         self._canceller = canceller
 
-    async def accept(self, tenant: str, principal: str, submission: run_service_pb2.Submission) -> Acceptance:
+    async def accept(
+        self,
+        tenant: str,
+        principal: str,
+        submission: run_service_pb2.Submission,
+        kind: event_pb2.RunKind.ValueType = event_pb2.RUN_KIND_PROMPT,
+    ) -> Acceptance:
         """Accept a submission whose shape was checked; durable when it returns.
 
         Cancelling the caller never cancels an accept that was handed to the store. Raises Refused.
@@ -60,7 +66,7 @@ class Acceptor:
         is_named = bool(submission.run_id)
         if not is_named:
             submission.run_id = uuid7()
-        fingerprint = hashlib.sha256(submission.SerializeToString(deterministic=True)).digest()
+        fingerprint = _fingerprint(submission, kind)
         known = await self._known(tenant, submission.run_id, fingerprint) if is_named else None
         if known is not None:
             return known
@@ -76,7 +82,7 @@ class Acceptor:
                 raise self._line.going_away()
             if not session.is_active:
                 raise session_deleting(session.session_id)
-            run = self._stamp(session, principal, submission, fingerprint, tombstone)
+            run = self._stamp(session, principal, submission, kind, fingerprint, tombstone)
         try:
             await asyncio.shield(run.accepted)
         except RunConflictError:
@@ -116,17 +122,21 @@ class Acceptor:
         session: Session,
         principal: str,
         submission: run_service_pb2.Submission,
+        kind: event_pb2.RunKind.ValueType,
         fingerprint: bytes,
         tombstone: event_pb2.RunCancelRequested | None,
     ) -> Run:
         line = self._line
         delivery = submission.delivery or session.settings.default_delivery or event_pb2.DELIVERY_QUEUE
+        if kind != event_pb2.RUN_KIND_PROMPT:
+            delivery = event_pb2.DELIVERY_QUEUE
         if delivery == event_pb2.DELIVERY_STEER and (fixed := fixed_by_target(submission)):
             raise invalid(f"submission.{fixed[0]}", "is not allowed with delivery STEER")
         preconditions = submission.preconditions
         accepted = line.core.accept(
             session.key,
             submission.run_id,
+            kind=kind_of(kind),
             delivery=_DELIVERIES[delivery],
             require_idle=preconditions.require_idle,
             expected_open_run_id=preconditions.expected_open_run_id or None,
@@ -136,7 +146,7 @@ class Acceptor:
         run = Run(
             session,
             submission,
-            kind=event_pb2.RUN_KIND_PROMPT,
+            kind=kind,
             delivery=delivery,
             fingerprint=fingerprint,
             principal=principal,
@@ -205,6 +215,14 @@ class Acceptor:
         if run.replaced and isinstance(error, RunConflictError):
             # The core has covered runs whose cancel never reached the store: only a new start puts that right.
             raise error
+
+
+def _fingerprint(submission: run_service_pb2.Submission, kind: event_pb2.RunKind.ValueType) -> bytes:
+    """What tells two uses of one run_id apart. A summary is never a replay of a prompt."""
+    digest = hashlib.sha256(submission.SerializeToString(deterministic=True))
+    if kind != event_pb2.RUN_KIND_PROMPT:
+        digest.update(event_pb2.RunKind.Name(kind).encode())
+    return digest.digest()
 
 
 def _same(run_id: str, stored: bytes, asked: bytes) -> None:

@@ -7,7 +7,6 @@ commit, finish. Only a cut drain and a lost store leave a run without its termin
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,17 +16,17 @@ import structlog
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.clock import seconds_of
 from turnkeeper_service.engine.journal import Draft
-from turnkeeper_service.engine.plan import TurnCancelledError, TurnEnd, TurnPlan
+from turnkeeper_service.engine.plan import TurnCancelledError, TurnEnd
 from turnkeeper_service.engine.scheduling import Concluding, FoldedRun, FoldPoint
+from turnkeeper_service.engine.summary import ContextExhaustedError
+from turnkeeper_service.engine.summary_turn import SummaryTurn
 from turnkeeper_service.engine.turn import FloorTurn
-from turnkeeper_service.ids import short_id
 from turnkeeper_service.providers.base import ProviderError
 from turnkeeper_service.store.base import StoreError
-from turnkeeper_service.tools.base import ToolAnswer, Toolbox
+from turnkeeper_service.tools.base import ToolAnswer
 
-from .approvals import ApprovalDesk, RunApprovals
 from .line import Line
-from .models import ModelDesk, RunModels
+from .planning import TurnPlanner
 from .run import Run
 from .scheduler import RunRef
 from .titles import TitleMaker
@@ -122,30 +121,33 @@ class RunScheduling:
         )
 
 
+def roll_back(run: Run, turn: FloorTurn | SummaryTurn, draft: Draft) -> None:
+    """Take a turn's messages out of the context; what its summaries stood for comes back (U-11)."""
+    before = [message_id for message_id in turn.covered_ids if message_id not in turn.message_ids]
+    if before:
+        draft.context_change(run.run_id, before, True)
+    if turn.message_ids:
+        draft.context_change(run.run_id, turn.message_ids, False)
+
+
 class FloorDriver:
     """Drives floor turns."""
 
     def __init__(
         self,
         line: Line,
-        models: ModelDesk,
+        planner: TurnPlanner,
         titles: TitleMaker,
-        toolbox: Toolbox,
-        desk: ApprovalDesk,
         late: Late,
     ) -> None:
         self._line = line
-        self._models = models
-        self._toolbox = toolbox
-        self._desk = desk
+        self._planner = planner
         self._late = late
         self._titles = titles
 
-    def turn(self, run: Run) -> FloorTurn:
+    def turn(self, run: Run) -> FloorTurn | SummaryTurn:
         """The floor turn of a run that begins or goes on."""
-        plan = self.plan(run)
-        approvals = RunApprovals(self._desk, run, plan.turn_id)
-        return FloorTurn(plan, run.session, RunScheduling(self._line, run), self._line.clock, approvals)
+        return self._planner.turn(run, RunScheduling(self._line, run), self._detach)
 
     def _detach(self, run: Run, turn_id: str, work: asyncio.Task[ToolAnswer], call: content_pb2.ToolCall) -> None:
         """Take over a tool that ignores its cancel; what it says in the end is recorded and never applied (U-12)."""
@@ -182,7 +184,7 @@ class FloorDriver:
             return
         self._titles.begin(run, turn.plan.model, turn.plan.session_hash)
         self._arm_deadline(run)
-        await self._models.prepare(turn.plan.model)
+        await self._planner.prepare(turn.plan)
         work = asyncio.get_running_loop().create_task(turn.run(), name=f"turn {turn.plan.turn_id}")
         run.work = work
         try:
@@ -208,58 +210,6 @@ class FloorDriver:
         end = self._end(run, turn, work)
         if end is not None:
             await self._conclude(run, turn, end)
-
-    def plan(self, run: Run) -> TurnPlan:
-        """What the run's floor turn is to do, by the session's settings as they are now."""
-        options = self._line.options
-        session, submission = run.session, run.submission
-        settings = session.settings
-        model = submission.model or settings.model or options.default_model
-        parameters = content_pb2.ModelParameters()
-        parameters.CopyFrom(settings.parameters)
-        parameters.MergeFrom(submission.parameters)
-        if submission.HasField("max_steps"):
-            max_steps = submission.max_steps
-        else:
-            max_steps = settings.max_steps if settings.HasField("max_steps") else options.max_steps
-        turn_id = run.resume_turn_id or short_id("turn")
-
-        def is_offered(name: str) -> bool:
-            # As the session is set now: tools change at the next step, the rest at the next run.
-            now = session.settings
-            return not now.is_tool_free and (not now.tools or name in now.tools)
-
-        def is_pre_approved(name: str) -> bool:
-            approved = {*session.settings.pre_approved_tools, *submission.pre_approved_tools}
-            return name in approved or "*" in approved
-
-        return TurnPlan(
-            run_id=run.run_id,
-            turn_id=turn_id,
-            tenant=run.session.tenant,
-            session_id=run.session.session_id,
-            toolbox=self._toolbox,
-            tool_filter=is_offered,
-            is_pre_approved=is_pre_approved,
-            tool_timeout=options.tool_timeout,
-            max_tool_result_bytes=options.max_tool_result_bytes,
-            cancel_grace=options.cancel_grace,
-            detach=lambda work, call: self._detach(run, turn_id, work, call),
-            prompt=run.prompt,
-            model=model,
-            models=RunModels(self._models, model),
-            retry=options.retry,
-            parameters=parameters,
-            system_prompt=settings.system_prompt or options.default_system_prompt,
-            prompt_prefix=settings.prompt_prefix,
-            tool_choice=submission.tool_choice,
-            output_schema_json=submission.output_schema_json,
-            max_steps=max_steps,
-            max_steered_steps=options.max_steered_steps,
-            max_answer_bytes=options.max_answer_bytes,
-            session_hash=hashlib.sha256("\0".join(run.session.key).encode()).hexdigest()[:32],
-            resume=run.resume,
-        )
 
     def _refusal(self, run: Run) -> _End | None:
         """Why the run ends without a model call, None if it does not."""
@@ -295,7 +245,7 @@ class FloorDriver:
         error = event_pb2.RunError(reason=reason, title=title, detail=detail, http_status=http_status)
         return _End(FAILED, reason, [error])
 
-    def _end(self, run: Run, turn: FloorTurn, work: asyncio.Task[TurnEnd]) -> _End | None:
+    def _end(self, run: Run, turn: FloorTurn | SummaryTurn, work: asyncio.Task[TurnEnd]) -> _End | None:
         """How the turn ended; None where the store is lost and nothing can be written."""
         is_cut = not work.done() or work.cancelled()
         error = None if is_cut else work.exception()
@@ -318,6 +268,8 @@ class FloorDriver:
             # Only a read failed: the store still takes the terminal.
             log.error("a turn could not read its session", run_id=run.run_id, detail=str(error))
             return self._failed(event_pb2.OUTCOME_REASON_INTERNAL, "Session not readable", str(error))
+        if isinstance(error, ContextExhaustedError):
+            return self._failed(event_pb2.OUTCOME_REASON_CONTEXT_EXHAUSTED, "Context exhausted", str(error))
         if isinstance(error, ProviderError):
             reason = event_pb2.OutcomeReason.Value(f"OUTCOME_REASON_{error.reason}")
             end_ = self._failed(reason, error.title, error.detail, error.status or 0)
@@ -327,7 +279,7 @@ class FloorDriver:
         log.error("a turn failed by a fault", run_id=run.run_id, exc_info=error)
         return self._failed(event_pb2.OUTCOME_REASON_INTERNAL, "Internal error", type(error).__name__)
 
-    async def _conclude(self, run: Run, turn: FloorTurn, end: _End) -> None:
+    async def _conclude(self, run: Run, turn: FloorTurn | SummaryTurn, end: _End) -> None:
         """Fix the outcome in the core and commit history, usage and terminal together."""
         line = self._line
         if not end.is_concluded:
@@ -347,15 +299,15 @@ class FloorDriver:
         outcome.usage.CopyFrom(turn.usage)
         if outcome.status == COMPLETED and turn.plan.output_schema_json:
             outcome.output_json = turn.text
-        if run.cancel is not None and run.cancel.is_rollback and end.is_cancelled and turn.message_ids:
-            draft.context_change(run.run_id, turn.message_ids, False)
+        if run.cancel is not None and run.cancel.is_rollback and end.is_cancelled:
+            roll_back(run, turn, draft)
         line.close(run, draft, outcome, turn_id=turn.plan.turn_id)
         # The floor is free and the next run begins before anybody sees this terminal (U-10).
         draft.on_durable.append(lambda: line.begin(line.core.finish(run.session.key, run.run_id)))
         # Shielded: a server that closes meanwhile must not take the commit's end from those who publish it.
         await asyncio.shield(run.session.submit(draft))
 
-    def _write_turn(self, run: Run, turn: FloorTurn, end: _End, draft: Draft) -> None:
+    def _write_turn(self, run: Run, turn: FloorTurn | SummaryTurn, end: _End, draft: Draft) -> None:
         if end.status == COMPLETED or end.reason in (
             event_pb2.OUTCOME_REASON_TOOL,
             event_pb2.OUTCOME_REASON_TOOL_LOOP,
@@ -368,5 +320,5 @@ class FloorDriver:
             error = content_pb2.ErrorText(title=end.errors[0].title, detail=end.errors[0].detail)
         if turn.has_started:
             turn.cut(draft, status, error, end.failure)
-        else:
+        elif run.kind == event_pb2.RUN_KIND_PROMPT:
             Line.unstarted_rows(run, draft, status, in_context=not end.is_cancelled, error=error)

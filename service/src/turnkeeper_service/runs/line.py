@@ -82,6 +82,8 @@ class RunOptions:
     small_model: str = ""
     makes_titles: bool = True
     has_todos: bool = False
+    is_summarized: bool = True
+    """Whether a context that gets full is summarised where its session does not say."""
     max_steps: int = 50
     max_steered_steps: int = 10
     max_answer_bytes: int = 8 << 20
@@ -256,7 +258,8 @@ class Line:
         if taken:
             outcome = event_pb2.Outcome(status=event_pb2.OUTCOME_STATUS_EXPIRED)
             draft = run.session.draft()
-            draft.message(run.user_message(short_id("msg"), "", in_context=False), run_id=run.run_id)
+            if run.kind == event_pb2.RUN_KIND_PROMPT:
+                draft.message(run.user_message(short_id("msg"), "", in_context=False), run_id=run.run_id)
             self.close(run, draft, outcome)
             run.session.submit(draft)
         self.begin(starts)
@@ -264,7 +267,8 @@ class Line:
     def close_cancelled(self, run: Run) -> None:
         """End a run that is covered by a cancel and never started: both rows, neither in context (U-28)."""
         draft = run.session.draft()
-        self.unstarted_rows(run, draft, content_pb2.MESSAGE_STATUS_CANCELLED, in_context=False)
+        if run.kind == event_pb2.RUN_KIND_PROMPT:
+            self.unstarted_rows(run, draft, content_pb2.MESSAGE_STATUS_CANCELLED, in_context=False)
         self.close(run, draft, self.cancelled_outcome(run))
         run.session.submit(draft)
 

@@ -4,124 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import cast
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
-from turnkeeper_service.clock import seconds_of
-from turnkeeper_service.engine.approval import AskedBefore, Decision
-from turnkeeper_service.engine.loops import signature
-from turnkeeper_service.engine.model_call import PROCESS_LOST
-from turnkeeper_service.engine.plan import CallState, Resume
-from turnkeeper_service.engine.usage import add_step
+from turnkeeper_service.engine.plan import Resume
 from turnkeeper_service.store.base import RunRow, RunState, SessionState, Store
-from turnkeeper_service.tools.arguments import malformed
 
 from .approvals import ApprovalDesk
 from .cancel import Canceller, cancel_of
 from .disconnects import Disconnects
-from .floor import FloorDriver
+from .floor import FloorDriver, roll_back
 from .lifecycle import SessionLifecycle
 from .line import Line
 from .run import Run
-from .scheduler import Delivery
+from .scheduler import Delivery, kind_of
 from .session import Session
 from .table import SessionTable
-
-
-class _Told:
-    """What the events of a run say of where its turn stands."""
-
-    def __init__(self) -> None:
-        self.turn_id = ""
-        self.step, self.attempt, self.losses = 0, 1, 0
-        self.message_id = ""
-        self.model = ""
-        self.usage = content_pb2.RunUsage()
-        self.message_ids: list[str] = []
-        self.calls: dict[str, CallState] = {}
-        self.malformed: frozenset[str] = frozenset()
-        self.signatures: list[str] = []
-        self.is_awaiting = self.has_hint = False
-        self.holders: dict[str, float] = {}
-        self.errors: list[event_pb2.RunError] = []
-
-    def take(self, event: event_pb2.Event) -> None:
-        """Take in the next event."""
-        match event.WhichOneof("payload"):
-            case "run_started":
-                self.turn_id = event.turn_id
-            case "step_started":
-                self.step, self.model = event.step_started.step, event.step_started.model
-                self.message_id, self.attempt, self.losses = event.step_started.message_id, 1, 0
-                self.holders = {
-                    holder.name: seconds_of(holder.reconnect_grace) for holder in event.step_started.tool_holders
-                }
-            case "attempt_discarded":
-                self.attempt = event.attempt_discarded.attempt + 1
-                self.losses += event.attempt_discarded.cause == PROCESS_LOST
-                if event.attempt_discarded.HasField("usage"):
-                    add_step(self.usage, self.model, event.attempt_discarded.usage)
-            case "retry_scheduled":
-                self.model = event.retry_scheduled.model
-                self.errors.append(event.retry_scheduled.error)
-            case "run_awaiting":
-                self.is_awaiting = True
-            case "run_resumed":
-                self.is_awaiting = False
-            case "step_finished":
-                add_step(self.usage, self.model, event.step_finished.usage)
-                self.message_id = ""
-                self.signatures.append("")
-            case "message_committed":
-                self._message(event.message_committed.message)
-            case "tool_call_requested":
-                call = event.tool_call_requested.tool_call
-                is_malformed = call.tool_call_id in self.malformed
-                message_id = event.tool_call_requested.message_id
-                self.calls[call.tool_call_id] = CallState(call, message_id, is_malformed=is_malformed, is_resumed=True)
-            case "tool_call_started" | "tool_call_finished" | "tool_call_skipped" | "tool_call_cancelled":
-                self._tool(event)
-            case "approval_requested":
-                requested = event.approval_requested
-                state = self.calls.get(requested.tool_call.tool_call_id)
-                if state is not None:
-                    created, deadline = event.time.ToMicroseconds(), requested.deadline.ToMicroseconds()
-                    state.asked = AskedBefore(requested.approval_id, created, deadline)
-            case "approval_resolved":
-                resolved = event.approval_resolved
-                for state in self.calls.values():
-                    if state.asked is not None and state.asked.approval_id == resolved.approval_id:
-                        decision = Decision(resolved.is_allowed, resolved.comment, resolved.actor)
-                        state.asked = replace(state.asked, decision=decision)
-
-    def _message(self, message: content_pb2.Message) -> None:
-        self.message_ids.append(message.message_id)
-        self.has_hint = self.has_hint or message.origin == content_pb2.MESSAGE_ORIGIN_STOP_HINT
-        if message.role == content_pb2.ROLE_TOOL:
-            # The batch is whole: its signature takes the place of its step.
-            if self.signatures:
-                self.signatures[-1] = signature((state.call, state.result) for state in self.calls.values())
-            self.calls.clear()
-        elif message.role == content_pb2.ROLE_ASSISTANT:
-            self.malformed = malformed(message.parts)
-
-    def _tool(self, event: event_pb2.Event) -> None:
-        if event.HasField("tool_call_started"):
-            started = event.tool_call_started
-            state = self.calls.get(started.tool_call_id)
-            if state is not None:
-                state.started = state.started or event.time.ToMicroseconds() / 1e6
-                state.num_starts += 1
-                state.executor, state.replay_class = started.executor, started.replay_class
-                state.reconnect_grace = seconds_of(started.reconnect_grace)
-            return
-        result = getattr(event, event.WhichOneof("payload") or "").result
-        state = self.calls.get(result.tool_call_id)
-        if state is not None:
-            state.result = result
-            state.is_turn_end = event.tool_call_finished.is_turn_end
-
+from .told import Told
 
 READ_AT_ONCE = 256
 """Runs whose sessions and events are read at the same time: the store answers many faster than one by one."""
@@ -198,6 +97,7 @@ class Recovery:
             session.key,
             run.run_id,
             run.sequence,
+            kind=kind_of(run.kind),
             delivery=delivery,
             steers=row.steers if is_steer else None,
             cancelled=cancel_of(run.cancel) if is_aborted and run.cancel is not None else None,
@@ -210,10 +110,11 @@ class Recovery:
         """Read from the run's events where its turn stands."""
         session = run.session
         rows = await self._store.read_run_events(session.tenant, session.session_id, run.run_id)
-        told = _Told()
+        told = Told()
         for row in rows:
             told.take(event_pb2.Event.FromString(row.payload))
         run.resume_turn_id = told.turn_id
+        is_summary = run.kind == event_pb2.RUN_KIND_SUMMARY
         step, message_id, attempt = told.step, told.message_id, told.attempt
         partial: dict[int, tuple[int, bytearray]] = {}
         for piece in await self._store.read_partials(session.tenant, run.run_id):
@@ -232,11 +133,13 @@ class Recovery:
             signatures=told.signatures[:-1] if told.calls else told.signatures,
             is_awaiting=told.is_awaiting,
             has_hint=told.has_hint,
-            num_losses=told.losses + 1 if message_id else 0,
+            num_losses=told.losses + 1 if message_id else told.num_summaries if is_summary else 0,
             usage=told.usage,
             # One that is to stop takes its last step without tools.
             holders=told.holders if run.cancel is None else {},
             errors=told.errors,
+            summary_id=told.summary_id,
+            covered_ids=told.covered_ids,
         )
 
     def _go_on(self, run: Run) -> None:
@@ -270,7 +173,7 @@ class Recovery:
         outcome = self._line.cancelled_outcome(run)
         outcome.text, outcome.message_id, outcome.num_steps = turn.text, turn.message_id, turn.num_steps
         outcome.usage.CopyFrom(turn.usage)
-        if run.cancel is not None and run.cancel.is_rollback and turn.message_ids:
-            draft.context_change(run.run_id, turn.message_ids, False)
+        if run.cancel is not None and run.cancel.is_rollback:
+            roll_back(run, turn, draft)
         self._line.close(run, draft, outcome, turn_id=turn.plan.turn_id)
         run.session.submit(draft)

@@ -9,6 +9,7 @@ from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
 from turnkeeper_service.clock import Timer
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.plan import Resume, TurnEnd
+from turnkeeper_service.engine.summary_turn import SummaryTurn
 from turnkeeper_service.engine.turn import FloorTurn
 from turnkeeper_service.store.base import RunRow, RunState
 
@@ -57,7 +58,7 @@ class Run:
         for future in (self.accepted, self.finished):
             # Both may fail while nobody waits; that is no fault of its own.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self.turn: FloorTurn | None = None
+        self.turn: FloorTurn | SummaryTurn | None = None
         self.work: asyncio.Task[TurnEnd] | None = None
         self.detached: asyncio.Future[None] = loop.create_future()
         """Resolves when the work has ignored its cancel for too long (U-12)."""

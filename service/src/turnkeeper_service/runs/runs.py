@@ -30,6 +30,7 @@ from .line import Checkpoints, Line, Observer, RunOptions
 from .models import ModelDesk
 from .notices import notices_of
 from .partials import PartialFlusher
+from .planning import TurnPlanner
 from .recover import Recovery
 from .run import Run
 from .scheduler import CoreScheduler, Limits, Snapshot, Stats
@@ -89,7 +90,8 @@ class Runs:
         toolbox = SessionToolbox(self.remote, {**own, **(tools or {})}, tool_servers)
         models = ModelDesk(providers, prices, catalog, cool_downs)
         titles = TitleMaker(self.line, providers, prices, catalog)
-        self._driver = FloorDriver(self.line, models, titles, toolbox, self.approvals, self.record_late)
+        planner = TurnPlanner(self.line, models, toolbox, self.approvals)
+        self._driver = FloorDriver(self.line, planner, titles, self.record_late)
         self.line.driven_by(self._driver.drive)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)
         self.disconnects = Disconnects(self.line, self._canceller)
@@ -211,6 +213,14 @@ class Runs:
             return receipt_of_run(run, snapshot, is_replay=is_replay), run
         assert accepted.row is not None
         return receipt_of_row(accepted.row), None
+
+    async def summarize(self, tenant: str, principal: str, session_id: str, run_id: str) -> Run | RunRow:
+        """Accept a run that summarises a session. Raises Refused."""
+        submission = run_service_pb2.Submission(session_id=session_id, run_id=run_id)
+        accepted = await self._acceptor.accept(tenant, principal, submission, event_pb2.RUN_KIND_SUMMARY)
+        found = accepted.run or accepted.row
+        assert found is not None
+        return found
 
     async def get_run(self, tenant: str, run_id: str) -> run_service_pb2.Run:
         """A run, with what holds it. Raises Refused RUN_NOT_FOUND."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
+from turnkeeper.v1 import event_pb2
 from turnkeeper_core import (
     Accepted,
     Cancel,
@@ -46,8 +47,18 @@ __all__ = [
 
 Kind = Literal["prompt", "summary", "bootstrap"]
 Delivery = Literal["queue", "steer", "reject", "replace"]
+_KINDS: Mapping[int, Kind] = {
+    event_pb2.RUN_KIND_PROMPT: "prompt",
+    event_pb2.RUN_KIND_SUMMARY: "summary",
+    event_pb2.RUN_KIND_BOOTSTRAP: "bootstrap",
+}
 Key = tuple[str, str]
 """(tenant, session_id)."""
+
+
+def kind_of(kind: int) -> Kind:
+    """The core's word for a run's kind."""
+    return _KINDS[kind]
 
 
 @contextmanager

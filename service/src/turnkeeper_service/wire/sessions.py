@@ -7,6 +7,7 @@ from typing import Any
 
 from turnkeeper.v1 import session_service_pb2 as pb
 from turnkeeper_service.principal import Role
+from turnkeeper_service.runs.run import Run
 from turnkeeper_service.runs.runs import Runs
 
 from .call import Call
@@ -43,6 +44,7 @@ class SessionServicer:
             "UpdateSession": self.update,
             "DeleteSession": self.delete,
             "ListMessages": self.messages,
+            "SummarizeSession": self.summarize,
             "ListApprovals": self.approvals,
             "AnswerApproval": self.answer,
         }
@@ -116,6 +118,17 @@ class SessionServicer:
         if len(response.messages) < len(messages) or len(messages) == limit:
             response.next_page_token = to_token(str(response.messages[-1].seq), *query)
         return response
+
+    async def summarize(self, request: pb.SummarizeSessionRequest, call: Call) -> pb.SummarizeSessionResponse:
+        """SummarizeSession."""
+        found = Findings()
+        check_id(found, "session_id", request.session_id)
+        if request.run_id:
+            check_id(found, "run_id", request.run_id)
+        found.refuse()
+        run = await self._runs.summarize(call.tenant, call.actor, request.session_id, request.run_id)
+        sequence = run.sequence if isinstance(run, Run) else run.accept_sequence
+        return pb.SummarizeSessionResponse(run_id=run.run_id, accept_sequence=sequence)
 
     async def approvals(self, request: pb.ListApprovalsRequest, call: Call) -> pb.ListApprovalsResponse:
         """ListApprovals."""
