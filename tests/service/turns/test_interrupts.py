@@ -7,6 +7,7 @@ import re
 import sqlite3
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -15,7 +16,7 @@ import pytest
 from tests.service.dispatch.script import at_gate, provider, reply
 from tests.service.dispatch.stage import held, in_line, open_run
 from tests.service.failure.stories import finished, kinds, reason_of
-from tests.service.harness import LIMIT, Harness, reason, serving
+from tests.service.harness import LIMIT, Harness, details, reason, serving
 from tests.service.manual_clock import ManualClock
 from tests.service.turns.scenes import STEER, STOP, Tools, calls, result_text, said, scene, script
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
@@ -58,6 +59,86 @@ async def test_a_stop_during_a_batch_takes_one_last_step_without_tools(tmp_path:
         stopped = "skipped: the run was asked to stop"
         assert on.told()[-1] == f"slow: slow is done | second: {stopped} | third: {stopped}"
         await on.idle()
+
+
+@pytest.mark.spec("subturns:T106")
+@pytest.mark.asyncio
+async def test_a_hint_of_a_stop_can_be_read_and_is_told_to_the_last_step(tmp_path: Path) -> None:
+    tools = Tools()
+    tools.held("slow")
+    tools.quick("second")
+    async with scene(tmp_path, tools) as on:
+        await on.server.submit("s", script(calls("slow", "second"), "so far"), "r")
+        await tools.gates.reached("slow")
+        await on.server.cancel(run_id="r", mode=STOP, hint="say what you have")
+        requested = (await on.watch.seen("r", "run_cancel_requested")).run_cancel_requested
+        assert (requested.mode, requested.hint) == (STOP, "say what you have")
+        assert (await on.server.run_view("r")).cancel == requested
+        # The first stop stands.
+        await on.server.cancel(run_id="r", mode=STOP, hint="never told")
+        tools.gates.open("slow")
+        assert reason_of(await on.watch.terminal("r")) == "COMPLETED/STOPPED"
+        skipped = "second: skipped: the run was asked to stop"
+        assert on.told()[2:] == [f"slow: slow is done | {skipped}", "say what you have"]
+        assert (on.sent()[-1].role, on.offered()) == (content_pb2.ROLE_USER, [])
+        messages = await on.server.messages("s")
+        hints = [one for one in messages if one.origin == content_pb2.MESSAGE_ORIGIN_STOP_HINT]
+        assert [(said(one), one.run_id, one.in_context) for one in hints] == [("say what you have", "r", True)]
+        # It is one of the run's messages for good; the next run's model is told it too.
+        await on.server.submit("s", "next", "next")
+        await on.watch.terminal("next")
+        assert on.told()[3:] == ["say what you have", "say what you have", "next"]
+
+
+@pytest.mark.spec("subturns:T106")
+@pytest.mark.parametrize("is_told", [False, True])
+@pytest.mark.asyncio
+async def test_a_hint_is_told_once_and_after_a_restart_too(tmp_path: Path, is_told: bool) -> None:
+    tools = Tools()
+    tools.held("slow", is_replay_safe=True)
+    hint = reply("so far", gate="last")
+    async with scene(tmp_path, tools) as on:
+        await on.server.submit("s", script(calls("slow")), "r")
+        await tools.gates.reached("slow")
+        await on.server.cancel(run_id="r", mode=STOP, hint=hint)
+        if is_told:
+            tools.gates.open("slow")
+            await at_gate(on.server, "last")
+    tools.gates.open("slow")
+    tools.gates.open("last")
+    async with scene(tmp_path, tools, is_new=False) as on:
+        outcome = await on.watch.terminal("r")
+        assert (reason_of(outcome), outcome.text) == ("COMPLETED/STOPPED", "so far")
+        assert (await on.watch.seen("r", "run_cancel_requested")).run_cancel_requested.hint == hint
+        assert on.told()[1:] == ["call slow", "slow: slow is done", hint]
+        assert [said(one) for one in await on.server.messages("s")].count(hint) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_hint_that_comes_while_the_step_runs_is_told_when_the_step_is_run_again(tmp_path: Path) -> None:
+    gates = Tools().gates
+    async with scene(tmp_path, Tools(gates)) as on:
+        await on.server.submit("s", reply("so far", gate="g"), "r")
+        await at_gate(on.server, "g")
+        await on.server.cancel(run_id="r", mode=STOP, hint="be short")
+    gates.open("g")
+    async with scene(tmp_path, Tools(gates), is_new=False) as on:
+        assert reason_of(await on.watch.terminal("r")) == "COMPLETED/STOPPED"
+        assert on.told()[1:] == ["be short"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [({"hint": "why"}, "hint"), ({"mode": STOP, "hint": "x" * 16_385}, "hint")],
+    ids=["without a stop", "too long"],
+)
+@pytest.mark.asyncio
+async def test_a_hint_that_nobody_could_be_told_is_refused(tmp_path: Path, fields: dict[str, Any], path: str) -> None:
+    async with scene(tmp_path) as on:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await on.server.cancel("s", **fields)
+        assert (refused.value.code(), reason(refused.value)) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+        assert details(refused.value)["BadRequest"].field_violations[0].field == path
 
 
 @pytest.mark.asyncio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -11,13 +12,17 @@ import pytest
 from tests.service.dispatch.script import at_gate, provider, reply
 from tests.service.dispatch.stage import in_line, open_run
 from tests.service.failure.stories import kinds, reason_of
-from tests.service.harness import reason, serving
-from tests.service.turns.scenes import STEER, Tools, calls, scene, script, texts
+from tests.service.harness import load_settings, reason, serving
+from tests.service.turns.scenes import STEER, Scene, Tools, calls, scene, script, texts
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
+from turnkeeper_service.settings_layers import SettingsError
 from turnkeeper_service.tools.functions import EndTurn
 
 FOLDED = event_pb2.OUTCOME_STATUS_FOLDED
 ASSISTANT = content_pb2.ROLE_ASSISTANT
+UNSET = session_service_pb2.STEERING_MODE_UNSPECIFIED
+ALL = session_service_pb2.STEERING_MODE_ALL
+ONE = session_service_pb2.STEERING_MODE_ONE
 
 
 @pytest.mark.spec("subturns:T61")
@@ -36,6 +41,129 @@ async def test_all_steers_are_folded_at_once_and_in_order_after_the_answer(tmp_p
         assert on.told()[1:] == ["first answer", "m1", "m2", "m3"]
         assert [run_id for run_id in on.watch.terminals() if run_id != "r"] == ["s1", "s2", "s3"]
         assert texts(await on.server.messages("s"), ASSISTANT) == ["first answer", "m3"]
+
+
+async def read_mode(on: Scene) -> session_service_pb2.SteeringMode.ValueType:
+    """The session's steering mode."""
+    found: session_service_pb2.GetSessionResponse = await on.server.sessions.GetSession(
+        session_service_pb2.GetSessionRequest(session_id="s")
+    )
+    return found.session.settings.steering_mode
+
+
+async def set_mode(on: Scene, mode: session_service_pb2.SteeringMode.ValueType) -> None:
+    """Change the session's steering mode."""
+    request = session_service_pb2.UpdateSessionRequest(
+        session_id="s", settings=session_service_pb2.SessionSettings(steering_mode=mode)
+    )
+    request.update_mask.paths.append("steering_mode")
+    await on.server.sessions.UpdateSession(request)
+
+
+async def steered(on: Scene, count: int) -> None:
+    """The run ``r``, whose model is held at the gate ``g``, and so many steers ``m1``, ``m2`` ... bound to it."""
+    await on.server.submit("s", reply("first answer", gate="g", gate_after=1), "r")
+    await at_gate(on.server, "g")
+    for number in range(1, count + 1):
+        await on.server.submit("s", f"m{number}", f"s{number}", delivery=STEER)
+
+
+@pytest.mark.spec("subturns:T60")
+@pytest.mark.asyncio
+async def test_one_steer_at_a_time_is_a_step_each(tmp_path: Path) -> None:
+    async with scene(tmp_path, session={"steering_mode": ONE}) as on:
+        await steered(on, 3)
+        on.server.gates.open("g")
+        outcome = await on.watch.terminal("r")
+        assert (reason_of(outcome), outcome.text, outcome.num_steps) == ("COMPLETED/ANSWERED", "m3", 4)
+        said = ["first answer", "m1", "m1", "m2", "m2", "m3"]
+        assert [on.told(index)[1:] for index in (1, 2, 3)] == [said[:2], said[:4], said]
+        folds = [on.watch.terminals()[f"s{number}"].fold for number in (1, 2, 3)]
+        assert [(fold.into_run_id, fold.step) for fold in folds] == [("r", 2), ("r", 3), ("r", 4)]
+        assert list(on.watch.terminals()) == ["s1", "s2", "s3", "r"]
+        assert texts(await on.server.messages("s"), ASSISTANT) == ["first answer", "m1", "m2", "m3"]
+
+
+@pytest.mark.asyncio
+async def test_one_steer_at_a_time_skips_the_batch_that_each_interrupts(tmp_path: Path) -> None:
+    tools = Tools()
+    tools.held("slow")
+    tools.quick("second")
+    async with scene(tmp_path, tools, session={"steering_mode": ONE}) as on:
+        await on.server.submit("s", script(calls("slow", "second"), "never said"), "r")
+        await tools.gates.reached("slow")
+        for number in (1, 2):
+            await on.server.submit("s", f"m{number}", f"s{number}", delivery=STEER)
+        tools.gates.open("slow")
+        assert (await on.watch.terminal("r")).text == "m2"
+        assert tools.ran == ["slow"]
+        assert on.told(1)[2:] == ["slow: slow is done | second: skipped: a message of the user came first", "m1"]
+        assert on.told(2)[4:] == ["m1", "m2"]
+
+
+@pytest.mark.asyncio
+async def test_steers_one_at_a_time_beyond_the_bound_of_steps_have_their_own_turns(tmp_path: Path) -> None:
+    async with scene(tmp_path, session={"steering_mode": ONE, "max_steps": 1}, limits__max_steered_steps="2") as on:
+        await steered(on, 3)
+        on.server.gates.open("g")
+        assert (await on.watch.terminal("r")).num_steps == 3
+        assert (await on.watch.terminal("s3")).text == "m3"
+        folded = [run_id for run_id, outcome in on.watch.terminals().items() if outcome.status == FOLDED]
+        assert folded == ["s1", "s2"]
+
+
+@pytest.mark.spec("subturns:T63", "subturns:T68")
+@pytest.mark.parametrize(("before", "after"), [("ONE", "ALL"), ("ALL", "ONE")])
+@pytest.mark.asyncio
+async def test_a_change_of_the_mode_can_be_read_and_counts_from_the_next_fold_point(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    mode = session_service_pb2.SteeringMode
+    values = mode.Value(f"STEERING_MODE_{before}"), mode.Value(f"STEERING_MODE_{after}")
+    async with scene(tmp_path, session={"steering_mode": values[0]}) as on:
+        await steered(on, 2)
+        assert await read_mode(on) == values[0]
+        await set_mode(on, values[1])
+        assert await read_mode(on) == values[1]
+        on.server.gates.open("g")
+        outcome = await on.watch.terminal("r")
+        assert outcome.num_steps == (2 if after == "ALL" else 3)
+        assert on.told(1)[1:] == ["first answer", "m1", "m2"][: 3 if after == "ALL" else 2]
+
+
+@pytest.mark.spec("subturns:T66", "subturns:T68", "subturns:T69")
+@pytest.mark.parametrize(
+    ("setting", "of_session", "num_steps"),
+    [
+        pytest.param({}, UNSET, 2, id="unset is all"),
+        pytest.param({"defaults__steering_mode": "one"}, UNSET, 3, id="the server's default"),
+        pytest.param({"defaults__steering_mode": "all"}, UNSET, 2, id="said in the settings"),
+        pytest.param({"defaults__steering_mode": "one"}, ALL, 2, id="the session's own"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_the_mode_comes_from_the_session_or_the_settings(
+    tmp_path: Path,
+    setting: dict[str, Any],
+    of_session: session_service_pb2.SteeringMode.ValueType,
+    num_steps: int,
+) -> None:
+    async with scene(tmp_path, session={"steering_mode": of_session}, **setting) as on:
+        await steered(on, 2)
+        assert await read_mode(on) == of_session
+        on.server.gates.open("g")
+        assert (await on.watch.terminal("r")).num_steps == num_steps
+
+
+@pytest.mark.spec("subturns:T66")
+@pytest.mark.asyncio
+async def test_a_mode_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="steering_mode"):
+        load_settings(tmp_path, defaults__steering_mode="one-at-a-time")
+    async with serving(tmp_path) as server:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await server.session("s", steering_mode=7)
+        assert (refused.value.code(), reason(refused.value)) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
 
 
 @pytest.mark.spec("subturns:T62")
