@@ -33,7 +33,7 @@ const (
 	RunState_RUN_STATE_UNSPECIFIED RunState = 0
 	// Accepted; stands in line.
 	RunState_RUN_STATE_QUEUED RunState = 1
-	// At the head of its line; waits for a permit to run.
+	// Waits for a permit: at the head of its line, or to go on after what it waited for has come.
 	RunState_RUN_STATE_WAITING RunState = 2
 	// Its turn runs.
 	RunState_RUN_STATE_RUNNING RunState = 3

@@ -37,7 +37,7 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_QUEUED: _RunState.ValueType  # 1
     """Accepted; stands in line."""
     RUN_STATE_WAITING: _RunState.ValueType  # 2
-    """At the head of its line; waits for a permit to run."""
+    """Waits for a permit: at the head of its line, or to go on after what it waited for has come."""
     RUN_STATE_RUNNING: _RunState.ValueType  # 3
     """Its turn runs."""
     RUN_STATE_AWAITING: _RunState.ValueType  # 4
@@ -53,7 +53,7 @@ RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 RUN_STATE_QUEUED: RunState.ValueType  # 1
 """Accepted; stands in line."""
 RUN_STATE_WAITING: RunState.ValueType  # 2
-"""At the head of its line; waits for a permit to run."""
+"""Waits for a permit: at the head of its line, or to go on after what it waited for has come."""
 RUN_STATE_RUNNING: RunState.ValueType  # 3
 """Its turn runs."""
 RUN_STATE_AWAITING: RunState.ValueType  # 4
