@@ -117,6 +117,7 @@ def test_a_cancel_has_one_scope() -> None:
     assert (one.scope.run_id, one.session_id) == ("r", "s")
     assert cancel_request(session_id="s", up_to=5).scope.up_to.accept_sequence == 5
     assert cancel_request(all_sessions=True).scope.WhichOneof("scope") == "tenant"
+    assert cancel_request(run_id="r", mode="stop", hint="be short").hint == "be short"
     for wrong in ({}, {"up_to": 5}, {"session_id": "s", "all_sessions": True}, {"run_id": "r", "up_to": 5}):
         with pytest.raises(ValueError, match="a cancel is for"):
             cancel_request(**wrong)

@@ -201,6 +201,7 @@ class Client:
         rollback: bool = False,
         unwind: bool = False,
         wait: bool = False,
+        hint: str = "",
     ) -> CancelReceipt:
         """Cancel what a scope has accepted so far, and nothing after it; return when that is durable.
 
@@ -214,6 +215,7 @@ class Client:
             rollback: Take the turns' messages out of the context.
             unwind: Complete tasks of earlier runs too.
             wait: Return when every covered run has its terminal.
+            hint: With mode `stop`: what the last step is told as the user's word.
         """
         request = cancel_request(
             session_id=session_id,
@@ -225,6 +227,7 @@ class Client:
             rollback=rollback,
             unwind=unwind,
             wait=wait,
+            hint=hint,
         )
         timeout = None if wait else 30.0
         return (await self._connection.call(self._connection.runs.CancelRuns, request, timeout)).receipt

@@ -155,14 +155,22 @@ class Conversation:
         rollback: bool = False,
         unwind: bool = False,
         wait: bool = False,
+        hint: str = "",
     ) -> CancelReceipt:
         """Cancel a run, or all that the session has accepted so far; return when that is durable.
 
-        With `wait` return when every run that it covers has its terminal. Frames sent meanwhile are not delayed.
+        With `wait` return when every run that it covers has its terminal. Frames sent meanwhile are not delayed. A `hint`,
+        with mode `stop`, is told to the run's last step as the user's word.
         """
         session_id = self.session_id if run_id is None else None
         request = cancel_request(
-            session_id=session_id, run_id=run_id, mode=mode, turn_id=turn_id, rollback=rollback, unwind=unwind
+            session_id=session_id,
+            run_id=run_id,
+            mode=mode,
+            turn_id=turn_id,
+            rollback=rollback,
+            unwind=unwind,
+            hint=hint,
         )
         if run_id is not None:
             request.wait = wait

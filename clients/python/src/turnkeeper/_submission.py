@@ -110,13 +110,16 @@ def cancel_request(
     rollback: bool = False,
     unwind: bool = False,
     wait: bool = False,
+    hint: str = "",
 ) -> CancelRunsRequest:
     """Write down a cancel.
 
     Raises:
         ValueError: The scope is not exactly one of a session, a run, or all sessions.
     """
-    request = CancelRunsRequest(mode=_MODES[mode], turn_id=turn_id, rollback=rollback, unwind=unwind, wait=wait)
+    request = CancelRunsRequest(
+        mode=_MODES[mode], turn_id=turn_id, rollback=rollback, unwind=unwind, wait=wait, hint=hint
+    )
     if all_sessions and session_id is None and run_id is None and up_to is None:
         request.scope.CopyFrom(CancelScope(tenant=TenantScope()))
     elif run_id is not None and not all_sessions and up_to is None:
