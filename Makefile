@@ -97,7 +97,7 @@ need-core:
 	@tools/need python cargo cc git
 
 need-clients:
-	@tools/need $(if $(HAS_GO),go) $(if $(filter java,$(CLIENTS)),java mvn) $(if $(filter typescript,$(CLIENTS)),node)
+	@tools/need $(if $(HAS_GO),go node) $(if $(filter java,$(CLIENTS)),java mvn) $(if $(filter typescript,$(CLIENTS)),node)
 
 need-servers:
 	@tools/need node

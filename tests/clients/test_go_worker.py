@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,16 +11,13 @@ import pytest_asyncio
 
 from examples.upstream import Upstream
 from examples.upstream.answer import Answer, Ending
+from tests.clients import go_worker
 from tests.clients.conftest import QUICK
+from tests.clients.go_worker import LIMIT, WANTED, serving, working
 from tests.clients.real import RealServer
 from turnkeeper import Client, Event, SessionSettings
 from turnkeeper.v1.content_pb2 import ToolResult
 from turnkeeper.v1.event_pb2 import OUTCOME_STATUS_CANCELLED, Outcome
-
-MODULE = Path(__file__).resolve().parents[2] / "clients" / "go"
-WANTED = "go" in os.environ.get("TURNKEEPER_CLIENTS", "python go").split()
-LIMIT = 60.0
-"""Seconds after which a wait is a hang."""
 
 # Not skipped where Go is missing: that is a failure unless the client is not wanted.
 pytestmark = [pytest.mark.asyncio] if WANTED else [pytest.mark.skip(reason="TURNKEEPER_CLIENTS leaves Go out")]
@@ -42,37 +34,7 @@ def page(text: str) -> Answer:
 
 @pytest_asyncio.fixture
 async def program(tmp_path: Path) -> Path:
-    go = shutil.which("go")
-    assert go is not None, "Go is missing: install it, or leave it out by TURNKEEPER_CLIENTS=python"
-    built = tmp_path / "worker"
-    build = await asyncio.create_subprocess_exec(
-        *[go, "build", "-o", str(built), "./cmd/worker"], cwd=MODULE, stderr=PIPE
-    )
-    _, err = await build.communicate()
-    assert build.returncode == 0, err.decode()
-    return built
-
-
-@asynccontextmanager
-async def working(program: Path, address: str, site: str, *arguments: str) -> AsyncIterator[Process]:
-    """A worker that serves."""
-    process = await asyncio.create_subprocess_exec(
-        *[str(program), "-address", address, "-site", site, *arguments], stdout=PIPE, stderr=PIPE
-    )
-    try:
-        await serving(process, address)
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def serving(process: Process, address: str) -> None:
-    """Wait until the worker has said that it serves."""
-    assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), LIMIT)
-    assert line.decode() == f"serving [get_page] at {address}\n"
+    return await go_worker.build(tmp_path)
 
 
 async def ended(client: Client, run_id: str) -> Outcome:

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,41 +16,21 @@ from pathlib import Path
 import pytest
 
 from tests.service.harness import LIMIT, load_settings, serving
+from tests.service.mcp import others
 from tests.service.mcp.turns import Hasty, calling, connected, event, results, script, text
 from turnkeeper_service.tools.functions import FunctionTool
-
-HERE = Path(__file__).parent
-FOLDER = HERE.parents[2] / ".tools" / "mcp"
-PINS = ("package.json", "package-lock.json")
-PROGRAM = FOLDER / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
 
 
 @pytest.fixture(scope="session")
 def everything() -> Path:
-    """The server's program, installed into .tools/ as its lock file says, once."""
-    missing = [name for name in ("node", "npm") if shutil.which(name) is None]
-    assert not missing, f"{missing} is missing: install Node.js 20 or newer with npm"
-    is_current = PROGRAM.exists() and all(
-        (FOLDER / name).exists() and (FOLDER / name).read_bytes() == (HERE / name).read_bytes() for name in PINS
-    )
-    if not is_current:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        shutil.copy(HERE / "package.json", FOLDER)
-        shutil.copy(HERE / "package-lock.json", FOLDER / "package-lock.json")
-        subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=FOLDER, check=True)
-    return PROGRAM
+    """The server's program."""
+    return others.everything()
 
 
 @pytest.mark.asyncio
 async def test_it_serves_a_turn_and_is_killed_in_mid_call(tmp_path: Path, everything: Path) -> None:
     pid_file = tmp_path / "pid"
-    settings = load_settings(
-        tmp_path,
-        mcp__all__command="sh",
-        mcp__all__args=json.dumps(["-c", f'echo $$ > {pid_file}; exec node "$0" stdio', str(everything)]),
-        mcp__all__wait="true",
-        mcp__all__is_parallel="true",
-    )
+    settings = load_settings(tmp_path, **others.as_child("all", pid_file, "node", everything, "stdio"))
     tools = {"other": FunctionTool(lambda: "", name="other").offered()}
     async with serving(tmp_path, clock=Hasty(), tools=tools, settings=settings) as server:
         await server.session("s")
