@@ -193,10 +193,7 @@ class Conversation:
         return (await self._send(ConverseRequest(answer_approval=answer))).approval.approval
 
     async def offer_tools(self, *tools: AnyTool) -> list[str]:
-        """Offer tools to the session, in place of those offered here before; return their names.
-
-        They are run here, side by side, until the conversation ends. A bare function is a `FunctionTool` as it stands.
-        """
+        """Offer functions that this process runs to the session, in place of those offered before; return their names."""
         before, self._calls.tools = self._calls.tools, by_name(tools)
         try:
             return list((await self._send(ConverseRequest(offer_tools=self._offer()))).tools.names)
@@ -338,10 +335,7 @@ class Conversation:
         return None
 
     def _may_half_close(self) -> bool:
-        """Only the connection that the runs were submitted on waits for them; another one is kept until they ended.
-
-        So is one that may have to run tools for them.
-        """
+        """Only the connection that the runs were submitted on waits for them, where it has not to run tools for them."""
         is_waiting = self._own_runs and (self._num_connections > 1 or self._calls.tools)
         return self._is_finishing and not self._pending and not is_waiting
 
