@@ -220,6 +220,8 @@ const (
 	MessageOrigin_MESSAGE_ORIGIN_UNSPECIFIED MessageOrigin = 0
 	// The hint of a cancel with mode STOP, shown to the run's last step as the user's word.
 	MessageOrigin_MESSAGE_ORIGIN_STOP_HINT MessageOrigin = 1
+	// What the server says about an answer that does not match the schema asked for, shown as the user's word.
+	MessageOrigin_MESSAGE_ORIGIN_OUTPUT_INVALID MessageOrigin = 2
 )
 
 // Enum value maps for MessageOrigin.
@@ -227,10 +229,12 @@ var (
 	MessageOrigin_name = map[int32]string{
 		0: "MESSAGE_ORIGIN_UNSPECIFIED",
 		1: "MESSAGE_ORIGIN_STOP_HINT",
+		2: "MESSAGE_ORIGIN_OUTPUT_INVALID",
 	}
 	MessageOrigin_value = map[string]int32{
-		"MESSAGE_ORIGIN_UNSPECIFIED": 0,
-		"MESSAGE_ORIGIN_STOP_HINT":   1,
+		"MESSAGE_ORIGIN_UNSPECIFIED":    0,
+		"MESSAGE_ORIGIN_STOP_HINT":      1,
+		"MESSAGE_ORIGIN_OUTPUT_INVALID": 2,
 	}
 )
 
@@ -1576,10 +1580,11 @@ const file_turnkeeper_v1_content_proto_rawDesc = "" +
 	"\x18FINISH_REASON_MAX_TOKENS\x10\x03\x12 \n" +
 	"\x1cFINISH_REASON_CONTENT_FILTER\x10\x04\x12\x17\n" +
 	"\x13FINISH_REASON_ERROR\x10\x05\x12\x17\n" +
-	"\x13FINISH_REASON_OTHER\x10\x06*M\n" +
+	"\x13FINISH_REASON_OTHER\x10\x06*p\n" +
 	"\rMessageOrigin\x12\x1e\n" +
 	"\x1aMESSAGE_ORIGIN_UNSPECIFIED\x10\x00\x12\x1c\n" +
-	"\x18MESSAGE_ORIGIN_STOP_HINT\x10\x01BG\n" +
+	"\x18MESSAGE_ORIGIN_STOP_HINT\x10\x01\x12!\n" +
+	"\x1dMESSAGE_ORIGIN_OUTPUT_INVALID\x10\x02BG\n" +
 	"\x11dev.turnkeeper.v1P\x01Z0turnkeeper.dev/go/gen/turnkeeper/v1;turnkeeperv1b\x06proto3"
 
 var (

@@ -796,7 +796,8 @@ type Outcome struct {
 	Usage *RunUsage `protobuf:"bytes,10,opt,name=usage,proto3" json:"usage,omitempty"`
 	// Values of the tasks completed in the run, in order.
 	Results []*TaskResult `protobuf:"bytes,11,rep,name=results,proto3" json:"results,omitempty"`
-	// The value of the outermost task as JSON, or the answer where a schema was asked for; empty where there is none.
+	// COMPLETED: the value of the outermost task as JSON, or the last answer's JSON, without what stands around it, where a
+	// schema was asked for and it matches; empty otherwise.
 	OutputJson string `protobuf:"bytes,12,opt,name=output_json,json=outputJson,proto3" json:"output_json,omitempty"`
 	// COMPLETED / AWAITING_USER: the task that waits.
 	AwaitingTaskId string `protobuf:"bytes,13,opt,name=awaiting_task_id,json=awaitingTaskId,proto3" json:"awaiting_task_id,omitempty"`

@@ -277,7 +277,9 @@ type Submission struct {
 	Parameters *ModelParameters `protobuf:"bytes,7,opt,name=parameters,proto3" json:"parameters,omitempty"`
 	// `auto`, `none`, `required` or a tool's name; empty for auto. Not with STEER.
 	ToolChoice string `protobuf:"bytes,8,opt,name=tool_choice,json=toolChoice,proto3" json:"tool_choice,omitempty"`
-	// A JSON Schema that the output must match; empty for free text. Not with STEER.
+	// A JSON Schema, an object, that the output must match; empty for free text. Not with STEER. An answer that does not
+	// match is asked for again, then the run ends FAILED / OUTPUT_INVALID. A run that ends by a stop, a tool, or a limit of
+	// steps or tokens is not asked again: its output is empty where it does not match.
 	OutputSchemaJson string `protobuf:"bytes,9,opt,name=output_schema_json,json=outputSchemaJson,proto3" json:"output_schema_json,omitempty"`
 	// Most model steps of a turn; unset for the session's. Not with STEER.
 	MaxSteps *int32 `protobuf:"varint,10,opt,name=max_steps,json=maxSteps,proto3,oneof" json:"max_steps,omitempty"`
@@ -289,8 +291,13 @@ type Submission struct {
 	OnDisconnect *DisconnectPolicy `protobuf:"bytes,13,opt,name=on_disconnect,json=onDisconnect,proto3" json:"on_disconnect,omitempty"`
 	// Names of tools that need no approval in this run, beside the session's. Not with STEER.
 	PreApprovedTools []string `protobuf:"bytes,14,rep,name=pre_approved_tools,json=preApprovedTools,proto3" json:"pre_approved_tools,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// How often an answer that does not match the schema is asked for again, each a step of the run; unset for 2. Not with
+	// STEER.
+	MaxOutputReprompts *int32 `protobuf:"varint,15,opt,name=max_output_reprompts,json=maxOutputReprompts,proto3,oneof" json:"max_output_reprompts,omitempty"`
+	// What the model is then told, before what does not match; empty for the server's words. Not with STEER.
+	OutputReprompt string `protobuf:"bytes,16,opt,name=output_reprompt,json=outputReprompt,proto3" json:"output_reprompt,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Submission) Reset() {
@@ -419,6 +426,20 @@ func (x *Submission) GetPreApprovedTools() []string {
 		return x.PreApprovedTools
 	}
 	return nil
+}
+
+func (x *Submission) GetMaxOutputReprompts() int32 {
+	if x != nil && x.MaxOutputReprompts != nil {
+		return *x.MaxOutputReprompts
+	}
+	return 0
+}
+
+func (x *Submission) GetOutputReprompt() string {
+	if x != nil {
+		return x.OutputReprompt
+	}
+	return ""
 }
 
 // What was accepted.
@@ -4056,7 +4077,7 @@ const file_turnkeeper_v1_run_service_proto_rawDesc = "" +
 	"\ffor_agent_id\x18\x03 \x01(\tR\n" +
 	"forAgentId\"P\n" +
 	"\x10DisconnectPolicy\x12<\n" +
-	"\fcancel_after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vcancelAfter\"\xad\x05\n" +
+	"\fcancel_after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vcancelAfter\"\xa6\x06\n" +
 	"\n" +
 	"Submission\x12\x1d\n" +
 	"\n" +
@@ -4078,9 +4099,12 @@ const file_turnkeeper_v1_run_service_proto_rawDesc = "" +
 	"\vrun_timeout\x18\f \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"runTimeout\x12D\n" +
 	"\ron_disconnect\x18\r \x01(\v2\x1f.turnkeeper.v1.DisconnectPolicyR\fonDisconnect\x12,\n" +
-	"\x12pre_approved_tools\x18\x0e \x03(\tR\x10preApprovedToolsB\f\n" +
+	"\x12pre_approved_tools\x18\x0e \x03(\tR\x10preApprovedTools\x125\n" +
+	"\x14max_output_reprompts\x18\x0f \x01(\x05H\x01R\x12maxOutputReprompts\x88\x01\x01\x12'\n" +
+	"\x0foutput_reprompt\x18\x10 \x01(\tR\x0eoutputRepromptB\f\n" +
 	"\n" +
-	"_max_steps\"\xf6\x02\n" +
+	"_max_stepsB\x17\n" +
+	"\x15_max_output_reprompts\"\xf6\x02\n" +
 	"\n" +
 	"RunReceipt\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1d\n" +

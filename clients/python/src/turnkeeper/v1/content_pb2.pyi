@@ -131,6 +131,8 @@ class _MessageOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Message
     """What its role says: a prompt, an answer, results."""
     MESSAGE_ORIGIN_STOP_HINT: _MessageOrigin.ValueType  # 1
     """The hint of a cancel with mode STOP, shown to the run's last step as the user's word."""
+    MESSAGE_ORIGIN_OUTPUT_INVALID: _MessageOrigin.ValueType  # 2
+    """What the server says about an answer that does not match the schema asked for, shown as the user's word."""
 
 class MessageOrigin(_MessageOrigin, metaclass=_MessageOriginEnumTypeWrapper):
     """Where a message comes from, beyond what its role says."""
@@ -139,6 +141,8 @@ MESSAGE_ORIGIN_UNSPECIFIED: MessageOrigin.ValueType  # 0
 """What its role says: a prompt, an answer, results."""
 MESSAGE_ORIGIN_STOP_HINT: MessageOrigin.ValueType  # 1
 """The hint of a cancel with mode STOP, shown to the run's last step as the user's word."""
+MESSAGE_ORIGIN_OUTPUT_INVALID: MessageOrigin.ValueType  # 2
+"""What the server says about an answer that does not match the schema asked for, shown as the user's word."""
 Global___MessageOrigin: _TypeAlias = MessageOrigin  # noqa: Y015
 
 @_typing.final

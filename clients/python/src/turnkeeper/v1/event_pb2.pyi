@@ -486,7 +486,9 @@ class Outcome(_message.Message):
     finish_reason: _content_pb2.FinishReason.ValueType
     """Why the model stopped last; unset where it was not asked or was cut."""
     output_json: _builtins.str
-    """The value of the outermost task as JSON, or the answer where a schema was asked for; empty where there is none."""
+    """COMPLETED: the value of the outermost task as JSON, or the last answer's JSON, without what stands around it, where a
+    schema was asked for and it matches; empty otherwise.
+    """
     awaiting_task_id: _builtins.str
     """COMPLETED / AWAITING_USER: the task that waits."""
     awaiting_agent_id: _builtins.str

@@ -166,6 +166,8 @@ class Submission(_message.Message):
     RUN_TIMEOUT_FIELD_NUMBER: _builtins.int
     ON_DISCONNECT_FIELD_NUMBER: _builtins.int
     PRE_APPROVED_TOOLS_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_REPROMPTS_FIELD_NUMBER: _builtins.int
+    OUTPUT_REPROMPT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session; on Converse empty or the stream's own."""
     run_id: _builtins.str
@@ -177,9 +179,18 @@ class Submission(_message.Message):
     tool_choice: _builtins.str
     """`auto`, `none`, `required` or a tool's name; empty for auto. Not with STEER."""
     output_schema_json: _builtins.str
-    """A JSON Schema that the output must match; empty for free text. Not with STEER."""
+    """A JSON Schema, an object, that the output must match; empty for free text. Not with STEER. An answer that does not
+    match is asked for again, then the run ends FAILED / OUTPUT_INVALID. A run that ends by a stop, a tool, or a limit of
+    steps or tokens is not asked again: its output is empty where it does not match.
+    """
     max_steps: _builtins.int
     """Most model steps of a turn; unset for the session's. Not with STEER."""
+    max_output_reprompts: _builtins.int
+    """How often an answer that does not match the schema is asked for again, each a step of the run; unset for 2. Not with
+    STEER.
+    """
+    output_reprompt: _builtins.str
+    """What the model is then told, before what does not match; empty for the server's words. Not with STEER."""
     @_builtins.property
     def prompt(self) -> _containers.RepeatedCompositeFieldContainer[_content_pb2.Part]:
         """The prompt: text and media parts, by default at most 256, and 4 MiB together."""
@@ -225,13 +236,20 @@ class Submission(_message.Message):
         run_timeout: _duration_pb2.Duration | None = ...,
         on_disconnect: Global___DisconnectPolicy | None = ...,
         pre_approved_tools: _abc.Iterable[_builtins.str] | None = ...,
+        max_output_reprompts: _builtins.int | None = ...,
+        output_reprompt: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_steps", b"_max_steps", "max_steps", b"max_steps", "on_disconnect", b"on_disconnect", "parameters", b"parameters", "preconditions", b"preconditions", "run_timeout", b"run_timeout", "start_timeout", b"start_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_output_reprompts", b"_max_output_reprompts", "_max_steps", b"_max_steps", "max_output_reprompts", b"max_output_reprompts", "max_steps", b"max_steps", "on_disconnect", b"on_disconnect", "parameters", b"parameters", "preconditions", b"preconditions", "run_timeout", b"run_timeout", "start_timeout", b"start_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_steps", b"_max_steps", "delivery", b"delivery", "max_steps", b"max_steps", "model", b"model", "on_disconnect", b"on_disconnect", "output_schema_json", b"output_schema_json", "parameters", b"parameters", "pre_approved_tools", b"pre_approved_tools", "preconditions", b"preconditions", "prompt", b"prompt", "run_id", b"run_id", "run_timeout", b"run_timeout", "session_id", b"session_id", "start_timeout", b"start_timeout", "tool_choice", b"tool_choice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_output_reprompts", b"_max_output_reprompts", "_max_steps", b"_max_steps", "delivery", b"delivery", "max_output_reprompts", b"max_output_reprompts", "max_steps", b"max_steps", "model", b"model", "on_disconnect", b"on_disconnect", "output_reprompt", b"output_reprompt", "output_schema_json", b"output_schema_json", "parameters", b"parameters", "pre_approved_tools", b"pre_approved_tools", "preconditions", b"preconditions", "prompt", b"prompt", "run_id", b"run_id", "run_timeout", b"run_timeout", "session_id", b"session_id", "start_timeout", b"start_timeout", "tool_choice", b"tool_choice"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_output_reprompts: _TypeAlias = _typing.Literal["max_output_reprompts"]  # noqa: Y015
+    _WhichOneofArgType__max_output_reprompts: _TypeAlias = _typing.Literal["_max_output_reprompts", b"_max_output_reprompts"]  # noqa: Y015
     _WhichOneofReturnType__max_steps: _TypeAlias = _typing.Literal["max_steps"]  # noqa: Y015
     _WhichOneofArgType__max_steps: _TypeAlias = _typing.Literal["_max_steps", b"_max_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_reprompts) -> _WhichOneofReturnType__max_output_reprompts | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_steps) -> _WhichOneofReturnType__max_steps | None: ...
 
 Global___Submission: _TypeAlias = Submission  # noqa: Y015
