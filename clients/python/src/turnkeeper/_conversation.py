@@ -41,7 +41,6 @@ from turnkeeper.v1.run_service_pb2 import (
     StreamItem,
 )
 from turnkeeper.v1.session_service_pb2 import AnswerApprovalRequest, Approval, Session
-from turnkeeper.v1.tool_service_pb2 import OfferTools, ToolInvocationResult
 
 # Items that wait for their reader. Reading the stream pauses behind it, unless a frame waits for its receipt.
 MAX_BUFFERED = 1024
@@ -71,8 +70,6 @@ class Conversation:
         self._frame = frame
         # A lost connection comes back under its name, to the calls that it was given.
         self._frame.client_name = frame.client_name or new_id()
-        self._calls = LeasedCalls(self._answer_call)
-        self._results: deque[ToolInvocationResult] = deque()
         self._cursor = Cursor(frame.after_seq if frame.HasField("after_seq") else None)
         self._pending: dict[str, _Pending] = {}
         self._num_frames = 0
@@ -85,6 +82,7 @@ class Conversation:
         self._is_finishing = self._is_half_closed = self._is_over = self._is_closed = self._is_deleted = False
         self._opened = asyncio.Event()
         self._to_write = asyncio.Event()
+        self._calls = LeasedCalls(self._to_write.set)
         self._to_read = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -159,8 +157,8 @@ class Conversation:
     ) -> CancelReceipt:
         """Cancel a run, or all that the session has accepted so far; return when that is durable.
 
-        With `wait` return when every run that it covers has its terminal. Frames sent meanwhile are not delayed. A `hint`,
-        with mode `stop`, is told to the run's last step as the user's word.
+        With `wait` return when every run that it covers has its terminal. Frames sent meanwhile are not delayed.
+        A `hint`, with mode `stop`, is told to the run's last step as the user's word.
         """
         session_id = self.session_id if run_id is None else None
         request = cancel_request(
@@ -193,10 +191,10 @@ class Conversation:
         return (await self._send(ConverseRequest(answer_approval=answer))).approval.approval
 
     async def offer_tools(self, *tools: AnyTool) -> list[str]:
-        """Offer functions that this process runs to the session, in place of those offered before; return their names."""
+        """Offer functions to run here to the session, in place of those offered before; return their names."""
         before, self._calls.tools = self._calls.tools, by_name(tools)
         try:
-            return list((await self._send(ConverseRequest(offer_tools=self._offer()))).tools.names)
+            return list((await self._send(ConverseRequest(offer_tools=self._calls.offer()))).tools.names)
         except TurnkeeperError:
             self._calls.tools = before
             raise
@@ -279,8 +277,7 @@ class Conversation:
         """Live through one connection."""
         self._num_connections += 1
         self._is_half_closed = False
-        # What a lost connection did not carry is asked for again.
-        self._results.clear()
+        self._calls.results.clear()
         for pending in self._pending.values():
             pending.is_sent = False
         call = self._connection.runs.Converse(metadata=self._connection.metadata)
@@ -304,11 +301,11 @@ class Conversation:
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
             await call.write(ConverseRequest(frame_id=_OPEN_FRAME_ID, open=self._open_frame()))
             if self._calls.tools and self._num_connections > 1:
-                await call.write(ConverseRequest(offer_tools=self._offer()))
+                await call.write(ConverseRequest(offer_tools=self._calls.offer()))
             while True:
                 self._to_write.clear()
-                while self._results:
-                    await call.write(ConverseRequest(tool_result=self._results.popleft()))
+                while self._calls.results:
+                    await call.write(ConverseRequest(tool_result=self._calls.results.popleft()))
                 while (pending := self._next_unsent()) is not None:
                     pending.is_sent = True
                     await call.write(pending.request)
@@ -335,16 +332,9 @@ class Conversation:
         return None
 
     def _may_half_close(self) -> bool:
-        """Only the connection that the runs were submitted on waits for them, where it has not to run tools for them."""
+        """Only the connection that runs were submitted on waits for them, and not where they may call tools here."""
         is_waiting = self._own_runs and (self._num_connections > 1 or self._calls.tools)
         return self._is_finishing and not self._pending and not is_waiting
-
-    def _offer(self) -> OfferTools:
-        return OfferTools(tools=[tool.tool for tool in self._calls.tools.values()])
-
-    def _answer_call(self, result: ToolInvocationResult) -> None:
-        self._results.append(result)
-        self._to_write.set()
 
     async def _wait_for_room(self) -> None:
         while len(self._buffer) >= MAX_BUFFERED and not self._pending:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from turnkeeper._tools import FunctionTool, ToolError, error_result
-from turnkeeper.v1.tool_service_pb2 import ToolInvocation, ToolInvocationCancelled, ToolInvocationResult
+from turnkeeper.v1.tool_service_pb2 import OfferTools, ToolInvocation, ToolInvocationCancelled, ToolInvocationResult
 
 MAX_REMEMBERED = 256
 """Results that are kept for a server that may have lost them."""
@@ -32,14 +33,20 @@ class _Leased:
 class LeasedCalls:
     """Runs calls beside each other and answers each under the lease that it has by then."""
 
-    def __init__(self, send: Callable[[ToolInvocationResult], None]) -> None:
-        """Answer by `send`, which drops what cannot be sent now."""
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """Call `wake` when there is something to send."""
         self.tools: dict[str, FunctionTool] = {}
         """What is offered; a change counts for the next call."""
-        self._send = send
+        self.results: deque[ToolInvocationResult] = deque()
+        """What is to be sent over this connection. What one that is lost did not carry is asked for again."""
+        self._wake = wake
         self._calls: dict[str, _Leased] = {}
         """By a key that is the same however often a call is handed out; oldest first."""
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def offer(self) -> OfferTools:
+        """What is offered, as a frame holds it."""
+        return OfferTools(tools=[tool.tool for tool in self.tools.values()])
 
     def invoke(self, invocation: ToolInvocation) -> None:
         """Take a call, for the first time or again."""
@@ -92,7 +99,8 @@ class LeasedCalls:
 
     def _answer(self, leased: _Leased, answer: ToolInvocationResult) -> None:
         answer.lease_id = leased.lease_id
-        self._send(answer)
+        self.results.append(answer)
+        self._wake()
 
     def _forget(self) -> None:
         """Keep the memory bounded; what still runs is never forgotten."""

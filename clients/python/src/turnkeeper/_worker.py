@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol, Self
@@ -15,7 +14,7 @@ from turnkeeper._connection import Connection, Retry
 from turnkeeper._errors import TurnkeeperError
 from turnkeeper._leases import LeasedCalls
 from turnkeeper._tools import FunctionTool
-from turnkeeper.v1.tool_service_pb2 import OpenWorker, ServeToolsRequest, ServeToolsResponse, ToolInvocationResult
+from turnkeeper.v1.tool_service_pb2 import OpenWorker, ServeToolsRequest, ServeToolsResponse
 
 
 class Closable(Protocol):
@@ -35,10 +34,9 @@ class Worker:
         self._connection = connection
         self._opening = opening
         self._live = live
-        self._calls = LeasedCalls(self._send)
-        self._calls.tools = tools
-        self._results: deque[ToolInvocationResult] = deque()
         self._to_write = asyncio.Event()
+        self._calls = LeasedCalls(self._to_write.set)
+        self._calls.tools = tools
         self._opened = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._error: TurnkeeperError | None = None
@@ -110,8 +108,7 @@ class Worker:
 
     async def _connected(self, retry: Retry) -> None:
         """Live through one connection."""
-        # What a lost connection did not carry is asked for again.
-        self._results.clear()
+        self._calls.results.clear()
         call = self._connection.tools.ServeTools(metadata=self._connection.metadata)
         writer = asyncio.create_task(self._write(call), name=f"writer of worker {self.worker_id}")
         try:
@@ -130,8 +127,8 @@ class Worker:
             await call.write(ServeToolsRequest(open=self._opening))
             while True:
                 self._to_write.clear()
-                while self._results:
-                    await call.write(ServeToolsRequest(result=self._results.popleft()))
+                while self._calls.results:
+                    await call.write(ServeToolsRequest(result=self._calls.results.popleft()))
                 await self._to_write.wait()
 
     def _take(self, response: ServeToolsResponse) -> None:
@@ -142,7 +139,3 @@ class Worker:
                 self._calls.invoke(response.invocation)
             case "cancelled":
                 self._calls.take_back(response.cancelled)
-
-    def _send(self, result: ToolInvocationResult) -> None:
-        self._results.append(result)
-        self._to_write.set()
