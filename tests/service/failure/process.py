@@ -16,10 +16,12 @@ ENDS_WITHIN = 30.0
 class ServerProcess:
     """`turnkeeper serve` on free ports. Killed at the end of the context, if it has not ended by then."""
 
-    def __init__(self, data_dir: Path, *flags: str, log: Path | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, *flags: str, log: Path | None = None, module: str = "turnkeeper_service"
+    ) -> None:
         self.grpc_address = ""
         self.http_address = ""
-        command = [sys.executable, "-m", "turnkeeper_service", "serve", "--data-dir", str(data_dir)]
+        command = [sys.executable, "-m", module, "serve", "--data-dir", str(data_dir)]
         command += ["--port", "0", "--http-address", "127.0.0.1:0", "--log-format", "json", *flags]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("TURNKEEPER_")}
         path = log or data_dir.with_name(data_dir.name + ".log")

@@ -26,6 +26,7 @@ class AskedBefore:
     approval_id: str
     created_us: int
     deadline_us: int
+    is_allowed_by_default: bool
     decision: Decision | None = None
 
 
