@@ -69,7 +69,8 @@ async def asks(server: Remote) -> event_pb2.ApprovalRequested:
     async for item in run:
         if item.item.event.HasField("approval_requested"):
             run.cancel()
-            return item.item.event.approval_requested
+            asked: event_pb2.ApprovalRequested = item.item.event.approval_requested
+            return asked
     raise AssertionError("nobody was asked")
 
 

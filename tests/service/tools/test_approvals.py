@@ -192,7 +192,8 @@ async def test_an_approval_whose_deadline_passed_while_nobody_ran_has_its_defaul
         await on.server.submit("s", script(calls("remove"), "done"), "r")
         await on.watch.seen("r", "approval_requested")
     clock.advance(2 * DAY)
-    async with scene(tmp_path, tools, clock=clock, is_new=False) as on:
+    # It is the default that was announced, whatever the settings say now.
+    async with scene(tmp_path, tools, clock=clock, is_new=False, tools__approval_default="allow") as on:
         await clock.armed(-DAY)
         clock.advance(0)
         assert (await on.watch.terminal("r")).text == "done"

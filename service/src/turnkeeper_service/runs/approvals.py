@@ -30,6 +30,7 @@ class Asked:
     call: content_pb2.ToolCall
     created_us: int
     deadline_us: int
+    is_allowed_by_default: bool
     decided: asyncio.Future[Decision] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     is_answered: bool = False
     waiting: Waiting | None = None
@@ -45,14 +46,14 @@ class Asked:
         if not self.decided.done():
             self.decided.set_result(decision)
 
-    def view(self, *, is_allowed_by_default: bool) -> session_service_pb2.Approval:
+    def view(self) -> session_service_pb2.Approval:
         """As callers see it."""
         view = session_service_pb2.Approval(
             approval_id=self.approval_id,
             session_id=self.run.session.session_id,
             run_id=self.run.run_id,
             tool_call=self.call,
-            is_allowed_by_default=is_allowed_by_default,
+            is_allowed_by_default=self.is_allowed_by_default,
         )
         view.create_time.FromMicroseconds(self.created_us)
         view.deadline.FromMicroseconds(self.deadline_us)
@@ -72,7 +73,7 @@ class ApprovalDesk:
         """The approvals of a session that wait, in the order in which they were asked for."""
         for key, asked in self._asked.items():
             if key[:2] == (tenant, session_id) and not asked.is_answered:
-                yield asked.view(is_allowed_by_default=self._default)
+                yield asked.view()
 
     async def ask(
         self, run: Run, turn_id: str, call: content_pb2.ToolCall, recovered: AskedBefore | None, waiting: Waiting
@@ -99,9 +100,8 @@ class ApprovalDesk:
     async def _request(self, run: Run, turn_id: str, call: content_pb2.ToolCall, waiting: Waiting) -> Asked:
         """Ask; anybody can answer as soon as it is durable."""
         now = microseconds(self._line.clock.time())
-        asked = Asked(
-            short_id(f"approval-{run.session.last_seq + 1}"), run, call, now, now + microseconds(self._timeout)
-        )
+        approval_id = short_id(f"approval-{run.session.last_seq + 1}")
+        asked = Asked(approval_id, run, call, now, now + microseconds(self._timeout), self._default)
         draft = run.session.draft()
         event = event_pb2.Event(run_id=run.run_id, turn_id=turn_id, context_id="main")
         event.approval_requested.approval_id = asked.approval_id
@@ -117,7 +117,14 @@ class ApprovalDesk:
 
     def restore(self, run: Run, call: content_pb2.ToolCall, recovered: AskedBefore) -> Asked:
         """Let what a lost process had asked be answered, also before its turn goes on."""
-        asked = Asked(recovered.approval_id, run, call, recovered.created_us, recovered.deadline_us)
+        asked = Asked(
+            recovered.approval_id,
+            run,
+            call,
+            recovered.created_us,
+            recovered.deadline_us,
+            recovered.is_allowed_by_default,
+        )
         if asked.key not in self._asked:
             self._add(asked)
         return self._asked[asked.key]
@@ -129,7 +136,7 @@ class ApprovalDesk:
 
     def _expire(self, asked: Asked, turn_id: str) -> None:
         if not asked.is_answered and not self._line.is_cut:
-            self._resolve(asked, turn_id, Decision(self._default))
+            self._resolve(asked, turn_id, Decision(asked.is_allowed_by_default))
 
     def _resolve(self, asked: Asked, turn_id: str, decision: Decision) -> asyncio.Future[None]:
         asked.is_answered = True
@@ -167,7 +174,7 @@ class ApprovalDesk:
             await asyncio.shield(self._resolve(asked, turn_id, decision))
         except StoreError:
             raise store_unavailable() from None
-        return asked.view(is_allowed_by_default=self._default)
+        return asked.view()
 
     async def _was_asked(self, tenant: str, request: session_service_pb2.AnswerApprovalRequest) -> bool:
         """Whether the log has an approval that waits no more, whichever process asked for it."""

@@ -74,7 +74,8 @@ class Told:
                 state = self.calls.get(requested.tool_call.tool_call_id)
                 if state is not None:
                     created, deadline = event.time.ToMicroseconds(), requested.deadline.ToMicroseconds()
-                    state.asked = AskedBefore(requested.approval_id, created, deadline)
+                    default = requested.is_allowed_by_default
+                    state.asked = AskedBefore(requested.approval_id, created, deadline, default)
             case "approval_resolved":
                 resolved = event.approval_resolved
                 for state in self.calls.values():
