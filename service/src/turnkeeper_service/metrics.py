@@ -48,7 +48,9 @@ class Metrics:
             registry=registry,
         )
         self._active_turns = Gauge("turnkeeper_active_turns", "Turns that run.", registry=registry)
-        self._queue_depth = Gauge("turnkeeper_queue_depth", "Runs accepted and not started.", registry=registry)
+        self._queue_depth = Gauge(
+            "turnkeeper_queue_depth", "Runs in line or without a permit that they want.", registry=registry
+        )
         self._lag = Histogram(
             "turnkeeper_subscriber_lag_events",
             "Durable events that a reader was behind when it was written to.",

@@ -6,6 +6,8 @@ import asyncio
 import re
 import sqlite3
 import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ import pytest
 from tests.service.dispatch.script import at_gate, provider, reply
 from tests.service.dispatch.stage import held, in_line, open_run
 from tests.service.failure.stories import finished, kinds, reason_of
-from tests.service.harness import LIMIT, Harness, details, reason, serving
+from tests.service.harness import LIMIT, Harness, Places, details, reason, serving
 from tests.service.manual_clock import ManualClock
-from tests.service.turns.scenes import STEER, STOP, Tools, calls, result_text, said, scene, script
+from tests.service.turns.scenes import STEER, STOP, Scene, Tools, calls, result_text, said, scene, script
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
 from turnkeeper_service.store.faults import Faults
 from turnkeeper_service.store.sqlite import SqliteStore
@@ -90,6 +92,16 @@ async def test_a_hint_of_a_stop_can_be_read_and_is_told_to_the_last_step(tmp_pat
         assert on.told()[3:] == ["say what you have", "say what you have", "next"]
 
 
+@asynccontextmanager
+async def held_back(data_dir: Path, tools: Tools) -> AsyncIterator[Scene]:
+    """The next server; the run ``r`` goes on only when its requests are recorded."""
+    places = Places()
+    places.hold("turn", "r")
+    async with scene(data_dir, tools, is_new=False, places=places) as on:
+        places.release("turn", "r")
+        yield on
+
+
 @pytest.mark.spec("subturns:T106")
 @pytest.mark.parametrize("is_told", [False, True])
 @pytest.mark.asyncio
@@ -106,7 +118,7 @@ async def test_a_hint_is_told_once_and_after_a_restart_too(tmp_path: Path, is_to
             await at_gate(on.server, "last")
     tools.gates.open("slow")
     tools.gates.open("last")
-    async with scene(tmp_path, tools, is_new=False) as on:
+    async with held_back(tmp_path, tools) as on:
         outcome = await on.watch.terminal("r")
         assert (reason_of(outcome), outcome.text) == ("COMPLETED/STOPPED", "so far")
         assert (await on.watch.seen("r", "run_cancel_requested")).run_cancel_requested.hint == hint
@@ -122,7 +134,7 @@ async def test_a_hint_that_comes_while_the_step_runs_is_told_when_the_step_is_ru
         await at_gate(on.server, "g")
         await on.server.cancel(run_id="r", mode=STOP, hint="be short")
     gates.open("g")
-    async with scene(tmp_path, Tools(gates), is_new=False) as on:
+    async with held_back(tmp_path, Tools(gates)) as on:
         assert reason_of(await on.watch.terminal("r")) == "COMPLETED/STOPPED"
         assert on.told()[1:] == ["be short"]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -90,6 +92,27 @@ async def test_a_session_that_waits_for_an_approval_lets_another_run(tmp_path: P
         assert (tools.ran, on.watch.of("r").count("run_awaiting")) == (["remove"], 1)
         assert {event.turn_id for event in on.watch.events if event.run_id == "r"} == {"", awaiting.turn_id}
         assert on.server.server.runs.stats().parked_turns == 0
+
+
+def gauges(server: Harness) -> dict[str, int]:
+    """How many turns run, and how many runs wait for a permit or in line."""
+    with urllib.request.urlopen(f"http://{server.server.http_address}/metrics") as response:
+        text = response.read().decode()
+    found = re.findall(r"^turnkeeper_(active_turns|queue_depth) (\d+)", text, re.MULTILINE)
+    return {name: int(value) for name, value in found}
+
+
+@pytest.mark.asyncio
+async def test_the_metrics_count_no_parked_turn(tmp_path: Path) -> None:
+    async with scene(tmp_path, asking("remove"), **ONE_PERMIT) as on:
+        await on.server.submit("s", script(calls("remove"), "done"), "r")
+        approval_id = await asked(on)
+        assert await asyncio.to_thread(gauges, on.server) == {"active_turns": 0, "queue_depth": 0}
+        async with busy(on):
+            await allow(on.server, approval_id)
+            assert await asyncio.to_thread(gauges, on.server) == {"active_turns": 1, "queue_depth": 1}
+        await on.watch.terminal("r")
+        assert await asyncio.to_thread(gauges, on.server) == {"active_turns": 0, "queue_depth": 0}
 
 
 @pytest.mark.asyncio
