@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from tests.service.dispatch.script import provider
 from tests.service.dispatch.watch import watching
@@ -19,7 +20,8 @@ from tests.service.manual_clock import ManualClock
 from tests.service.tools.holders import Client, result, tool
 from tests.service.turns.scenes import Tools, calls, script
 from tests.service.wire.talk import Talk
-from turnkeeper.v1 import event_pb2, session_service_pb2, session_service_pb2_grpc, tool_service_pb2
+from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2, session_service_pb2_grpc, tool_service_pb2
+from turnkeeper_service.providers.gates import Gates
 from turnkeeper_service.store.base import Commit
 from turnkeeper_service.store.faults import Faults
 from turnkeeper_service.store.sqlite import SqliteStore
@@ -220,3 +222,52 @@ async def found(talk: Talk, kind: str) -> Any:
         if is_wanted(item):
             return item
     return await talk.until(is_wanted)
+
+
+@pytest.mark.asyncio
+async def test_a_turn_that_had_begun_and_waits_for_its_permit_after_a_restart_is_cancelled_whole(
+    tmp_path: Path,
+) -> None:
+    tools = Tools()
+    tools.held("slow", is_replay_safe=True)
+    gates = tools.gates
+    async with serving(tmp_path, tools=tools.offered, gates=gates) as server:
+        for session_id in ("s", "t"):
+            await server.session(session_id)
+        await server.submit("s", '{"text": "first", "gate": "g"}', "first")
+        await gates.reached("g")
+        await server.submit("t", script(calls("slow"), "never"), "r")
+        await gates.reached("slow")
+    async with serving(tmp_path, tools=tools.offered, gates=gates, limits__max_running_turns="1") as server:
+        await gates.reached("g", 2)
+        assert [hold.label for hold in (await server.run_view("r")).holds] == ["permit"]
+        await server.cancel(run_id="r")
+        outcome = (await server.terminals("t", ["r"]))["r"]
+        assert reason_of(outcome) == "CANCELLED/USER"
+        messages = await server.messages("t")
+        assert is_valid(messages)
+        assert [message.role for message in messages if message.role == content_pb2.ROLE_USER] == [1]
+        assert messages[-1].parts[0].tool_result.is_synthetic
+        gates.open("g")
+        await server.submit("t", "next", "next")
+        assert (await server.terminals("t", ["next"]))["next"].text == "next"
+
+
+@pytest.mark.asyncio
+async def test_a_turn_that_had_begun_does_not_expire_while_it_waits_for_its_permit_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    clock, gates = ManualClock(), Gates()
+    async with serving(tmp_path, clock=clock, gates=gates) as server:
+        for session_id in ("s", "t"):
+            await server.session(session_id)
+        await server.submit("s", '{"text": "first", "gate": "g"}', "first")
+        await server.submit("t", '{"text": "mine", "gate": "h"}', "r", start_timeout=Duration(seconds=5))
+        await gates.reached("g")
+        await gates.reached("h")
+    async with serving(tmp_path, clock=clock, gates=gates, limits__max_running_turns="1") as server:
+        await gates.reached("g", 2)
+        clock.advance(10)
+        gates.open("g")
+        gates.open("h")
+        assert (await server.terminals("t", ["r"]))["r"].text == "mine"

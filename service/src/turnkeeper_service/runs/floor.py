@@ -171,6 +171,19 @@ class FloorDriver:
         result.tool_call_id, result.name = call.tool_call_id, call.name
         self._late(run.session.tenant, run.session.session_id, run.run_id, turn_id, result)
 
+    def close_begun(self, run: Run) -> None:
+        """End a cancelled run whose turn a lost process had begun and this one has not."""
+        turn = self.turn(run)
+        draft = run.session.draft()
+        turn.cut(draft, content_pb2.MESSAGE_STATUS_CANCELLED)
+        outcome = self._line.cancelled_outcome(run)
+        outcome.text, outcome.message_id, outcome.num_steps = turn.text, turn.message_id, turn.num_steps
+        outcome.usage.CopyFrom(turn.usage)
+        if run.cancel is not None and run.cancel.is_rollback:
+            roll_back(run, turn, draft)
+        self._line.close(run, draft, outcome, turn_id=turn.plan.turn_id)
+        run.session.submit(draft)
+
     async def drive(self, run: Run) -> None:
         """Drive a run from the start of its floor turn to its terminal."""
         line = self._line

@@ -130,6 +130,7 @@ class Line:
         self._checkpoints = checkpoints
         self._observer = observer
         self._drive: Callable[[Run], Coroutine[Any, Any, None]] | None = None
+        self._close_begun: Callable[[Run], None] | None = None
         self._cancelled_at: dict[str, float] = {}
         self._stood = asyncio.Event()
 
@@ -156,9 +157,9 @@ class Line:
         """Why nothing new is taken."""
         return store_unavailable() if self.is_failed else draining()
 
-    def driven_by(self, drive: Callable[[Run], Coroutine[Any, Any, None]]) -> None:
-        """Say who drives a run whose floor turn begins."""
-        self._drive = drive
+    def driven_by(self, drive: Callable[[Run], Coroutine[Any, Any, None]], close_begun: Callable[[Run], None]) -> None:
+        """Say who drives a run whose floor turn begins, and who ends one whose turn a lost process had begun."""
+        self._drive, self._close_begun = drive, close_begun
 
     def add(self, run: Run) -> None:
         """Take a run that the core has stamped."""
@@ -191,7 +192,7 @@ class Line:
         run.steers = decided.steers
         if decided.status == "cancelled":
             self.close_cancelled(run)
-        elif decided.status != "started" and run.submission.HasField("start_timeout"):
+        elif decided.status != "started" and run.resume is None and run.submission.HasField("start_timeout"):
             passed = self.clock.time() - run.created_us / 1e6
             remaining = seconds_of(run.submission.start_timeout) - passed
             self.arm(run, "start", remaining, lambda: self.expire(run))
@@ -266,6 +267,11 @@ class Line:
 
     def close_cancelled(self, run: Run) -> None:
         """End a run that is covered by a cancel and never started: both rows, neither in context (U-28)."""
+        if run.resume is not None:
+            # It waited to go on: what there is of its turn is kept, marked (U-16).
+            assert self._close_begun is not None
+            self._close_begun(run)
+            return
         draft = run.session.draft()
         if run.kind == event_pb2.RUN_KIND_PROMPT:
             self.unstarted_rows(run, draft, content_pb2.MESSAGE_STATUS_CANCELLED, in_context=False)

@@ -6,14 +6,14 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import cast
 
-from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
+from turnkeeper.v1 import event_pb2, run_service_pb2
 from turnkeeper_service.engine.plan import Resume
 from turnkeeper_service.store.base import RunRow, RunState, SessionState, Store
 
 from .approvals import ApprovalDesk
 from .cancel import Canceller, cancel_of
 from .disconnects import Disconnects
-from .floor import FloorDriver, roll_back
+from .floor import FloorDriver
 from .lifecycle import SessionLifecycle
 from .line import Line
 from .run import Run
@@ -156,7 +156,7 @@ class Recovery:
         if run.resume is not None and is_aborted:
             # Its turn had begun: what there is of it is kept, marked (U-16).
             self._line.core.dispatch(run.session.key, run.run_id)
-            self._close_started(run)
+            self._driver.close_begun(run)
             return
         for state in run.resume.calls if run.resume is not None else ():
             if state.asked is not None and state.asked.decision is None and state.result is None:
@@ -165,15 +165,3 @@ class Recovery:
         if run.resume is not None and run.cancel is not None:
             self._line.core.cancel_run(run.session.key, run.run_id, cancel_of(run.cancel))
             self._canceller.arm_stop(run)
-
-    def _close_started(self, run: Run) -> None:
-        turn = self._driver.turn(run)
-        draft = run.session.draft()
-        turn.cut(draft, content_pb2.MESSAGE_STATUS_CANCELLED)
-        outcome = self._line.cancelled_outcome(run)
-        outcome.text, outcome.message_id, outcome.num_steps = turn.text, turn.message_id, turn.num_steps
-        outcome.usage.CopyFrom(turn.usage)
-        if run.cancel is not None and run.cancel.is_rollback:
-            roll_back(run, turn, draft)
-        self._line.close(run, draft, outcome, turn_id=turn.plan.turn_id)
-        run.session.submit(draft)

@@ -92,7 +92,7 @@ class Runs:
         titles = TitleMaker(self.line, providers, prices, catalog)
         planner = TurnPlanner(self.line, models, toolbox, self.approvals)
         self._driver = FloorDriver(self.line, planner, titles, self.record_late)
-        self.line.driven_by(self._driver.drive)
+        self.line.driven_by(self._driver.drive, self._driver.close_begun)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)
         self.disconnects = Disconnects(self.line, self._canceller)
         self._recovery = Recovery(
