@@ -135,7 +135,12 @@ class Server:
                 tool_servers=self._tool_servers,
             )
             self._streams = Streams(clock, settings.server.heartbeat_interval_seconds, self._store.check_fence)
-            bounds = Bounds(limits.max_prompt_bytes, limits.max_prompt_parts, limits.max_system_prompt_bytes)
+            bounds = Bounds(
+                limits.max_prompt_bytes,
+                limits.max_prompt_parts,
+                limits.max_system_prompt_bytes,
+                limits.max_output_schema_bytes,
+            )
             validator = Validator(bounds, runs.has_model)
             self._wire = WireServer(
                 server_options(settings),

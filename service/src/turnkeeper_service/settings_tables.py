@@ -113,6 +113,7 @@ class LimitSettings(Table):
     max_prompt_bytes: Count = setting(4 << 20, "Longest prompt, its attachments included.")
     max_prompt_parts: Count = setting(256, "Most texts and attachments of one prompt.")
     max_system_prompt_bytes: Count = setting(1 << 20, "Longest system prompt.")
+    max_output_schema_bytes: Count = setting(32 << 10, "Longest JSON Schema that an output is to match.")
     max_step_answer_bytes: Count = setting(8 << 20, "Longest answer of one model step.")
     max_tool_result_bytes: Count = setting(1 << 20, "Longest result of a tool.")
     max_steered_steps: Count = setting(10, "Steps that steering may add beyond the step limit.")

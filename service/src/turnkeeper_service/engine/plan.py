@@ -68,6 +68,8 @@ class Resume:
     """Whether the log says that the run waits for somebody outside."""
     has_hint: bool = False
     """Whether the hint of a stop is among the messages."""
+    num_reprompts: int = 0
+    """How often an answer that is no valid output was asked for again."""
     usage: content_pb2.RunUsage = field(default_factory=content_pb2.RunUsage)
     errors: Sequence[event_pb2.RunError] = ()
     """What was overcome before."""
@@ -95,6 +97,9 @@ class TurnPlan:
     prompt_prefix: str
     tool_choice: str
     output_schema_json: str
+    max_output_reprompts: int
+    output_reprompt: str
+    """What to tell the model where its answer is no valid output; empty for our own words."""
     is_summarized: bool
     """Whether the context is summarised when it gets full."""
     max_steps: int

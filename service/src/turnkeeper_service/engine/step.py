@@ -46,6 +46,11 @@ class StepAnswer:
     usage: content_pb2.Usage
 
 
+def text_of(message: content_pb2.Message) -> str:
+    """What a message says in words."""
+    return "".join(part.text.text for part in message.parts if part.HasField("text"))
+
+
 class Step:
     """A model call of a turn. Its open message is shown while it grows and closed by the message's commit."""
 

@@ -19,30 +19,25 @@ from turnkeeper_service.tools.base import OfferedTool
 from .approval import Approvals
 from .batch import ToolBatch
 from .context_room import ContextRoom
+from .ends import completed, is_cut_short, output_invalid, tool_loop, unknown_tool
 from .journal import MAIN_CONTEXT, Draft, Journal
 from .loops import LoopDetector, signature
 from .model_call import PROCESS_LOST, ModelCall
 from .models import Model
+from .output import TypedOutput
 from .parking import Parking
 from .plan import CallState, TurnEnd, TurnPlan
 from .request import step_request
 from .scheduling import FoldedRun, Scheduling
 from .served import holders_back, holders_of
-from .step import Step, StepAnswer
+from .step import Step, StepAnswer, text_of
 from .summarizer import CUT, LOST
 
-COMPLETED = event_pb2.OUTCOME_STATUS_COMPLETED
-FAILED = event_pb2.OUTCOME_STATUS_FAILED
 SKIPPED = "skipped: an earlier result ended the turn"
 STEERED = "skipped: a message of the user came first"
 STOPPED = "skipped: the run was asked to stop"
 CANCELLED = "the run was cancelled before this call had a result"
 FAILED_CALL = "the run failed before this call had a result"
-
-_REASONS = {
-    content_pb2.FINISH_REASON_MAX_TOKENS: event_pb2.OUTCOME_REASON_MAX_TOKENS,
-    content_pb2.FINISH_REASON_CONTENT_FILTER: event_pb2.OUTCOME_REASON_CONTENT_FILTERED,
-}
 
 
 class FloorTurn:
@@ -63,8 +58,9 @@ class FloorTurn:
         self._batch: ToolBatch | None = None
         self._fold: Sequence[FoldedRun] = ()
         self._is_stopping = False
-        self._hint = ""
-        """What a stop wants the last step to be told, until it is."""
+        self._hint = self._reprompt = ""
+        """What the next step is to be told, until it is: by a stop, or of an answer that is no valid output."""
+        self._output = TypedOutput(plan)
         self._had_tools_withheld = False
         self._has_tools = False
         """Whether the step that runs was offered tools; they may be gone when it ends."""
@@ -109,6 +105,11 @@ class FloorTurn:
     def covered_ids(self) -> Sequence[str]:
         """The messages that its summaries stand for."""
         return self._room.summarizer.covered_ids
+
+    @property
+    def output_json(self) -> str:
+        """The JSON of its last answer, where a schema was asked for and it matches."""
+        return self._output.json_of(self.text)
 
     @property
     def usage(self) -> content_pb2.RunUsage:
@@ -167,10 +168,11 @@ class FloorTurn:
                     await self._begin_batch(self._final)
                     continue
                 self._loops.step("")
+                await self._output.check(text_of(self._final.message))
                 end = self._conclude(self._final)
             if end is not None:
                 return end
-            # Steered after its answer: the answer stays, a further step of the same run follows (U-21).
+            # Steered after its answer, or asked again: the answer stays, a further step of the same run follows (U-21).
             is_steered = True
 
     async def _ask(self, tools: Mapping[str, OfferedTool]) -> StepAnswer:
@@ -234,7 +236,7 @@ class FloorTurn:
         if resume is not None and resume.message_id:
             # What was bound while the stream was open folds before the step is run again.
             self._write_folds(draft, fold)
-            self._write_hint(draft)
+            self._write_words(draft)
             self._calls.discard(draft, PROCESS_LOST)
             self._calls.open(self.num_steps, resume.message_id, resume.attempt + 1)
             return self._step_tools()
@@ -252,7 +254,7 @@ class FloorTurn:
         self._write_folds(draft, fold)
         if not is_allowed:
             return None
-        self._write_hint(draft)
+        self._write_words(draft)
         step = self._calls.open(self.num_steps, short_id("msg"))
         self._messages.append(step.opened.message_id)
         tools = self._step_tools()
@@ -273,12 +275,16 @@ class FloorTurn:
             )
             run.fold(draft, target)
 
-    def _write_hint(self, draft: Draft) -> None:
-        """Tell the last step of a stopping turn what the stop said."""
-        if self._hint:
-            hint = [content_pb2.Part(text=content_pb2.Text(text=self._hint))]
-            self._user_message(draft, hint, self.plan.run_id, content_pb2.MESSAGE_ORIGIN_STOP_HINT)
-            self._hint = ""
+    def _write_words(self, draft: Draft) -> None:
+        """Tell the step that begins what a stop said, or what its last answer lacks."""
+        for words, origin in (
+            (self._hint, content_pb2.MESSAGE_ORIGIN_STOP_HINT),
+            (self._reprompt, content_pb2.MESSAGE_ORIGIN_OUTPUT_INVALID),
+        ):
+            if words:
+                said = [content_pb2.Part(text=content_pb2.Text(text=words))]
+                self._user_message(draft, said, self.plan.run_id, origin)
+        self._hint = self._reprompt = ""
 
     def _step_tools(self) -> Mapping[str, OfferedTool]:
         """The tools of the step that begins: none in the last one that may be taken, and none after a stop."""
@@ -345,12 +351,7 @@ class FloorTurn:
         is_loop = self._loops.step(signature((state.call, state.result) for state in batch.states))
         # What a fold point has given is folded, whatever the model does: it comes before the end.
         if is_loop and not self._fold:
-            detail = "the model repeated the same tool calls with the same results"
-            return TurnEnd(
-                FAILED,
-                event_pb2.OUTCOME_REASON_TOOL_LOOP,
-                errors=[self._error(event_pb2.OUTCOME_REASON_TOOL_LOOP, "Tool loop", detail)],
-            )
+            return tool_loop(self.plan)
         return None
 
     def _close_batch(self, draft: Draft, why: str, *, is_cancelled: bool) -> None:
@@ -364,32 +365,29 @@ class FloorTurn:
     def _conclude(
         self, answer: StepAnswer | None, reason: event_pb2.OutcomeReason.ValueType | None = None
     ) -> TurnEnd | None:
-        """Propose that the turn ends here; None where a steer comes first and the turn goes on with it."""
+        """Propose that the turn ends here; None where it goes on: a steer comes first, or the model is asked again."""
         if answer is not None and answer.tool_calls and not self._had_tools_withheld and not self._is_stopping:
-            names = ", ".join(sorted({call.name for call in answer.tool_calls}))
-            detail = f"no tools are offered in this session, and the model called {names}"
-            return TurnEnd(
-                FAILED,
-                event_pb2.OUTCOME_REASON_TOOL,
-                errors=[self._error(event_pb2.OUTCOME_REASON_TOOL, "Unknown tool", detail)],
-            )
-        may_go_on = self.num_steps < self.plan.max_steps + self.plan.max_steered_steps
-        concluding = self._scheduling.conclude_answer(steer=may_go_on and self.plan.max_steps > 0)
+            return unknown_tool(self.plan, answer)
+        limit = self.plan.max_steps + self.plan.max_steered_steps if self.plan.max_steps else 0
+        may_be_steered = self.num_steps < limit
+        mismatch = self._output.mismatch if answer is not None and not is_cut_short(answer) else None
+        if mismatch is not None and not self._is_stopping and not self._had_tools_withheld:
+            if may_be_steered:
+                # What was bound by now is asked first, and what was cancelled by now is not asked again.
+                self._look()
+            if not self._fold and not self._is_stopping:
+                if not self._output.may_ask_again:
+                    return output_invalid(self.plan, mismatch)
+                if self.num_steps < self.plan.max_steps:
+                    self._reprompt = self._output.ask_again()
+            if self._fold or self._reprompt:
+                return None
+        concluding = self._scheduling.conclude_answer(steer=may_be_steered)
         if not concluding.is_concluded:
             self._fold = concluding.fold
             return None
-        if reason is None:
-            reason = event_pb2.OUTCOME_REASON_ANSWERED
-            if concluding.is_stopped:
-                reason = event_pb2.OUTCOME_REASON_STOPPED
-            elif answer is None or self._had_tools_withheld:
-                reason = event_pb2.OUTCOME_REASON_STEP_LIMIT
-            else:
-                reason = _REASONS.get(answer.message.finish_reason, reason)
-        return TurnEnd(COMPLETED, reason, is_cancelled=concluding.is_cancelled)
-
-    def _error(self, reason: event_pb2.OutcomeReason.ValueType, title: str, detail: str) -> event_pb2.RunError:
-        return event_pb2.RunError(reason=reason, title=title, detail=detail, turn_id=self.plan.turn_id)
+        is_at_limit = self._had_tools_withheld or mismatch is not None
+        return completed(concluding, answer, is_at_limit=is_at_limit, reason=reason)
 
     def write_end(self, draft: Draft) -> None:
         """Write the answer of the last step, and results for the calls that no tool will answer."""
@@ -409,8 +407,7 @@ class FloorTurn:
     def _commit_message(self, draft: Draft, message: content_pb2.Message, step: Step) -> None:
         draft.message(message, run_id=self.plan.run_id, attempt=step.opened.attempt, closes=step.opened)
         step.is_committed = True
-        text = "".join(part.text.text for part in message.parts if part.HasField("text"))
-        self.text, self.message_id = text, message.message_id
+        self.text, self.message_id = text_of(message), message.message_id
         self.finish_reason = message.finish_reason
 
     def cut(

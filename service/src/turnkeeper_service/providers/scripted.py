@@ -249,12 +249,15 @@ def _num_answers(request: ModelRequest) -> int:
 
 
 def _conversation(request: ModelRequest) -> tuple[str, int]:
-    """The last user text, and how many answers there are since. Looks no further back, however long the history is."""
+    """The last user text, and how many answers there are since. Looks no further back, however long the history is.
+
+    What the server says of an answer is not the user's: a script goes on with its next reply.
+    """
     num_since = 0
     for message in reversed(request.messages):
         if message.role == content_pb2.ROLE_ASSISTANT:
             num_since += 1
-        elif message.role == content_pb2.ROLE_USER:
+        elif message.role == content_pb2.ROLE_USER and message.origin != content_pb2.MESSAGE_ORIGIN_OUTPUT_INVALID:
             return "".join(part.text.text for part in message.parts).strip(), num_since
     return "", num_since
 

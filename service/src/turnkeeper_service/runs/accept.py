@@ -30,7 +30,16 @@ _DELIVERIES: dict[int, Delivery] = {
 
 def fixed_by_target(submission: run_service_pb2.Submission) -> list[str]:
     """Fields that a submission sets and that a STEER may not: its run is another's (U-22)."""
-    fixed = ("model", "parameters", "tool_choice", "output_schema_json", "max_steps", "pre_approved_tools")
+    fixed = (
+        "model",
+        "parameters",
+        "tool_choice",
+        "output_schema_json",
+        "max_steps",
+        "pre_approved_tools",
+        "max_output_reprompts",
+        "output_reprompt",
+    )
     given = {descriptor.name for descriptor, _ in submission.ListFields()}
     return [name for name in fixed if name in given]
 

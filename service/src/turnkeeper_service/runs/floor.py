@@ -310,8 +310,8 @@ class FloorDriver:
         outcome.finish_reason = turn.finish_reason
         outcome.num_steps = turn.num_steps
         outcome.usage.CopyFrom(turn.usage)
-        if outcome.status == COMPLETED and turn.plan.output_schema_json:
-            outcome.output_json = turn.text
+        if outcome.status == COMPLETED and isinstance(turn, FloorTurn):
+            outcome.output_json = turn.output_json
         if run.cancel is not None and run.cancel.is_rollback and end.is_cancelled:
             roll_back(run, turn, draft)
         line.close(run, draft, outcome, turn_id=turn.plan.turn_id)

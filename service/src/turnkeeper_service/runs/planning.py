@@ -22,6 +22,9 @@ from .run import Run
 Detach = Callable[[Run, str, asyncio.Task[ToolAnswer], content_pb2.ToolCall], None]
 """(run, turn_id, work, call): takes over a tool that ignores its cancel (U-12)."""
 
+OUTPUT_REPROMPTS = 2
+"""So often an answer that does not match its schema is asked for again, unless the submission says otherwise (U-8)."""
+
 
 class TurnPlanner:
     """Makes the turns of runs."""
@@ -88,6 +91,10 @@ class TurnPlanner:
             prompt_prefix=settings.prompt_prefix,
             tool_choice=submission.tool_choice,
             output_schema_json=submission.output_schema_json,
+            max_output_reprompts=(
+                submission.max_output_reprompts if submission.HasField("max_output_reprompts") else OUTPUT_REPROMPTS
+            ),
+            output_reprompt=submission.output_reprompt,
             is_summarized=settings.auto_summarize if settings.HasField("auto_summarize") else options.is_summarized,
             max_steps=max_steps,
             max_steered_steps=options.max_steered_steps,

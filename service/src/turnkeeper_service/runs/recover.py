@@ -133,6 +133,7 @@ class Recovery:
             signatures=told.signatures[:-1] if told.calls else told.signatures,
             is_awaiting=told.is_awaiting,
             has_hint=told.has_hint,
+            num_reprompts=told.num_reprompts,
             num_losses=told.losses + 1 if message_id else told.num_summaries if is_summary else 0,
             usage=told.usage,
             # One that is to stop takes its last step without tools.

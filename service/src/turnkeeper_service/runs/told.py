@@ -31,7 +31,7 @@ class Told:
         self.holders: dict[str, float] = {}
         self.errors: list[event_pb2.RunError] = []
         self.summary_id, self.summary_model = "", ""
-        self.num_summaries = 0
+        self.num_summaries = self.num_reprompts = 0
         self.covered_ids: list[str] = []
 
     def take(self, event: event_pb2.Event) -> None:
@@ -112,6 +112,7 @@ class Told:
     def _message(self, message: content_pb2.Message) -> None:
         self.message_ids.append(message.message_id)
         self.has_hint = self.has_hint or message.origin == content_pb2.MESSAGE_ORIGIN_STOP_HINT
+        self.num_reprompts += message.origin == content_pb2.MESSAGE_ORIGIN_OUTPUT_INVALID
         if message.role == content_pb2.ROLE_TOOL:
             # The batch is whole: its signature takes the place of its step.
             if self.signatures:

@@ -6,13 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import referencing
 from jsonschema.exceptions import ValidationError
-from jsonschema.validators import validator_for
 
 from turnkeeper.v1 import content_pb2
 
 from .base import Tool
+from .json_schema import validator, words_for
 
 INVALID_JSON = "invalid_arguments"
 """The provider detail in which an adapter keeps arguments that were not JSON (C-84)."""
@@ -38,18 +37,10 @@ def parse(tool: Tool, call: content_pb2.ToolCall) -> dict[str, Any]:
         raise BadArgumentsError("the arguments are not a JSON object")
     if tool.input_schema_json:
         try:
-            _check(arguments, json.loads(tool.input_schema_json))
+            validator(tool.input_schema_json).validate(arguments)
         except ValidationError as error:
-            place = "/".join(str(part) for part in error.absolute_path)
-            raise BadArgumentsError(f"{place or 'the arguments'}: {error.message}") from None
+            raise BadArgumentsError(words_for(error, "the arguments")) from None
         except Exception as error:
             # Whoever offers a tool writes its schema: what is wrong with it must not end the turn.
             raise BadArgumentsError(f"the schema of this tool cannot be used: {type(error).__name__}") from None
     return arguments
-
-
-def _check(arguments: dict[str, Any], schema: Any) -> None:
-    """Raises ValidationError, and anything where the schema is none. Never fetches what a schema refers to."""
-    kind = validator_for(schema)
-    kind.check_schema(schema)
-    kind(schema, registry=referencing.Registry()).validate(arguments)

@@ -17,12 +17,14 @@ from turnkeeper.v1 import content_pb2, error_pb2, event_pb2, run_service_pb2, se
 from turnkeeper_service.errors import Reason, Refused, Violation
 from turnkeeper_service.ids import is_id
 from turnkeeper_service.runs.accept import fixed_by_target
+from turnkeeper_service.tools.json_schema import BadSchemaError, validator
 
 T = TypeVar("T")
 Submission = run_service_pb2.Submission
 MAX_LABELS = 64
 MAX_TITLE = 200
 MAX_STOPS = 16
+MAX_REPROMPTS, MAX_REPROMPT_BYTES = 10, 10_000
 MAX_SECONDS = 366 * 86_400
 MAX_MEDIA_NAME, MAX_URI = 255, 8192
 MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}(?: *;[\x20-\x7e]{1,255})?", re.ASCII)
@@ -71,6 +73,7 @@ class Bounds:
     max_prompt_bytes: int = 4 << 20
     max_prompt_parts: int = 256
     max_system_prompt_bytes: int = 1 << 20
+    max_output_schema_bytes: int = 32 << 10
 
 
 HasModel = Callable[[str], bool]
@@ -99,6 +102,7 @@ class Validator:
         check_parameters(found, "parameters.", message.parameters)
         if message.HasField("max_steps") and message.max_steps < 0:
             found.add("max_steps", "is negative")
+        self._output(found, message)
         for name in ("start_timeout", "run_timeout"):
             if message.HasField(name):  # type: ignore[arg-type]
                 check_duration(found, name, getattr(message, name))
@@ -140,6 +144,23 @@ class Validator:
                 f"has {size} bytes; the most is {self._bounds.max_prompt_bytes}",
                 Reason.ERROR_REASON_PROMPT_TOO_LARGE,
             )
+
+    def _output(self, found: Findings, message: Submission) -> None:
+        schema, most = message.output_schema_json, self._bounds.max_output_schema_bytes
+        if len(schema.encode()) > most:
+            found.add("output_schema_json", f"is longer than {most} bytes")
+        elif schema:
+            try:
+                validator(schema)
+            except BadSchemaError as error:
+                found.add("output_schema_json", str(error))
+        for name in ("max_output_reprompts", "output_reprompt"):
+            if getattr(message, name) and not schema:
+                found.add(name, "goes with an output schema only")
+        if not 0 <= message.max_output_reprompts <= MAX_REPROMPTS:
+            found.add("max_output_reprompts", f"is not between 0 and {MAX_REPROMPTS}")
+        if len(message.output_reprompt.encode()) > MAX_REPROMPT_BYTES:
+            found.add("output_reprompt", f"is longer than {MAX_REPROMPT_BYTES} bytes")
 
     def settings(
         self, message: session_service_pb2.SessionSettings, path: str = "settings.", found: Findings | None = None
@@ -246,7 +267,7 @@ def check_tool(found: Findings, path: str, tool: tool_service_pb2.Tool) -> None:
     if tool.input_schema_json:
         try:
             schema = json.loads(tool.input_schema_json)
-        except ValueError:
+        except (ValueError, RecursionError):
             schema = None
         if not isinstance(schema, dict) or schema.get("type", "object") != "object":
             found.add(f"{path}input_schema_json", "is not a JSON Schema of an object")
