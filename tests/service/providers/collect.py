@@ -82,14 +82,14 @@ async def collect(provider: Provider, model_request: ModelRequest) -> Collected:
 
 
 async def after(
-    stream: AbstractAsyncContextManager[AsyncIterator[ModelEvent]], num_deltas: int, seen: asyncio.Event
+    stream: AbstractAsyncContextManager[AsyncIterator[ModelEvent]], num_characters: int, seen: asyncio.Event
 ) -> list[ModelEvent]:
-    """Read a call and say when so many deltas have come."""
+    """Read a call and say when so much text has come."""
     events: list[ModelEvent] = []
     async with stream as incoming:
         async for event in incoming:
             events.append(event)
-            if sum(isinstance(event, PartDelta) for event in events) >= num_deltas:
+            if sum(len(event.text) for event in events if isinstance(event, PartDelta)) >= num_characters:
                 seen.set()
     return events
 

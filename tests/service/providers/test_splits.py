@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from examples.upstream import streams_folder
 from turnkeeper_service.clock import SystemClock
-from turnkeeper_service.providers.base import ModelEvent
+from turnkeeper_service.providers.base import ModelEvent, PartDelta
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.registry import FORMATS, SCRIPTED, ProviderRegistry
 from turnkeeper_service.providers.sse import SseSplitter
@@ -31,17 +31,30 @@ def provider(wire_format: str) -> HttpProvider:
 
 
 def events(wire_format: str, pieces: list[bytes]) -> tuple[list[ModelEvent], str]:
-    """What a decoder makes of the pieces, up to its end or to the error that it met."""
-    splitter, decode = SseSplitter(), provider(wire_format).decoder()
+    """What a decoder makes of the pieces, up to its end or to the error that it met; deltas joined part by part."""
+    splitter, decoder = SseSplitter(), provider(wire_format).decoder()
     found: list[ModelEvent] = []
     for piece in [*pieces, None]:
         for event in splitter.finish() if piece is None else splitter.feed(piece):
-            found += decode.decode(event)
-            if decode.failure is not None:
-                return found, str(decode.failure)
-            if decode.is_over:
-                return found + decode.finish(), ""
-    return found + decode.finish(), ""
+            decoder.decode(event)
+            if decoder.failure is not None:
+                return joined(found + decoder.take()), str(decoder.failure)
+            if decoder.is_over:
+                return joined(found + decoder.finish()), ""
+        found += decoder.take()
+    return joined(found + decoder.finish()), ""
+
+
+def joined(found: list[ModelEvent]) -> list[ModelEvent]:
+    """The same events with one delta where several follow each other."""
+    result: list[ModelEvent] = []
+    for event in found:
+        last = result[-1] if result else None
+        if isinstance(event, PartDelta) and isinstance(last, PartDelta) and event.part == last.part:
+            result[-1] = PartDelta(event.part, event.kind, last.text + event.text)
+        else:
+            result.append(event)
+    return result
 
 
 def cut(body: bytes, places: list[int]) -> list[bytes]:

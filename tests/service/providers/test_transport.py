@@ -264,10 +264,10 @@ async def test_an_event_without_end(upstream: Upstream, make_provider: MakeProvi
 @pytest.mark.parametrize("model", ["silent", "silent-3"])
 async def test_cancelling_closes_the_socket(model: str, upstream: Upstream, make_provider: MakeProvider) -> None:
     seen = asyncio.Event()
-    num_deltas = 3 if model == "silent-3" else 0
-    task = asyncio.create_task(after(make_provider().stream(request(model)), num_deltas, seen))
+    num_characters = len("t0 t1 t2 ") if model == "silent-3" else 0
+    task = asyncio.create_task(after(make_provider().stream(request(model)), num_characters, seen))
     await upstream.until(lambda: upstream.num_requests_open == 1)
-    if num_deltas:
+    if num_characters:
         await seen.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -343,7 +343,7 @@ async def test_first_token_timeout(
 async def test_idle_timeout(upstream: Upstream, make_provider: MakeProvider, clock: HeldClock) -> None:
     seen = asyncio.Event()
     provider = make_provider(timeouts=Timeouts(connect=60, first_token=60, idle=5, total=100))
-    task = asyncio.create_task(after(provider.stream(request("silent-3")), 3, seen))
+    task = asyncio.create_task(after(provider.stream(request("silent-3")), len("t0 t1 t2 "), seen))
     await seen.wait()
     error, seconds = await time_out(task, clock)
     assert error.reason is FailureReason.IDLE_TIMEOUT
@@ -368,13 +368,14 @@ async def test_a_slow_reader_is_not_the_providers_silence(
     upstream: Upstream, make_provider: MakeProvider, clock: HeldClock
 ) -> None:
     provider = make_provider(timeouts=Timeouts(5, 5, 5, None))
-    num_events = 0
-    async with provider.stream(request("tokens-8")) as events:
-        async for _ in events:
-            num_events += 1
+    collected = Collected()
+    async with provider.stream(request("tokens-8-pace-1")) as events:
+        async for event in events:
+            collected.events.append(event)
             clock.advance(60)
             await asyncio.sleep(0)
-    assert num_events == 11
+    assert collected.text() == "".join(f"t{number} " for number in range(8))
+    assert collected.finished.usage.output_tokens == 8
 
 
 @pytest.mark.asyncio

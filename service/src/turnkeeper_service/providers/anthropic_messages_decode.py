@@ -12,7 +12,7 @@ from turnkeeper_service.providers.anthropic_messages_wire import (
     decode_block,
     decode_event,
 )
-from turnkeeper_service.providers.assembly import OpenPart, PartAssembler
+from turnkeeper_service.providers.assembly import OpenPart
 from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
 from turnkeeper_service.providers.http_error import stream_error
 from turnkeeper_service.providers.sse import SseEvent
@@ -38,7 +38,7 @@ class MessagesDecoder(StreamDecoder):
     """One stream of message events."""
 
     def __init__(self) -> None:
-        self._parts = PartAssembler()
+        super().__init__()
         self._blocks: dict[int, OpenPart] = {}
         self._raw_blocks: dict[int, msgspec.Raw] = {}
         self._citations: dict[int, list[msgspec.Raw]] = {}
@@ -47,17 +47,16 @@ class MessagesDecoder(StreamDecoder):
         self._usage = content_pb2.Usage(num_calls=1)
         self._has_usage = False
 
-    def decode(self, event: SseEvent) -> list[ModelEvent]:
-        """The model events of one event."""
+    def decode(self, event: SseEvent) -> None:
+        """Take in one event."""
         if not event.data.strip() or event.data.startswith(b"[DONE]"):
-            return []
+            return
         try:
             self._read(decode_event_data(decode_event, event.data))
         except (msgspec.MsgspecError, ValueError) as error:
             raise ProviderError(
                 FailureReason.PROVIDER_PROTOCOL, "Invalid event", f"An event of the stream cannot be read: {error}"
             ) from None
-        return self._parts.take()
 
     def finish(self) -> list[ModelEvent]:
         """End the answer."""

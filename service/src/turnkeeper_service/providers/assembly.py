@@ -24,6 +24,8 @@ from turnkeeper_service.providers.base import (
 )
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
+MAX_DELTA_BYTES = 16 * 1024
+"""What arrives together leaves together, up to this size; a single longer piece leaves as it came."""
 INVALID_ARGUMENTS = "invalid_arguments"
 """In a tool call's provider details: the arguments as sent, where they were no JSON object."""
 _MAX_KEPT_INVALID = 4096
@@ -43,6 +45,8 @@ class OpenPart:
     content: content_pb2.Part | None = None
     """What a `PartKind.PROVIDER` part commits."""
     texts: list[str] = field(default_factory=list)
+    num_shown: int = 0
+    """How many of the texts have left as deltas."""
     finishing: Callable[[OpenPart], None] | None = None
     """Called before the part is committed, for details that are only known then."""
     number: int = -1
@@ -64,13 +68,16 @@ class PartAssembler:
         self._events: list[ModelEvent] = []
         self._max_bytes = max_bytes
         self._num_bytes = 0
+        self._shown_at = 0
         self._current: OpenPart | None = None
         self._waiting: deque[OpenPart] = deque()
         self._num_parts = 0
         self._call_ids: set[str] = set()
 
     def take(self) -> list[ModelEvent]:
-        """The events since the last call."""
+        """The events since the last call; text of one part that came since then is one delta."""
+        if self._current is not None:
+            self._show(self._current)
         events = self._events
         self._events = []
         return events
@@ -96,12 +103,14 @@ class PartAssembler:
             text = text.replace("\0", "")
         if not text or part.is_ended:
             return
-        self._count(len(text) if text.isascii() else len(text.encode()))
+        size = len(text) if text.isascii() else len(text.encode())
+        if self._num_bytes + size - self._shown_at > MAX_DELTA_BYTES and part is self._current:
+            self._show(part)
+        self._count(size)
         part.texts.append(text)
         if part is self._current:
             if part.number < 0:
                 self._start(part)
-            self._events.append(PartDelta(part.number, part.kind, text))
             if self._waiting and _may_end(part):
                 self._end(part)
                 self._advance()
@@ -149,7 +158,7 @@ class PartAssembler:
                 continue
             self._current = part
             if part.texts:
-                self._catch_up(part)
+                self._start(part)
             return
 
     def _start(self, part: OpenPart) -> None:
@@ -159,10 +168,14 @@ class PartAssembler:
             part.tool_call_id = self._unique_id(part.tool_call_id, part.number)
         self._events.append(PartStarted(part.number, part.kind, part.tool_call_id, part.name))
 
-    def _catch_up(self, part: OpenPart) -> None:
-        self._start(part)
-        for text in part.texts:
+    def _show(self, part: OpenPart) -> None:
+        """Let the texts leave that have not yet."""
+        shown, texts = part.num_shown, part.texts
+        if shown < len(texts):
+            text = texts[-1] if shown == len(texts) - 1 else "".join(texts[shown:])
+            part.num_shown = len(texts)
             self._events.append(PartDelta(part.number, part.kind, text))
+        self._shown_at = self._num_bytes
 
     def _end(self, part: OpenPart) -> None:
         part.is_ended = True
@@ -170,7 +183,8 @@ class PartAssembler:
             has_content = part.texts or part.signature or part.is_redacted
             if part.kind in (PartKind.TEXT, PartKind.REASONING) and not has_content:
                 return
-            self._catch_up(part)
+            self._start(part)
+        self._show(part)
         if part.finishing is not None:
             part.finishing(part)
         self._events.append(PartEnded(part.number, _content(part)))

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 from turnkeeper.v1 import content_pb2
 
 
@@ -89,10 +91,10 @@ class PartStarted:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PartDelta:
+class PartDelta(msgspec.Struct, frozen=True, gc=False):
     """More of the open part: text, reasoning or the JSON of a tool call's arguments. Never empty."""
 
+    # One is made per token: a frozen dataclass would cost four times as much.
     part: int
     kind: PartKind
     text: str

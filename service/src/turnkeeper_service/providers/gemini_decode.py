@@ -8,7 +8,7 @@ import binascii
 import msgspec
 
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.providers.assembly import OpenPart, PartAssembler
+from turnkeeper_service.providers.assembly import OpenPart
 from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
 from turnkeeper_service.providers.gemini_wire import Blob, Chunk, ContentPart, FunctionCall, Usage, decode_chunk
 from turnkeeper_service.providers.http_error import stream_error
@@ -31,24 +31,23 @@ class GeminiDecoder(StreamDecoder):
     """One stream of chunks. It has no last event of its own; the end of HTTP ends it."""
 
     def __init__(self) -> None:
-        self._parts = PartAssembler()
+        super().__init__()
         self._finish_reason = ""
         self._is_blocked = False
         self._response_id = ""
         self._usage: Usage | None = None
 
-    def decode(self, event: SseEvent) -> list[ModelEvent]:
-        """The model events of one chunk."""
+    def decode(self, event: SseEvent) -> None:
+        """Take in one chunk."""
         data = event.data
         if not data.strip() or data.startswith(b"[DONE]"):
-            return []
+            return
         try:
             self._read(decode_event_data(decode_chunk, data))
         except (msgspec.MsgspecError, ValueError) as error:
             raise ProviderError(
                 FailureReason.PROVIDER_PROTOCOL, "Invalid chunk", f"An event of the stream is not a chunk: {error}"
             ) from None
-        return self._parts.take()
 
     def finish(self) -> list[ModelEvent]:
         """End the answer."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.providers.assembly import OpenPart, PartAssembler
+from turnkeeper_service.providers.assembly import OpenPart
 from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
 from turnkeeper_service.providers.http_error import stream_error
 from turnkeeper_service.providers.openai_chat_wire import (
@@ -43,7 +43,7 @@ class ChatDecoder(StreamDecoder):
     """One stream of chunks."""
 
     def __init__(self) -> None:
-        self._parts = PartAssembler()
+        super().__init__()
         self._calls: dict[int, OpenPart] = {}
         self._last_call: OpenPart | None = None
         self._details: dict[int, list[ReasoningDetail]] = {}
@@ -54,20 +54,21 @@ class ChatDecoder(StreamDecoder):
         self._carried_usage: Usage | None = None
         self._proven_output: int | None = None
 
-    def decode(self, event: SseEvent) -> list[ModelEvent]:
-        """The model events of one chunk."""
+    def decode(self, event: SseEvent) -> None:
+        """Take in one chunk."""
         data = event.data
-        if data.startswith(b"[DONE]"):
-            self.is_over = self.is_complete = True
-            return []
-        if not data.strip():
-            return []
+        if not data.startswith(b"{"):
+            if data.startswith(b"[DONE]"):
+                self.is_over = self.is_complete = True
+                return
+            if not data.strip():
+                return
         try:
             chunk = decode_event_data(decode_chunk, data)
         except (msgspec.MsgspecError, ValueError) as error:
             if event.event == "error":
                 self.failure = stream_error(data.decode())
-                return []
+                return
             raise ProviderError(
                 FailureReason.PROVIDER_PROTOCOL, "Invalid chunk", f"An event of the stream is not a chunk: {error}"
             ) from None
@@ -75,7 +76,6 @@ class ChatDecoder(StreamDecoder):
         if chunk.error or event.event == "error":
             self.failure = stream_error(chunk.error or msgspec.json.decode(data))
             self.failure.usage = self._total()
-        return self._parts.take()
 
     def finish(self) -> list[ModelEvent]:
         """End the answer."""

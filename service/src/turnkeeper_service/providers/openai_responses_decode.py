@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.providers.assembly import OpenPart, PartAssembler
+from turnkeeper_service.providers.assembly import OpenPart
 from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
 from turnkeeper_service.providers.http_error import stream_error
 from turnkeeper_service.providers.openai_responses_items import (
@@ -68,7 +68,7 @@ class ResponsesDecoder(StreamDecoder):
     """One stream of response events."""
 
     def __init__(self) -> None:
-        self._parts = PartAssembler()
+        super().__init__()
         self._items: dict[int, _OpenItem] = {}
         self._num_done = 0
         self._finish_reason = ""
@@ -77,18 +77,17 @@ class ResponsesDecoder(StreamDecoder):
         self._response_id = ""
         self._usage: Usage | None = None
 
-    def decode(self, event: SseEvent) -> list[ModelEvent]:
-        """The model events of one event."""
+    def decode(self, event: SseEvent) -> None:
+        """Take in one event."""
         data = event.data
         if not data.strip() or data.startswith(b"[DONE]"):
-            return []
+            return
         try:
             self._read(decode_event_data(decode_event, data), event)
         except (msgspec.MsgspecError, ValueError) as error:
             raise ProviderError(
                 FailureReason.PROVIDER_PROTOCOL, "Invalid event", f"An event of the stream cannot be read: {error}"
             ) from None
-        return self._parts.take()
 
     def finish(self) -> list[ModelEvent]:
         """End the answer."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 
+from turnkeeper_service.providers.assembly import PartAssembler
 from turnkeeper_service.providers.base import Clock, FailureReason, ModelEvent, ModelRequest, ProviderError
 from turnkeeper_service.providers.credentials import Credential
 from turnkeeper_service.providers.options import ProviderOptions
@@ -23,17 +24,23 @@ class StreamDecoder(ABC):
     """Whether the answer is whole, though more may follow (usage, for one)."""
     is_over = False
     """Whether the stream's own last event was seen."""
+    failure: ProviderError | None = None
+    """The error that the stream carried."""
+
+    def __init__(self) -> None:
+        self._parts = PartAssembler()
 
     @abstractmethod
-    def decode(self, event: SseEvent) -> list[ModelEvent]:
-        """The model events of one event. An error event is kept in `failure`, behind its last deltas."""
+    def decode(self, event: SseEvent) -> None:
+        """Take in one event. An error event is kept in `failure`; what came before it stays."""
+
+    def take(self) -> list[ModelEvent]:
+        """The model events of what was taken in since the last call."""
+        return self._parts.take()
 
     @abstractmethod
     def finish(self) -> list[ModelEvent]:
         """End the open parts and the answer."""
-
-    failure: ProviderError | None = None
-    """The error that the stream carried."""
 
 
 class HttpProvider(ABC):
@@ -102,17 +109,13 @@ class HttpProvider(ABC):
 
 async def _events(body: Body, decoder: StreamDecoder) -> AsyncGenerator[ModelEvent, None]:
     splitter = SseSplitter()
-    feed = splitter.feed
-    decode = decoder.decode
     try:
         async for chunk in body:
-            for sse_event in feed(chunk):
-                for event in decode(sse_event):
-                    yield event
-                if decoder.failure is not None:
-                    raise decoder.failure
-                if decoder.is_over:
-                    break
+            broken = _decode(splitter.feed(chunk), decoder)
+            for event in decoder.take():
+                yield event
+            if broken is not None:
+                raise broken
             if decoder.is_over:
                 break
             if splitter.failure is not None:
@@ -122,10 +125,12 @@ async def _events(body: Body, decoder: StreamDecoder) -> AsyncGenerator[ModelEve
         if decoder.failure is not None or not decoder.is_complete:
             raise
     if not decoder.is_over:
-        for event in _tail(splitter, decoder):
+        broken = _decode(splitter.finish(), decoder)
+        for event in decoder.take():
             yield event
-        if decoder.failure is not None:
-            raise decoder.failure
+        if broken is not None and broken.reason is not FailureReason.PROVIDER_PROTOCOL:
+            # The last event lacks its blank line; where it is half an event, it gives nothing.
+            raise broken
         if not decoder.is_complete:
             raise ProviderError(
                 FailureReason.PROVIDER_STREAM_BROKEN,
@@ -139,13 +144,14 @@ async def _events(body: Body, decoder: StreamDecoder) -> AsyncGenerator[ModelEve
         await body.drain()
 
 
-def _tail(splitter: SseSplitter, decoder: StreamDecoder) -> list[ModelEvent]:
-    """What the last event gives if only its blank line is missing; half an event gives nothing."""
-    events: list[ModelEvent] = []
-    for sse_event in splitter.finish():
-        try:
-            events += decoder.decode(sse_event)
-        except ProviderError as error:
-            if error.reason is not FailureReason.PROVIDER_PROTOCOL:
-                raise
-    return events
+def _decode(events: Iterable[SseEvent], decoder: StreamDecoder) -> ProviderError | None:
+    """Decode events up to the stream's end or to the error that it met."""
+    decode = decoder.decode
+    try:
+        for event in events:
+            decode(event)
+            if decoder.is_over or decoder.failure is not None:
+                break
+    except ProviderError as error:
+        return error
+    return decoder.failure
