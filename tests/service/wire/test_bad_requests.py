@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -168,6 +169,8 @@ CASES: dict[str, tuple[Refusal, Call]] = {
                     "output_schema_json",
                     "max_steps",
                     "pre_approved_tools",
+                    "max_output_reprompts",
+                    "output_reprompt",
                 )
             )
         ),
@@ -180,7 +183,28 @@ CASES: dict[str, tuple[Refusal, Call]] = {
             output_schema_json="{}",
             max_steps=1,
             pre_approved_tools=["t"],
+            max_output_reprompts=0,
+            output_reprompt="again",
         ),
+    ),
+    **{
+        f"schema that is {name}": (bad(f"{S}output_schema_json"), submit("s", output_schema_json=schema))
+        for name, schema in {
+            "no JSON": "{",
+            "no object": "true",
+            "no schema": '{"properties": {"a": {"type": 7}}}',
+            "a pattern that is none": '{"pattern": "("}',
+            "nested too deeply": '{"not": ' * 4000,
+            "too long": json.dumps({"description": "x" * 40_000}),
+        }.items()
+    },
+    "words about an output that nobody asked for": (
+        bad(f"{S}max_output_reprompts", f"{S}output_reprompt"),
+        submit("s", max_output_reprompts=1, output_reprompt="again"),
+    ),
+    "re-prompts out of their range": (
+        bad(f"{S}max_output_reprompts", f"{S}output_reprompt"),
+        submit("s", output_schema_json="{}", max_output_reprompts=11, output_reprompt="x" * 10_001),
     ),
     "steer by default with a model": (bad(f"{S}model"), submit("steering", model="scripted/echo")),
     "parameters out of their ranges": (
