@@ -12,14 +12,15 @@ from pathlib import Path
 
 import uvloop
 
-from . import figures, pairs
+from . import figures, pairs, providers
 from .breakdown import breakdown
 from .processes import LOAD_CORE, pin
 from .report import Report
 
 SECTIONS = (
     "core", "binding", "store",
-    "turns", "submit", "converse", "ttft", "cancel", "process", "resume", "recovery", "breakdown",
+    "turns", "submit", "converse", "ttft", "cancel", "process", "resume", "recovery", "providers", "sockets",
+    "breakdown",
 )  # fmt: skip
 
 
@@ -42,6 +43,10 @@ async def measure(chosen: set[str], runs: int, seconds: float) -> Report:
         await figures.resume(report, runs)
     if "recovery" in chosen:
         await figures.recovery(report, runs)
+    if "providers" in chosen:
+        providers.costs(report, runs)
+    if "sockets" in chosen:
+        await providers.sockets(report, runs)
     if "breakdown" in chosen:
         await breakdown(report, seconds)
     return report

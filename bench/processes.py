@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from examples.upstream.dialects import CHAT, DIALECTS
+
 SERVER_CORE = 0
 LOAD_CORE = 1
 START_LIMIT = 60.0
@@ -28,7 +30,8 @@ def pin(core: int) -> None:
         os.sched_setaffinity(0, {core})
 
 
-def _on(core: int) -> list[str]:
+def on_core(core: int) -> list[str]:
+    """What a command begins with that is to run on one core."""
     return ["taskset", "-c", str(core)] if core in _CORES else []
 
 
@@ -44,7 +47,7 @@ class Process:
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.started_at = time.perf_counter()
         self._process = subprocess.Popen(
-            [*_on(core), sys.executable, *arguments],
+            [*on_core(core), sys.executable, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if not os.environ.get("BENCH_STDERR") else None,
             cwd=cwd or root,
@@ -114,14 +117,15 @@ class Process:
 def service(
     data_dir: Path, *, upstream: str = "", arguments: Sequence[str] = (), profile: Path | None = None
 ) -> Process:
-    """The server on a free port, its providers at ``upstream``; the address is in `address_of`."""
+    """The server on a free port, a provider per wire format at ``upstream``; the address is in `address_of`."""
     data_dir.mkdir(parents=True, exist_ok=True)
     config = data_dir / "bench.toml"
     text = '[limits]\nmax_running_turns_per_tenant = 256\n[defaults]\nmodel = "scripted/echo"\n'
     # What is measured is a turn; its baselines make no title beside it.
     text += "generate_titles = false\n"
     if upstream:
-        text += f'[providers.up]\nformat = "openai-chat"\nbase_url = "{upstream}/v1"\n'
+        for name, wire_format in {"up": CHAT, **dict(zip(DIALECTS, DIALECTS, strict=True))}.items():
+            text += f'[providers.{name}]\nformat = "{wire_format}"\nbase_url = "{upstream}/v1"\n'
     config.write_text(text)
     command = ["serve", "--config", str(config), "--data-dir", str(data_dir), "--port", "0"]
     command += ["--http-address", "127.0.0.1:0", "--log-level", "error", "--drain-timeout", "0", *arguments]

@@ -1,41 +1,44 @@
 """A model on the loopback that costs little: prebuilt SSE, HTTP/1.1 spoken by a bare protocol on uvloop.
 
 ``examples/upstream`` can misbehave and counts what it does; this one only answers, so that it is not the limit. The
-name of the model says what: ``tokens-N`` sends N tokens, one write for each, in as many turns of the loop (a fast
-model); ``paced-N-MS`` sends them MS milliseconds apart, the first at once.
+path says the wire format, the name of the model the rest: ``tokens-N`` sends N tokens, one write for each, in as many
+turns of the loop (a fast model); ``paced-N-MS`` sends them MS milliseconds apart, the first at once; ``block-N`` sends
+all in one write; ``hang-N`` sends nothing behind them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from functools import lru_cache
 from typing import cast
 
 import uvloop
 
+from examples.upstream.answer import Request
+from examples.upstream.dialects import DIALECTS
+from examples.upstream.generator import token_stream
+
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-@lru_cache(maxsize=16)
-def chunks_of(num_tokens: int) -> tuple[bytes, ...]:
+@lru_cache(maxsize=64)
+def chunks_of(num_tokens: int, wire_format: str) -> tuple[bytes, ...]:
     """The answer, a chunk per token, and one with what ends it."""
+    events = token_stream(num_tokens, wire_format)
+    begun = len(DIALECTS[wire_format].begin)
+    # What comes before the first token leaves with it.
+    first = b"".join(events[: begun + 1])
+    return (framed(first), *map(framed, events[begun + 1 : begun + num_tokens]), end_of(events[begun + num_tokens :]))
 
-    def event(choices: list[object], **more: object) -> bytes:
-        chunk = {"id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": "bench"}
-        text = json.dumps({**chunk, "choices": choices, **more}, separators=(",", ":"))
-        return f"data: {text}\n\n".encode()
 
-    def framed(data: bytes) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(data), data)
+def framed(data: bytes) -> bytes:
+    """A chunk of HTTP."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
-    tokens = [
-        framed(event([{"index": 0, "delta": {"content": f"t{n} "}, "logprobs": None, "finish_reason": None}]))
-        for n in range(num_tokens)
-    ]
-    usage = {"prompt_tokens": 7, "completion_tokens": num_tokens, "total_tokens": 7 + num_tokens}
-    end = event([{"index": 0, "delta": {}, "finish_reason": "stop"}]) + event([], usage=usage) + b"data: [DONE]\n\n"
-    return (*tokens, framed(end) + b"0\r\n\r\n")
+
+def end_of(events: tuple[bytes, ...]) -> bytes:
+    """The last chunk, and the end of the body."""
+    return framed(b"".join(events)) + b"0\r\n\r\n"
 
 
 class Connection(asyncio.Protocol):
@@ -67,9 +70,14 @@ class Connection(asyncio.Protocol):
         if len(body) < length:
             return
         self._buffer = b""
-        name, *numbers = json.loads(body)["model"].split("-")
-        chunks = chunks_of(int(numbers[0]))
+        request = Request("POST", head.split(b" ", 2)[1].decode(), {}, body)
+        name, *numbers = request.model.split("-")
+        chunks = chunks_of(int(numbers[0]), request.wire_format)
         pace = int(numbers[1]) / 1000 if name == "paced" else 0.0
+        if name == "block":
+            chunks = (b"".join(chunks),)
+        elif name == "hang":
+            chunks = chunks[:-1]
         assert self._transport is not None
         self._transport.write(HEAD)
         self._send(chunks, 0, pace, self._loop.time())

@@ -1,0 +1,107 @@
+"""The adapters of the wire formats: the cost of a token beside a bare reader, and how soon a cancel closes a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from examples.upstream.dialects import DIALECTS
+from turnkeeper.v1 import run_service_pb2 as pb
+
+from . import load
+from .processes import SERVER_CORE, on_core, service, upstream
+from .report import Report
+from .upstream import Connection
+
+STREAMS = 64
+MOST_PACED_RUNS = 3
+"""A paced run takes six seconds, whatever the machine."""
+
+
+def costs(report: Report, runs: int) -> None:
+    """CPU per token of 64 streams: at 50 tokens a second each, as they come in production, and as fast as it goes."""
+    report.section(f"The adapters at {STREAMS} streams, beside aiohttp with a split and a typed decode, CPU per token")
+    with upstream() as model:
+        url = model.line.split()[1]
+        for wire_format in DIALECTS:
+            for name, answers, num_turns, count in (
+                ("paced", "paced-256-20", 1, min(runs, MOST_PACED_RUNS)),
+                ("burst", "block-600", 10, runs),
+            ):
+                spread = 1.0 if name == "paced" else 0.0
+                pairs = [
+                    [_read(kind, wire_format, url, answers, num_turns, spread) for kind in ("adapter", "bare")]
+                    for _ in range(count)
+                ]
+                ours, bare = (statistics.median(values) for values in zip(*pairs, strict=True))
+                report.note(f"{wire_format}, {name}: adapter {ours:.1f} µs, bare {bare:.1f} µs")
+                ratios = [one / other for one, other in pairs]
+                report.figure(f"{wire_format}, {name}: adapter / bare, CPU per token", ratios, "", 1.5)
+
+
+def _read(kind: str, wire_format: str, url: str, model: str, num_turns: int, spread: float) -> float:
+    """Microseconds per token of one reader in a process of its own."""
+    arguments = [kind, wire_format, url, model, str(STREAMS), str(num_turns), str(spread)]
+    command = [*on_core(SERVER_CORE), sys.executable, "-m", "bench.provider_reader", *arguments]
+    done = subprocess.run(command, cwd=Path(__file__).resolve().parent.parent, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"a reader failed: {done.stderr}")
+    used, _, num_tokens = map(float, done.stdout.split())
+    return used / num_tokens * 1e6
+
+
+class Watched(Connection):
+    """A connection of the vendor's that says when it is closed."""
+
+    def __init__(self, closed: asyncio.Queue[float]) -> None:
+        super().__init__()
+        self._closed = closed
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Note the time."""
+        super().connection_lost(error)
+        self._closed.put_nowait(time.perf_counter())
+
+
+async def sockets(report: Report, runs: int) -> None:
+    """From the call that cancels a run in the middle of its answer to the vendor's end of the socket."""
+    report.section("Cancel of a run to the end of its vendor's socket, one at a time, on a quiet server")
+    closed: asyncio.Queue[float] = asyncio.Queue()
+    vendor = await asyncio.get_running_loop().create_server(lambda: Watched(closed), "127.0.0.1", 0)
+    host, port = vendor.sockets[0].getsockname()[:2]
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        service(Path(directory), upstream=f"http://{host}:{port}") as server,
+    ):
+        async with load.connect(server) as client:
+            for wire_format in DIALECTS:
+                (session,) = await client.sessions(wire_format, 1)
+                measured = [await _cancels(client, closed, session, f"{wire_format}/hang-3") for _ in range(runs)]
+                for share in (0.5, 0.99):
+                    values = [load.percentile(waits, share) * 1000 for waits in measured]
+                    report.figure(f"{wire_format}: cancel to socket closed, p{share * 100:g}", values, "ms", None)
+    vendor.close()
+    await vendor.wait_closed()
+
+
+async def _cancels(client: load.Client, closed: asyncio.Queue[float], session: str, model: str) -> list[float]:
+    """Seconds, of a hundred cancels."""
+    waits: list[float] = []
+    while len(waits) < 100:
+        call: Any = client.run(load.prompt(session, "Tell me everything, please.", model))
+        run_id, begin = "", 0.0
+        async for response in call:
+            items = pb.RunResponse.FromString(response).items
+            run_id = next((item.receipt.run.run_id for item in items if item.HasField("receipt")), run_id)
+            if not begin and any(item.HasField("delta") for item in items):
+                begin = time.perf_counter()
+                request = pb.CancelRunsRequest(scope=pb.CancelScope(run_id=run_id))
+                await client.cancel(request.SerializeToString())
+        waits.append(await closed.get() - begin)
+    return waits
