@@ -43,7 +43,7 @@ ISOLATION: dict[str, tuple[Refusal | str, MakeRequest]] = {
     ),
     "SessionService.DeleteSession": (NO_SESSION, lambda s, r: sessions.DeleteSessionRequest(session_id=s, force=True)),
     "SessionService.ListMessages": (NO_SESSION, lambda s, r: sessions.ListMessagesRequest(session_id=s)),
-    "SessionService.SummarizeSession": (LATER, lambda s, r: sessions.SummarizeSessionRequest(session_id=s)),
+    "SessionService.SummarizeSession": (NO_SESSION, lambda s, r: sessions.SummarizeSessionRequest(session_id=s)),
     "SessionService.ListOrphans": (LATER, lambda s, r: sessions.ListOrphansRequest(session_id=s)),
     "SessionService.ListApprovals": (NO_SESSION, lambda s, r: sessions.ListApprovalsRequest(session_id=s)),
     "SessionService.AnswerApproval": (

@@ -42,6 +42,8 @@ class Summarizer:
         self._message = content_pb2.Message()
         self.message_id = ""
         """The message of the summary that was written last."""
+        self.message_ids: list[str] = []
+        """The messages of all that stand."""
         self.covered_ids: list[str] = list(plan.resume.covered_ids) if plan.resume is not None else []
         """Messages that the turn's summaries stand for, for a rollback."""
 
@@ -126,6 +128,7 @@ class Summarizer:
         draft.event(event)
         self.covered_ids.extend(covered)
         self.message_id, self._open_id = self._open_id, ""
+        self.message_ids.append(self.message_id)
 
     @property
     def text(self) -> str:

@@ -99,7 +99,7 @@ class FloorTurn:
     @property
     def message_ids(self) -> Sequence[str]:
         """The messages that this turn has committed or will commit at its end, for a rollback."""
-        return self._messages
+        return [*self._messages, *self._room.summarizer.message_ids]
 
     @property
     def covered_ids(self) -> Sequence[str]:
