@@ -15,7 +15,7 @@ from tests.service.harness import Harness, serving
 from tests.service.manual_clock import ManualClock
 from turnkeeper.v1 import event_pb2, run_service_pb2
 
-WAITS = {"retries__max_retries": "2", "retries__first_delay_seconds": "7", "retries__jitter": "0"}
+WAITS: dict[str, Any] = {"retries__max_retries": "2", "retries__first_delay_seconds": "7", "retries__jitter": "0"}
 """Seven seconds, a time that nothing else waits for."""
 FAILS = {"fail": "PROVIDER_ERROR", "status": 500, "retryable": True}
 
@@ -175,7 +175,7 @@ async def test_a_steer_during_the_wait_folds_after_the_answer(tmp_path: Path) ->
 async def test_retries_go_on_after_a_restart(tmp_path: Path) -> None:
     """What was overcome before is remembered; the budget of attempts is the new process's."""
     clock = ManualClock()
-    options = {**WAITS, "retries__max_retries": "1"}
+    options: dict[str, Any] = {**WAITS, "retries__max_retries": "1"}
     async with serving(tmp_path, clock=clock, **options) as server:
         await server.session("s")
         await server.submit("s", failing(FAILS), "r")
@@ -198,7 +198,7 @@ async def test_retries_go_on_after_a_restart(tmp_path: Path) -> None:
         ]
 
 
-CHAIN = {**WAITS, 'models__"scripted/echo"__fallbacks': '["scripted/lorem-3"]'}
+CHAIN: dict[str, Any] = {**WAITS, 'models__"scripted/echo"__fallbacks': '["scripted/lorem-3"]'}
 
 
 @pytest.mark.asyncio

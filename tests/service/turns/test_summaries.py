@@ -26,12 +26,12 @@ LONG = "word " * 2_000
 FULL = {"input_tokens": 9_000, "output_tokens": 100}
 """What a model of 10,000 tokens counts when it is nearly full."""
 OVERFLOW = {"fail": "PROVIDER_REFUSED", "status": 400, "overflow": True}
-WINDOW = {'models__"scripted/file:script.json"__context_window_tokens': "10000"}
+WINDOW: dict[str, Any] = {'models__"scripted/file:script.json"__context_window_tokens': "10000"}
 
 
 @asynccontextmanager
 async def story(
-    folder: Path, *replies: dict[str, Any], tools: Tools | None = None, **options: str
+    folder: Path, *replies: dict[str, Any], tools: Tools | None = None, **options: Any
 ) -> AsyncIterator[tuple[Harness, list[ModelRequest]]]:
     """A server with the session ``s`` and the requests that its model gets.
 
@@ -39,7 +39,7 @@ async def story(
     the first one is given again, and its ``attempts`` tell the calls apart.
     """
     (folder / "script.json").write_text(json.dumps({"replies": replies}))
-    settings = {
+    settings: dict[str, Any] = {
         "providers__scripted__format": "scripted",
         "providers__scripted__script_root": str(folder),
         "defaults__model": "scripted/file:script.json",
@@ -247,7 +247,7 @@ async def test_a_run_that_begins_with_a_full_context_is_summarised_first(tmp_pat
 @pytest.mark.asyncio
 @pytest.mark.parametrize("scope", ["session", "defaults"])
 async def test_where_it_is_off_there_is_none(tmp_path: Path, scope: str) -> None:
-    options = {**WINDOW, "defaults__auto_summarize": "false"} if scope == "defaults" else WINDOW
+    options: dict[str, Any] = {**WINDOW, "defaults__auto_summarize": "false"} if scope == "defaults" else WINDOW
     async with story(tmp_path, {"text": "one", "usage": FULL}, {"text": "two"}, **options) as (server, _):
         if scope == "session":
             settings = session_service_pb2.SessionSettings(auto_summarize=False)
@@ -318,10 +318,10 @@ async def test_a_lost_process_discards_its_half_summary_and_goes_on(tmp_path: Pa
 
 
 @asynccontextmanager
-async def story_again(folder: Path, *replies: dict[str, Any], tools: Tools, **options: str) -> AsyncIterator[Harness]:
+async def story_again(folder: Path, *replies: dict[str, Any], tools: Tools, **options: Any) -> AsyncIterator[Harness]:
     """The server after a restart."""
     (folder / "script.json").write_text(json.dumps({"replies": replies}))
-    settings = {
+    settings: dict[str, Any] = {
         "providers__scripted__format": "scripted",
         "providers__scripted__script_root": str(folder),
         "defaults__model": "scripted/file:script.json",
