@@ -153,6 +153,14 @@ class Reader:
         self._injected.append(item)
         self._wake.set()
 
+    def is_waiting(self, item: bytes) -> bool:
+        """Whether this very item was put in and has not been fetched."""
+        return any(one is item for one in self._injected)
+
+    def withdraw(self, item: bytes) -> None:
+        """Take back an item that is waiting."""
+        self._injected = [one for one in self._injected if one is not item]
+
     def abort(self, error: BaseException) -> None:
         """Let the reading end with this error."""
         self._error = error

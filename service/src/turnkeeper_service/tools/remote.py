@@ -11,78 +11,18 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from turnkeeper.v1 import content_pb2, tool_service_pb2
-from turnkeeper_service.clock import Clock, Timer
+from turnkeeper_service.clock import Clock
 
 from .base import SERVER, Invocation, OfferedTool, Tool, ToolAnswer, synthetic_result
+from .leases import DEFAULT_GRACE, ClosedLeases, Holder, HolderKey, Lease, Link, Taken
 
-DEFAULT_GRACE = 30.0
 RETURN_SECONDS = 30.0
 """How long after a restart a tool is waited for, whoever serves it."""
-MAX_REMEMBERED = 10_000
-"""Closed leases whose late results can still be told apart from made-up ones."""
+MAX_AWAY = 1_000
+"""Holders whose streams are lost and who are waited for; of more, the one that was lost first is given up."""
 SAFE = tool_service_pb2.REPLAY_CLASS_SAFE
-
-
-class Link(Protocol):
-    """The stream of a holder. All calls return at once."""
-
-    def invoke(self, invocation: tool_service_pb2.ToolInvocation) -> None:
-        """Hand out a call."""
-        ...
-
-    def take_back(self, cancelled: tool_service_pb2.ToolInvocationCancelled) -> None:
-        """Say that a lease is gone."""
-        ...
-
-    def end(self, reason: BaseException) -> None:
-        """End the stream for this reason, where nothing else does: the server goes away."""
-        ...
-
-
-@dataclass(eq=False, slots=True)
-class Lease:
-    """One call that was handed out, or waits to be."""
-
-    invocation: Invocation
-    answer: asyncio.Future[ToolAnswer]
-    tool: str
-    holder: Holder | None = None
-    attempt: int = 0
-    is_reported: bool = False
-    """Whether a late result of it was reported: one is, and what a holder sends again and again is not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of a result. ``is_reported``: it is late, as another one was before it."""
-
-    invocation: Invocation
-    is_late: bool
-    is_reported: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class Holder:
-    """A client or worker by its name. ``session_id`` is "" for a worker, which serves all sessions of its tenant."""
-
-    tenant: str
-    name: str
-    session_id: str
-    link: Link | None
-    tools: dict[str, Tool] = field(default_factory=dict)
-    grace: float = DEFAULT_GRACE
-    max_concurrent: int = 16
-    leases: dict[str, Lease] = field(default_factory=dict)
-    waiting: OrderedDict[str, Lease] = field(default_factory=OrderedDict)
-    timer: Timer | None = None
-
-    def serves(self, tenant: str, session_id: str) -> bool:
-        """Whether its tools are offered to a session."""
-        return self.tenant == tenant and self.session_id in ("", session_id)
 
 
 class RemoteTools:
@@ -90,10 +30,11 @@ class RemoteTools:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._holders: dict[tuple[str, str, str], Holder] = {}
+        self._holders: dict[HolderKey, Holder] = {}
         self._leases: dict[str, Lease] = {}
         self._unheld: OrderedDict[str, Lease] = OrderedDict()
-        self._closed: OrderedDict[str, Lease] = OrderedDict()
+        self._closed = ClosedLeases()
+        self._away: OrderedDict[HolderKey, Holder] = OrderedDict()
         self._is_closed = False
         self._offers = asyncio.Event()
         self._began = clock.monotonic()
@@ -116,9 +57,8 @@ class RemoteTools:
         holder = self._holders.get(key)
         if holder is None:
             holder = self._holders[key] = Holder(tenant, name, session_id, link)
-        elif holder.timer is not None:
-            holder.timer.cancel()
-            holder.timer = None
+        else:
+            self._is_back(holder)
         holder.link = link
         holder.grace = DEFAULT_GRACE if grace is None else grace
         holder.max_concurrent = max_concurrent or 16
@@ -149,13 +89,20 @@ class RemoteTools:
         if self._is_closed:
             return
         holder.timer = self._clock.call_later(holder.grace, lambda: self._lost(holder))
+        self._away[holder.key] = holder
+        if len(self._away) > MAX_AWAY:
+            self._lost(next(iter(self._away.values())))
+
+    def _is_back(self, holder: Holder) -> None:
+        self._away.pop(holder.key, None)
+        if holder.timer is not None:
+            holder.timer.cancel()
+            holder.timer = None
 
     def _lost(self, holder: Holder) -> None:
         """A holder did not come back in time."""
-        holder.timer = None
-        if holder.link is not None:
-            return
-        self._holders.pop((holder.tenant, holder.name, holder.session_id), None)
+        self._is_back(holder)
+        self._holders.pop(holder.key, None)
         for lease in [*holder.leases.values(), *holder.waiting.values()]:
             was_started = bool(lease.attempt)
             other = self._find(lease.invocation.tenant, lease.invocation.session_id, lease.tool)
@@ -269,6 +216,7 @@ class RemoteTools:
 
     def _give(self, holder: Holder, lease: Lease) -> None:
         lease.holder = holder
+        lease.had.add(holder.key)
         if len(holder.leases) >= holder.max_concurrent:
             holder.waiting[lease.invocation.lease_id] = lease
         else:
@@ -296,9 +244,7 @@ class RemoteTools:
         lease_id = lease.invocation.lease_id
         self._leases.pop(lease_id, None)
         self._unheld.pop(lease_id, None)
-        self._closed[lease_id] = lease
-        if len(self._closed) > MAX_REMEMBERED:
-            self._closed.popitem(last=False)
+        self._closed.add(lease)
         holder = lease.holder
         if holder is None:
             return
@@ -321,13 +267,14 @@ class RemoteTools:
             lease.answer.set_result(answer)
 
     def answer(self, holder: Holder, given: tool_service_pb2.ToolInvocationResult) -> Taken | None:
-        """A holder sends a result; None if there was never such a lease."""
-        lease = self._leases.get(given.lease_id) or self._closed.get(given.lease_id)
-        if lease is None or not holder.serves(lease.invocation.tenant, lease.invocation.session_id):
+        """A holder sends a result; None if it never had such a lease."""
+        lease = self._leases.get(given.lease_id)
+        known = lease or self._closed.get(given.lease_id)
+        if known is None or holder.key not in known.had:
             return None
-        if lease.holder is not holder or lease.answer.done():
-            was_reported, lease.is_reported = lease.is_reported, True
-            return Taken(lease.invocation, is_late=True, is_reported=was_reported)
+        if lease is None or lease.holder is not holder or lease.answer.done():
+            was_reported, known.is_reported = known.is_reported, True
+            return Taken(known.invocation, is_late=True, is_reported=was_reported)
         result = content_pb2.ToolResult()
         result.CopyFrom(given.result)
         result.tool_call_id = lease.invocation.call.tool_call_id

@@ -19,7 +19,7 @@ from turnkeeper_service.runs.run import Run
 from turnkeeper_service.runs.runs import Runs
 from turnkeeper_service.runs.session import Session
 from turnkeeper_service.store.base import StoreError
-from turnkeeper_service.tools.remote import Holder
+from turnkeeper_service.tools.leases import Holder
 
 from .call import Call, Malformed
 from .requests import RUN_FINISHED, check_cancel, folding, read_filter
@@ -187,7 +187,7 @@ class Conversation:
         tools = check_offer(offer, "offer_tools.")
         remote = self._runs.remote
         if self._holder is None:
-            self._link = ClientLink(lambda item: reader.put(item.SerializeToString()))
+            self._link = ClientLink(reader)
             self._holder = remote.connect(
                 self._call.tenant,
                 self._client_name,

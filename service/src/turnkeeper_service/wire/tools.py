@@ -10,10 +10,11 @@ from turnkeeper.v1 import run_service_pb2
 from turnkeeper.v1 import tool_service_pb2 as pb
 from turnkeeper_service.clock import seconds_of
 from turnkeeper_service.errors import Reason, Refused, invalid
+from turnkeeper_service.events.reader import Reader
 from turnkeeper_service.principal import Role
 from turnkeeper_service.runs.runs import Runs
 from turnkeeper_service.tools.base import Invocation
-from turnkeeper_service.tools.remote import Holder
+from turnkeeper_service.tools.leases import Holder
 
 from .call import Call, Malformed
 from .status import code_of
@@ -55,7 +56,7 @@ def take_answer(runs: Runs, holder: Holder, given: pb.ToolInvocationResult) -> t
     if taken is None:
         raise Refused(
             Reason.ERROR_REASON_TOOL_CALL_NOT_FOUND,
-            f"there was no lease {given.lease_id!r}",
+            f"you never had a lease {given.lease_id!r}",
             resource=("turnkeeper.dev/Lease", given.lease_id),
         )
     if taken.is_late and not taken.is_reported:
@@ -90,8 +91,12 @@ class WorkerLink:
         self.put(pb.ServeToolsResponse(invocation=invocation))
 
     def take_back(self, cancelled: pb.ToolInvocationCancelled) -> None:
-        """Say that a lease is gone."""
-        self.put(pb.ServeToolsResponse(cancelled=cancelled))
+        """Say that a lease is gone; where the call has not been written yet, there is nothing to say."""
+        unwritten = [item for item in self._items if item.invocation.lease_id == cancelled.lease_id]
+        for item in unwritten:
+            self._items.remove(item)
+        if not unwritten:
+            self.put(pb.ServeToolsResponse(cancelled=cancelled))
 
     def beat(self) -> None:
         """Show a sign of life."""
@@ -209,16 +214,25 @@ class ToolServicer:
 class ClientLink:
     """The part of a Converse stream that hands out calls."""
 
-    def __init__(self, tell: Callable[[run_service_pb2.StreamItem], None]) -> None:
-        self._tell = tell
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._unwritten: dict[str, bytes] = {}
 
     def invoke(self, invocation: pb.ToolInvocation) -> None:
         """Hand out a call."""
-        self._tell(run_service_pb2.StreamItem(tool_invocation=invocation))
+        item = run_service_pb2.StreamItem(tool_invocation=invocation).SerializeToString()
+        self._unwritten = {lease: one for lease, one in self._unwritten.items() if self._reader.is_waiting(one)}
+        self._unwritten[invocation.lease_id] = item
+        self._reader.put(item)
 
     def take_back(self, cancelled: pb.ToolInvocationCancelled) -> None:
-        """Say that a lease is gone."""
-        self._tell(run_service_pb2.StreamItem(tool_invocation_cancelled=cancelled))
+        """Say that a lease is gone; where the call has not been written yet, there is nothing to say."""
+        item = self._unwritten.pop(cancelled.lease_id, None)
+        if item is not None and self._reader.is_waiting(item):
+            self._reader.withdraw(item)
+        else:
+            told = run_service_pb2.StreamItem(tool_invocation_cancelled=cancelled)
+            self._reader.put(told.SerializeToString())
 
     def end(self, reason: BaseException) -> None:
         """The session's log ends, and its readers with it."""
