@@ -371,7 +371,7 @@ class FloorTurn:
         limit = self.plan.max_steps + self.plan.max_steered_steps if self.plan.max_steps else 0
         may_be_steered = self.num_steps < limit
         mismatch = self._output.mismatch if answer is not None and not is_cut_short(answer) else None
-        if mismatch is not None and not self._is_stopping and not self._had_tools_withheld:
+        if mismatch is not None and not self._had_tools_withheld:
             if may_be_steered:
                 # What was bound by now is asked first, and what was cancelled by now is not asked again.
                 self._look()
