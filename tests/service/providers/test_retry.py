@@ -1,18 +1,14 @@
-"""When a call is made again, and how long that takes; time is held."""
+"""Whether a call is made again, and after how long."""
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from examples.upstream import Answer, Upstream
-from tests.service.providers.collect import Collected, collect, request
+from examples.upstream import Upstream
+from tests.service.providers.collect import collect, request
 from tests.service.providers.conftest import MakeProvider
-from tests.service.providers.fake_provider import FakeProvider, answered, error
-from tests.service.providers.held_clock import HeldClock
-from turnkeeper_service.providers.base import FailureReason, Provider, ProviderError
-from turnkeeper_service.providers.retry import NO_RETRIES, RetryingProvider, RetryPolicy
+from tests.service.providers.fake_provider import error
+from turnkeeper_service.providers.retry import RetryPolicy
 
 STEADY = RetryPolicy(jitter=0)
 
@@ -56,7 +52,7 @@ def test_jitter_only_stretches() -> None:
 
 def test_what_is_final_is_final() -> None:
     assert STEADY.delay(error(is_retryable=False, retry_after=1), 1) is None
-    assert NO_RETRIES.delay(error(), 1) is None
+    assert RetryPolicy(max_retries=0).delay(error(), 1) is None
 
 
 @pytest.mark.asyncio
@@ -85,66 +81,3 @@ async def test_the_retryable_set(model: str, is_again: bool, upstream: Upstream,
     collected = await collect(make_provider(), request(model))
     assert collected.error is not None
     assert (STEADY.delay(collected.error, 1) is not None) is is_again
-
-
-async def run(provider: Provider, clock: HeldClock) -> tuple[Collected, float]:
-    task = asyncio.create_task(collect(provider, request()))
-    seconds = await clock.advance_until(task, 0.25)
-    return await task, seconds
-
-
-@pytest.mark.asyncio
-async def test_a_provider_that_retries(clock: HeldClock) -> None:
-    seen: list[tuple[FailureReason, int, float]] = []
-
-    def note(failure: ProviderError, attempt: int, delay: float) -> None:
-        seen.append((failure.reason, attempt, delay))
-
-    inner = FakeProvider([error()], [error(FailureReason.PROVIDER_RATE_LIMITED, retry_after=1)])
-    collected, seconds = await run(RetryingProvider(inner, STEADY, clock, on_retry=note), clock)
-    assert collected.text() == "yes"
-    assert (inner.num_opened, inner.num_open) == (3, 0)
-    assert 6 <= seconds <= 6.5
-    assert seen == [(FailureReason.PROVIDER_ERROR, 1, 5), (FailureReason.PROVIDER_RATE_LIMITED, 2, 1)]
-
-
-@pytest.mark.asyncio
-async def test_the_last_error_is_the_one_that_is_raised(clock: HeldClock) -> None:
-    inner = FakeProvider([error(status=500)], [error(status=501)], [error(status=502)], [error(status=503)])
-    collected, _ = await run(RetryingProvider(inner, STEADY, clock), clock)
-    assert collected.error is not None
-    assert (collected.error.status, inner.num_opened) == (503, 4)
-
-
-@pytest.mark.asyncio
-async def test_what_was_given_out_is_not_given_twice(clock: HeldClock) -> None:
-    inner = FakeProvider([*answered("half")[:2], error()])
-    collected, seconds = await run(RetryingProvider(inner, STEADY, clock), clock)
-    assert collected.error is not None
-    assert (collected.text(), inner.num_opened) == ("half", 1)
-    assert seconds < 1
-
-
-@pytest.mark.asyncio
-async def test_a_cancel_ends_the_wait(clock: HeldClock) -> None:
-    inner = FakeProvider([error()])
-    task = asyncio.create_task(collect(RetryingProvider(inner, STEADY, clock), request()))
-    for _ in range(20):
-        await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert (inner.num_opened, inner.num_open) == (1, 0)
-
-
-@pytest.mark.asyncio
-async def test_over_http(upstream: Upstream, make_provider: MakeProvider, clock: HeldClock) -> None:
-    upstream.plan(Answer.error(429, "{}", retry_after_ms="100"), Answer.error(503, "{}"))
-    provider = RetryingProvider(make_provider(), STEADY, clock)
-    task = asyncio.create_task(collect(provider, request("tokens-2")))
-    await upstream.until(lambda: len(upstream.requests) == 1)
-    for num_requests in (2, 3):
-        while len(upstream.requests) < num_requests:
-            clock.advance(0.05)
-            await asyncio.sleep(0)
-    assert (await task).text() == "t0 t1 "

@@ -1,17 +1,15 @@
-"""Which failed calls are made again, and when: a policy of plain values, and a provider that follows it.
+"""Which failed calls are made again, and when: a policy of plain values.
 
-Whoever shows a call while it grows drives the policy itself, since what the failed attempt has shown must be taken
-back. `RetryingProvider` is for calls that nobody watches: it tries again only while nothing has been given out.
+Whoever makes the calls follows it: what a failed attempt has shown must be taken back first.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from turnkeeper_service.providers.base import Clock, ModelEvent, ModelRequest, Provider, ProviderError
+from turnkeeper_service.providers.base import ProviderError
 
 Random = Callable[[], float]
 """Gives numbers from 0 up to 1."""
@@ -43,56 +41,3 @@ class RetryPolicy:
         if hint is not None and 0 < hint < max(self.max_hint, delay):
             delay = hint
         return delay * (1 + self.jitter * rand())
-
-
-NO_RETRIES = RetryPolicy(max_retries=0)
-OnRetry = Callable[[ProviderError, int, float], None]
-"""Told of the error, the number of failed attempts and the seconds to wait."""
-
-
-class RetryingProvider:
-    """Makes a call again as the policy says, as long as it has given no event."""
-
-    def __init__(
-        self,
-        inner: Provider,
-        policy: RetryPolicy,
-        clock: Clock,
-        *,
-        rand: Random = random.random,
-        on_retry: OnRetry | None = None,
-    ) -> None:
-        self._inner = inner
-        self._policy = policy
-        self._clock = clock
-        self._rand = rand
-        self._on_retry = on_retry
-
-    @asynccontextmanager
-    async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[ModelEvent]]:
-        """Open the call; see `turnkeeper_service.providers.base.Provider`."""
-        async with aclosing(self._events(request)) as events:
-            yield events
-
-    async def close(self) -> None:
-        """Release connections. Idempotent."""
-        await self._inner.close()
-
-    async def _events(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
-        attempt = 0
-        while True:
-            attempt += 1
-            has_given = False
-            try:
-                async with self._inner.stream(request) as events:
-                    async for event in events:
-                        has_given = True
-                        yield event
-                return
-            except ProviderError as error:
-                delay = None if has_given else self._policy.delay(error, attempt, self._rand)
-                if delay is None:
-                    raise
-                if self._on_retry is not None:
-                    self._on_retry(error, attempt, delay)
-            await self._clock.sleep(delay)
