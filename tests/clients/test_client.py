@@ -92,6 +92,7 @@ def test_a_submission_is_written_as_it_was_meant() -> None:
     assert plain.prompt == [Part(text=Text(text="hello"))]
     assert not plain.HasField("preconditions")
     assert not plain.HasField("max_steps")
+    assert not plain.HasField("max_output_reprompts")
     full = submission(
         "s",
         ["a", Part(text=Text(text="b"))],
@@ -100,6 +101,8 @@ def test_a_submission_is_written_as_it_was_meant() -> None:
         require_idle=True,
         max_steps=0,
         output_schema={"type": "object"},
+        max_output_reprompts=0,
+        output_reprompt="only JSON",
         start_timeout=2,
         run_timeout=timedelta(minutes=1),
         cancel_on_disconnect=0.5,
@@ -109,6 +112,7 @@ def test_a_submission_is_written_as_it_was_meant() -> None:
     assert (full.start_timeout.seconds, full.run_timeout.seconds) == (2, 60)
     assert full.on_disconnect.cancel_after.nanos == 500_000_000
     assert full.output_schema_json == '{"type": "object"}'
+    assert (full.HasField("max_output_reprompts"), full.output_reprompt) == (True, "only JSON")
 
 
 def test_a_cancel_has_one_scope() -> None:

@@ -50,6 +50,10 @@ class SubmitOptions(TypedDict, total=False):
     """`auto`, `none`, `required` or a tool's name."""
     output_schema: Mapping[str, Any] | str
     """A JSON Schema that the output must match."""
+    max_output_reprompts: int
+    """How often an answer that does not match is asked for again."""
+    output_reprompt: str
+    """What the model is then told, before what does not match."""
     max_steps: int
     """Most model steps of a turn."""
     start_timeout: Seconds
@@ -81,6 +85,9 @@ def submission(session_id: str, prompt: Prompt, **options: Unpack[SubmitOptions]
     if "output_schema" in options:
         schema = options["output_schema"]
         message.output_schema_json = schema if isinstance(schema, str) else json.dumps(schema, sort_keys=True)
+    if "max_output_reprompts" in options:
+        message.max_output_reprompts = options["max_output_reprompts"]
+    message.output_reprompt = options.get("output_reprompt", "")
     if "max_steps" in options:
         message.max_steps = options["max_steps"]
     if "start_timeout" in options:
