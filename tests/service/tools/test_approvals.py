@@ -12,7 +12,7 @@ import pytest
 from tests.service.failure.stories import is_valid, kinds, reason_of, started_order
 from tests.service.harness import Harness, Places, reason, serving
 from tests.service.manual_clock import ManualClock
-from tests.service.turns.scenes import Tools, call, calls, result_text, scene, script
+from tests.service.turns.scenes import STEER, STOP, Tools, call, calls, result_text, scene, script
 from tests.service.wire.talk import Talk
 from tests.service.wire.tokens import Caller, write_token_file
 from turnkeeper.v1 import session_service_pb2
@@ -144,6 +144,45 @@ async def test_a_session_or_a_run_may_allow_a_tool_ahead(tmp_path: Path) -> None
         asked = (await on.watch.seen("later", "approval_requested")).approval_requested
         await on.server.sessions.AnswerApproval(answer(asked.approval_id, False))
         await on.watch.terminal("later")
+
+
+@pytest.mark.spec("subturns:T114")
+@pytest.mark.parametrize("how", ["steer", "stop"])
+@pytest.mark.asyncio
+async def test_what_comes_behind_a_call_that_somebody_answered_for_its_tool_is_skipped_too(
+    tmp_path: Path, how: str
+) -> None:
+    """A denial answers a call in the place of its tool; a steer or a stop that came meanwhile skips what follows."""
+    tools = asking("remove")
+    tools.quick("look", "count")
+    async with scene(tmp_path, tools) as on:
+        await on.server.submit("s", script(calls("remove", "look", "count"), "done"), "r")
+        asked = (await on.watch.seen("r", "approval_requested")).approval_requested
+        if how == "steer":
+            await on.server.submit("s", "leave it", "steer", delivery=STEER)
+        else:
+            await on.server.cancel(run_id="r", mode=STOP)
+        # What waits for somebody's leave is not skipped.
+        assert [one.approval_id for one in await listed(on.server)] == [asked.approval_id]
+        await on.server.sessions.AnswerApproval(answer(asked.approval_id, False))
+        outcome = await on.watch.terminal("r")
+        assert tools.ran == []
+        why = "skipped: a message of the user came first" if how == "steer" else "skipped: the run was asked to stop"
+        results = await on.results()
+        assert {call_id: result_text(one) for call_id, one in results.items()} == {
+            "id-remove": "this call was not allowed",
+            "id-look": why,
+            "id-count": why,
+        }
+        assert [one.is_synthetic for one in results.values()] == [False, True, True]
+        assert on.watch.of("r").count("tool_call_skipped") == 3
+        if how == "steer":
+            assert (reason_of(outcome), outcome.text) == ("COMPLETED/ANSWERED", "leave it")
+            assert on.offered(1) == ["count", "look", "remove"]
+        else:
+            assert (reason_of(outcome), outcome.num_steps) == ("COMPLETED/STOPPED", 2)
+            assert on.offered(1) == []
+        assert is_valid(await on.server.messages("s"))
 
 
 @pytest.mark.asyncio

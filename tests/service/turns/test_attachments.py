@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import pytest
 
 from examples.upstream import Answer, Upstream, token_stream
 from tests.service.dispatch.watch import Watch, watching
-from tests.service.harness import Harness, load_settings, serving
+from tests.service.harness import LIMIT, Harness, load_settings, serving
 from tests.service.turns.scenes import STEER, Tools
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
 
@@ -187,3 +188,26 @@ async def test_media_of_a_steered_prompt_are_for_the_model_and_stay_what_they_ar
             assert "image/png" in linked
             assert "image/png" in image
         assert await on.kept(content_pb2.ROLE_USER) == [[SAID], steered]
+
+
+@pytest.mark.asyncio
+@pytest.mark.spec("subturns:T75")
+async def test_files_that_come_while_the_model_answers_are_steered_in_as_what_became_of_them(tmp_path: Path) -> None:
+    voice = media("audio/ogg", data=b"OggS", name="memo.ogg")
+    async with vendor(tmp_path) as on:
+        rest = asyncio.Event()
+        on.upstream.plan(Answer(token_stream(1), before_end=rest), answering())
+        await on.submit("r", [SAID])
+        async with asyncio.timeout(LIMIT):
+            await on.upstream.until(lambda: on.upstream.num_requests_open == 1)
+        await on.submit("steer", [voice, NOTES], delivery=STEER)
+        rest.set()
+        outcome = await on.watch.terminal("r")
+        assert (outcome.reason, outcome.num_steps) == (event_pb2.OUTCOME_REASON_ANSWERED, 2)
+        assert len(on.upstream.requests) == 2
+        heard, notes = shown(on.sent()[-1])
+        # It is no text, and this model takes no sound: it is told what there was.
+        assert "audio/ogg" in heard
+        assert "OggS" not in heard
+        assert notes == '<file name="notes.md">\n# Buy milk\n</file>'
+        assert (await on.kept(content_pb2.ROLE_USER))[-1] == [voice, NOTES]
