@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.service.harness import Harness
 from turnkeeper.v1 import content_pb2, event_pb2
+from turnkeeper_service.providers.gates import Gates
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -92,3 +94,19 @@ def rows(data_dir: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+class StubbornGates(Gates):
+    """Gates whose waits do not listen to cancels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_ignored = 0
+
+    async def wait(self, name: str) -> None:
+        waiting = asyncio.ensure_future(super().wait(name))
+        while not waiting.done():
+            try:
+                await asyncio.shield(waiting)
+            except asyncio.CancelledError:
+                self.num_ignored += 1

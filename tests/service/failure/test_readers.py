@@ -15,6 +15,7 @@ from tests.service.failure.remote import NARROW, Remote, connected
 from tests.service.failure.stories import (
     COMPLETED,
     SERVING,
+    StubbornGates,
     directive,
     finished,
     health,
@@ -24,7 +25,6 @@ from tests.service.failure.stories import (
 from tests.service.harness import LIMIT, Harness, serving, submission
 from tests.service.manual_clock import ManualClock
 from turnkeeper.v1 import admin_service_pb2, event_pb2, run_service_pb2
-from turnkeeper_service.providers.gates import Gates
 from turnkeeper_service.runs.table import WARM_SESSIONS
 
 HELD = directive(gate="held", gate_after=2)
@@ -172,22 +172,6 @@ async def test_a_run_whose_submitter_vanished_is_cancelled_where_that_was_asked_
         assert reason_of(outcome) == "CANCELLED/USER"
         server.gates.open("held")
         assert (await server.terminals("watched", ["of-watched"]))["of-watched"].status == COMPLETED
-
-
-class StubbornGates(Gates):
-    """Gates whose waits do not listen to cancels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.num_ignored = 0
-
-    async def wait(self, name: str) -> None:
-        waiting = asyncio.ensure_future(super().wait(name))
-        while not waiting.done():
-            try:
-                await asyncio.shield(waiting)
-            except asyncio.CancelledError:
-                self.num_ignored += 1
 
 
 @pytest.mark.parametrize("late", [{}, {"fail": "PROVIDER_ERROR", "fail_after": 3}])

@@ -105,3 +105,44 @@ class Journal(Protocol):
     async def history(self) -> Sequence[content_pb2.Message]:
         """The messages in the main context, in order: the live list, not a copy. Whoever gets it never changes it."""
         ...
+
+
+class TurnJournal:
+    """The journal of one turn, until its owner writes its end.
+
+    A turn that ignores its cancel is ended without it. What it does afterwards must not be written any more: it would
+    stand behind its run's terminal, between the messages of the next run.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.log = journal.log
+        self._is_closed = False
+
+    @property
+    def context_tokens(self) -> int:
+        """See `Journal.context_tokens`."""
+        return self._journal.context_tokens
+
+    @property
+    def todos(self) -> Sequence[event_pb2.Todo]:
+        """See `Journal.todos`."""
+        return self._journal.todos
+
+    def draft(self) -> Draft:
+        """A new, empty draft."""
+        return self._journal.draft()
+
+    def submit(self, draft: Draft) -> asyncio.Future[None]:
+        """Hand a draft over. Raises CancelledError where the turn has been ended."""
+        if self._is_closed:
+            raise asyncio.CancelledError
+        return self._journal.submit(draft)
+
+    async def history(self) -> Sequence[content_pb2.Message]:
+        """See `Journal.history`."""
+        return await self._journal.history()
+
+    def close(self) -> None:
+        """Take no more drafts."""
+        self._is_closed = True

@@ -8,7 +8,7 @@ from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.clock import Clock
 from turnkeeper_service.providers.base import ProviderError
 
-from .journal import Draft, Journal
+from .journal import Draft, Journal, TurnJournal
 from .model_call import ModelCall
 from .plan import TurnEnd, TurnPlan
 from .scheduling import Scheduling
@@ -23,7 +23,7 @@ class SummaryTurn:
 
     def __init__(self, plan: TurnPlan, journal: Journal, scheduling: Scheduling, clock: Clock) -> None:
         self.plan = plan
-        self._journal = journal
+        self._journal = journal = TurnJournal(journal)
         self._scheduling = scheduling
         self._clock = clock
         self._calls = ModelCall(plan, journal, clock, self._note)
@@ -105,6 +105,10 @@ class SummaryTurn:
             self.finish_reason = content_pb2.FINISH_REASON_END_TURN
         else:
             self._summarizer.discard(draft, CUT)
+
+    def abandon(self) -> None:
+        """Write nothing more from inside: its owner writes the end."""
+        self._journal.close()
 
     def cut(
         self,

@@ -7,6 +7,7 @@ that; its owner then calls `FloorTurn.cut`, which writes what there is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2
@@ -20,7 +21,7 @@ from .approval import Approvals
 from .batch import ToolBatch
 from .context_room import ContextRoom
 from .ends import completed, is_cut_short, output_invalid, tool_loop, unknown_tool
-from .journal import MAIN_CONTEXT, Draft, Journal
+from .journal import MAIN_CONTEXT, Draft, Journal, TurnJournal
 from .loops import LoopDetector, signature
 from .model_call import PROCESS_LOST, ModelCall
 from .models import Model
@@ -38,6 +39,8 @@ STEERED = "skipped: a message of the user came first"
 STOPPED = "skipped: the run was asked to stop"
 CANCELLED = "the run was cancelled before this call had a result"
 FAILED_CALL = "the run failed before this call had a result"
+NO_TOOLS = "no tools may be used now"
+CUT_SHORT = "not run: the answer was cut short"
 
 
 class FloorTurn:
@@ -47,7 +50,7 @@ class FloorTurn:
         self, plan: TurnPlan, journal: Journal, scheduling: Scheduling, clock: Clock, approvals: Approvals
     ) -> None:
         self.plan = plan
-        self._journal = journal
+        self._journal = journal = TurnJournal(journal)
         self._scheduling = scheduling
         self._clock = clock
         self._approvals = approvals
@@ -164,7 +167,7 @@ class FloorTurn:
             else:
                 self._note("model")
                 self._final = await self._ask(tools)
-                if self._final.tool_calls and tools:
+                if self._final.tool_calls and tools and not is_cut_short(self._final):
                     await self._begin_batch(self._final)
                     continue
                 self._loops.step("")
@@ -334,8 +337,12 @@ class FloorTurn:
 
     async def _begin_batch(self, answer: StepAnswer) -> None:
         """Commit the answer with its calls: from here on each of them will have its result."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # The provider has swallowed the cancel of this turn; nothing runs any more.
+            raise asyncio.CancelledError
         draft = self._journal.draft()
-        self.write_end(draft)
+        self._write_answer(draft)
         bad = malformed(answer.message.parts)
         message_id = answer.message.message_id
         self._batch = self._new_batch(
@@ -366,7 +373,8 @@ class FloorTurn:
         self, answer: StepAnswer | None, reason: event_pb2.OutcomeReason.ValueType | None = None
     ) -> TurnEnd | None:
         """Propose that the turn ends here; None where it goes on: a steer comes first, or the model is asked again."""
-        if answer is not None and answer.tool_calls and not self._had_tools_withheld and not self._is_stopping:
+        may_call = not self._had_tools_withheld and not self._is_stopping
+        if answer is not None and answer.tool_calls and may_call and not is_cut_short(answer):
             return unknown_tool(self.plan, answer)
         limit = self.plan.max_steps + self.plan.max_steered_steps if self.plan.max_steps else 0
         may_be_steered = self.num_steps < limit
@@ -392,23 +400,36 @@ class FloorTurn:
     def write_end(self, draft: Draft) -> None:
         """Write the answer of the last step, and results for the calls that no tool will answer."""
         self._close_batch(draft, SKIPPED, is_cancelled=False)
+        self._write_unanswered(draft, CUT_SHORT if self._has_tools else NO_TOOLS, is_cancelled=False)
+
+    def _write_unanswered(self, draft: Draft, why: str, *, is_cancelled: bool) -> None:
+        """Write the answer of the last step whose calls, if it has any, will not run."""
+        answer = self._write_answer(draft)
+        if answer is not None and answer.tool_calls:
+            unanswered = self._new_batch([CallState(call, answer.message.message_id) for call in answer.tool_calls])
+            message = unanswered.close(draft, why, is_cancelled=is_cancelled)
+            self._messages.append(message.message_id)
+
+    def _write_answer(self, draft: Draft) -> StepAnswer | None:
+        """Write the answer of the last step, where that has not been done; its calls need results behind it."""
         answer, step = self._final, self._calls.step
         if answer is None or step is None:
-            return
+            return None
         self._final = None
         self._commit_message(draft, answer.message, step)
         for event in answer.step_events:
             draft.event(event)
-        if answer.tool_calls and not self._has_tools:
-            unanswered = self._new_batch([CallState(call, answer.message.message_id) for call in answer.tool_calls])
-            message = unanswered.close(draft, "no tools may be used now", is_cancelled=False)
-            self._messages.append(message.message_id)
+        return answer
 
     def _commit_message(self, draft: Draft, message: content_pb2.Message, step: Step) -> None:
         draft.message(message, run_id=self.plan.run_id, attempt=step.opened.attempt, closes=step.opened)
         step.is_committed = True
         self.text, self.message_id = text_of(message), message.message_id
         self.finish_reason = message.finish_reason
+
+    def abandon(self) -> None:
+        """Write nothing more from inside: its owner writes the end."""
+        self._journal.close()
 
     def cut(
         self,
@@ -420,9 +441,10 @@ class FloorTurn:
         """Write what there is of a turn that does not end by itself: its partial answer, marked, and its usage."""
         is_cancelled = status == content_pb2.MESSAGE_STATUS_CANCELLED
         self._room.summarizer.discard(draft, CUT)
-        self._close_batch(draft, CANCELLED if is_cancelled else FAILED_CALL, is_cancelled=is_cancelled)
+        why = CANCELLED if is_cancelled else FAILED_CALL
+        self._close_batch(draft, why, is_cancelled=is_cancelled)
         if self._final is not None:
-            self.write_end(draft)
+            self._write_unanswered(draft, why, is_cancelled=is_cancelled)
             return
         step = self._calls.step
         if step is None or step.is_committed:

@@ -214,6 +214,7 @@ class FloorDriver:
         run.stop_timer("deadline")
         if not work.done():
             log.warning("work ignores its cancel and is detached", run_id=run.run_id)
+            turn.abandon()
             line.owner.adopt(work)
         if line.is_cut:
             if work.done() and not work.cancelled():

@@ -1,0 +1,86 @@
+"""Turns that do not stop where they are told to, and answers that stop too early: nothing runs that must not run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.failure.stories import StubbornGates, is_valid, kinds, reason_of
+from tests.service.manual_clock import ManualClock
+from tests.service.turns.scenes import Tools, calls, result_text, said, scene, script
+
+
+@pytest.mark.parametrize(
+    "late",
+    [calls("t"), {"attempts": [{"fail": "PROVIDER_ERROR", "retryable": True}], "text": "again"}],
+    ids=["calls", "fails"],
+)
+@pytest.mark.asyncio
+async def test_a_model_call_that_ignores_its_cancel_writes_and_runs_nothing_after_its_terminal(
+    late: dict[str, Any], tmp_path: Path
+) -> None:
+    clock, gates = ManualClock(), StubbornGates()
+    tools = Tools(gates)
+    tools.quick("t")
+    held = {"gate": "held", **late}
+    if "attempts" in late:
+        held["attempts"] = [{"gate": "held", **late["attempts"][0]}]
+    async with scene(tmp_path, tools, clock=clock, retries__max_retries="3") as on:
+        await on.server.submit("s", script(held, "never"), "r")
+        await gates.reached("held")
+        await on.server.submit("s", "behind", "behind")
+        await on.server.cancel(run_id="r")
+        await clock.armed(2.0)
+        clock.advance(2.0)
+        assert reason_of(await on.watch.terminal("r")) == "CANCELLED/USER"
+        await on.watch.terminal("behind")
+        gates.open("held")
+        assert (await on.watch.quiet()).keys() == {"r", "behind"}
+        assert on.watch.of("r")[-1] == "run_finished"
+        assert tools.ran == []
+        assert is_valid(await on.server.messages("s"))
+        assert not on.server.server.failure.done()
+
+
+@pytest.mark.asyncio
+async def test_calls_of_an_answer_that_comes_in_spite_of_a_cancel_do_not_run(tmp_path: Path) -> None:
+    clock, gates = ManualClock(), StubbornGates()
+    tools = Tools(gates)
+    tools.quick("t")
+    async with scene(tmp_path, tools, clock=clock) as on:
+        await on.server.submit("s", script({"gate": "held", **calls("t")}, "never"), "r")
+        await gates.reached("held")
+        await on.server.cancel(run_id="r")
+        await clock.armed(2.0)
+        gates.open("held")
+        assert reason_of(await on.watch.terminal("r")) == "CANCELLED/USER"
+        assert tools.ran == []
+        assert kinds(await on.server.history("s"), "r").count("tool_call_cancelled") == 1
+        await on.server.submit("s", "next", "next")
+        await on.watch.terminal("next")
+        # The request of the next run has the call and its result: `scene` checks every request.
+        assert "call t" in [said(message) for message in on.sent()]
+
+
+@pytest.mark.parametrize(
+    ("finish", "outcome"),
+    [("max_tokens", "COMPLETED/MAX_TOKENS"), ("content_filter", "COMPLETED/CONTENT_FILTERED")],
+)
+@pytest.mark.asyncio
+async def test_calls_of_an_answer_that_was_cut_short_do_not_run(finish: str, outcome: str, tmp_path: Path) -> None:
+    tools = Tools()
+    tools.quick("t")
+    async with scene(tmp_path, tools) as on:
+        await on.server.submit("s", script({"text": "let me see", "finish": finish, **calls("t")}, "never"), "r")
+        terminal = await on.watch.terminal("r")
+        assert (reason_of(terminal), terminal.text) == (outcome, "let me see")
+        assert tools.ran == []
+        results = await on.results()
+        assert [result_text(one) for one in results.values()] == ["not run: the answer was cut short"]
+        assert results["id-t"].is_synthetic
+        assert "tool_call_skipped" in on.watch.of("r")
+        await on.server.submit("s", "next", "next")
+        await on.watch.terminal("next")
+        assert "call t" in said(on.sent()[1])
