@@ -272,7 +272,7 @@ def test_summaries_and_instructions() -> None:
     instruction.parts.add().text.text = "Be short."
     request = ModelRequest("m", [summary, instruction])
     assert chat(request)["messages"] == [
-        {"role": "user", "content": "So far."},
+        {"role": "user", "content": "Summary of the conversation so far, in place of its messages:\n\nSo far."},
         {"role": "system", "content": "Be short."},
     ]
     assert messages(request)["messages"][0]["role"] == "user"
