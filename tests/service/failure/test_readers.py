@@ -164,14 +164,17 @@ async def test_a_run_whose_submitter_vanished_is_cancelled_where_that_was_asked_
         await channel.close()
         await clock.armed(20.0, 2)
         clock.advance(19)
-        # A reader of the same principal stops it.
-        await server.history("watched")
+        # A read of the history stops nothing, a watcher of the same principal does.
+        await server.history("s")
+        watch = server.runs.WatchSession(run_service_pb2.WatchSessionRequest(session_id="watched", after_seq=0))
+        await watch.read()
         assert server.gates.num_waiting("held") == 2
         clock.advance(1)
         outcome = (await server.terminals("s", ["of-s"]))["of-s"]
         assert reason_of(outcome) == "CANCELLED/USER"
         server.gates.open("held")
         assert (await server.terminals("watched", ["of-watched"]))["of-watched"].status == COMPLETED
+        watch.cancel()
 
 
 @pytest.mark.parametrize("late", [{}, {"fail": "PROVIDER_ERROR", "fail_after": 3}])
