@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from tests.service.failure.stories import StubbornGates, is_valid, kinds, reason_of
 from tests.service.manual_clock import ManualClock
-from tests.service.turns.scenes import Tools, calls, result_text, said, scene, script
+from tests.service.turns.scenes import Scene, Tools, calls, result_text, said, scene, script
+from turnkeeper_service.providers.gates import Gates
 
 
 @pytest.mark.parametrize(
@@ -84,3 +88,40 @@ async def test_calls_of_an_answer_that_was_cut_short_do_not_run(finish: str, out
         await on.server.submit("s", "next", "next")
         await on.watch.terminal("next")
         assert "call t" in said(on.sent()[1])
+
+
+@asynccontextmanager
+async def reading_the_list(data_dir: Path, clock: ManualClock) -> AsyncIterator[tuple[Scene, Gates]]:
+    """A scene whose turns wait for the public list of models, which is read slowly; no vendor answers."""
+    gates = Gates()
+    settings: dict[str, Any] = {"providers__up__format": "openai-chat", "providers__up__base_url": "http://127.0.0.1:9/v1"}
+    async with scene(data_dir, clock=clock, session={"model": "up/m"}, **settings) as on:
+        public = on.server.server._public_list
+        load = public.load
+
+        async def slow() -> None:
+            await gates.wait("list")
+            await load()
+
+        public.load = slow  # type: ignore[method-assign]
+        yield on, gates
+
+
+@pytest.mark.asyncio
+async def test_a_deadline_that_passes_before_the_model_is_known_is_kept(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with reading_the_list(tmp_path, clock) as (on, gates):
+        await on.server.submit("s", "hello", "r", run_timeout=Duration(seconds=5))
+        await gates.reached("list")
+        clock.advance(5)
+        assert reason_of(await on.watch.terminal("r")) == "FAILED/RUN_DEADLINE"
+
+
+@pytest.mark.asyncio
+async def test_a_cancel_before_the_model_is_known_waits_for_nothing(tmp_path: Path) -> None:
+    async with reading_the_list(tmp_path, ManualClock()) as (on, gates):
+        await on.server.submit("s", "hello", "r")
+        await gates.reached("list")
+        await on.server.cancel(run_id="r")
+        assert reason_of(await on.watch.terminal("r")) == "CANCELLED/USER"
+        assert gates.num_waiting("list") == 0

@@ -197,8 +197,7 @@ class FloorDriver:
             return
         self._titles.begin(run, turn.plan.model, turn.plan.session_hash)
         self._arm_deadline(run)
-        await self._planner.prepare(turn.plan)
-        work = asyncio.get_running_loop().create_task(turn.run(), name=f"turn {turn.plan.turn_id}")
+        work = asyncio.get_running_loop().create_task(self._work(turn), name=f"turn {turn.plan.turn_id}")
         run.work = work
         try:
             either: set[asyncio.Future[Any]] = {work, run.detached}
@@ -224,6 +223,11 @@ class FloorDriver:
         end = self._end(run, turn, work)
         if end is not None:
             await self._conclude(run, turn, end)
+
+    async def _work(self, turn: FloorTurn | SummaryTurn) -> TurnEnd:
+        """All of the turn that waits for anything: a cancel and the deadline cut whatever it is."""
+        await self._planner.prepare(turn.plan)
+        return await turn.run()
 
     def _refusal(self, run: Run) -> _End | None:
         """Why the run ends without a model call, None if it does not."""
