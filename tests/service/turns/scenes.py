@@ -134,6 +134,8 @@ def recorded(server: Harness) -> list[ModelRequest]:
         # The history is the live list: what is kept must not grow with it.
         requests.append(ModelRequest(request.model, [*request.messages], tools=[*request.tools]))
         assert is_valid(request.messages), [said(message) for message in request.messages]
+        # A message without an id stands in for one that the history lacks: nothing here may have to be mended.
+        assert all(one.message_id for one in request.messages if one.role == content_pb2.ROLE_TOOL)
         async with ask(request) as events:
             yield events
 

@@ -9,6 +9,7 @@ from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.tools.base import OfferedTool
 
 from .models import Model
+from .pairing import paired
 from .plan import TurnPlan
 
 
@@ -16,11 +17,11 @@ def step_request(
     plan: TurnPlan, model: Model, history: Sequence[content_pb2.Message], tools: Mapping[str, OfferedTool]
 ) -> ModelRequest:
     """The request of a step: prefix, history, system prompt with what tool servers add to it, tools."""
-    messages = history
+    messages = paired(history)
     if plan.prompt_prefix:
         prefix = content_pb2.Message(role=content_pb2.ROLE_USER)
         prefix.parts.add().text.text = plan.prompt_prefix
-        messages = [prefix, *history]
+        messages = [prefix, *messages]
     instructions = plan.toolbox.instructions(tools) if tools else ()
     return ModelRequest(
         model=model.own_name,

@@ -9,6 +9,7 @@ from turnkeeper_service.providers.base import ModelRequest
 from turnkeeper_service.tools.base import OfferedTool
 
 from .models import Model
+from .pairing import paired
 from .plan import TurnPlan
 from .usage import estimate
 
@@ -18,6 +19,7 @@ RESERVED_SHARE = 0.2
 NUM_LENGTHS = 3
 """A request for a summary that is too long itself is made shorter so often: whole, cut short, the later half."""
 SHORT_CHARACTERS = 2_000
+LEFT_OUT = "[The beginning of the conversation is left out.]"
 
 _SYSTEM = (
     "You summarise a conversation between a user and an assistant so that the assistant can go on with it from your "
@@ -64,7 +66,7 @@ def summary_request(
     ask.parts.add().text.text = _ASK + _todos(todos)
     return ModelRequest(
         model=model.own_name,
-        messages=[*history, ask],
+        messages=[*paired(history), ask],
         system=_SYSTEM,
         session_hash=plan.session_hash,
         capabilities=model.capabilities,
@@ -85,13 +87,20 @@ def shortened(history: Sequence[content_pb2.Message], level: int) -> Sequence[co
     """The conversation for a request that may not be longer: 0 whole, 1 long texts cut, 2 the later half of that."""
     if level == 0:
         return history
-    start = 0
-    if level > 1:
-        # A conversation begins with the user: results whose calls are left out would be of no use.
-        half = len(history) // 2
-        users = (place for place in range(half, len(history)) if history[place].role == content_pb2.ROLE_USER)
-        start = next(users, half)
-    return [_short(message) for message in history[start:]]
+    if level == 1:
+        return [_short(message) for message in history]
+    half = len(history) // 2
+    users = (place for place in range(half, len(history)) if history[place].role == content_pb2.ROLE_USER)
+    # Results whose calls are left out would be of no use.
+    others = (place for place in range(half, len(history)) if history[place].role != content_pb2.ROLE_TOOL)
+    start = next(users, next(others, len(history)))
+    later = [_short(message) for message in history[start:]]
+    if not later or later[0].role != content_pb2.ROLE_USER:
+        # A conversation begins with the user.
+        first = content_pb2.Message(role=content_pb2.ROLE_USER)
+        first.parts.add().text.text = LEFT_OUT
+        later.insert(0, first)
+    return later
 
 
 def _short(message: content_pb2.Message) -> content_pb2.Message:
