@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.service.providers.collect import Collected, check_parts
-from turnkeeper_service.providers.assembly import OpenPart, PartAssembler
+from turnkeeper_service.providers.assembly import MAX_DELTA_BYTES, OpenPart, PartAssembler
 from turnkeeper_service.providers.base import FailureReason, PartDelta, PartEnded, PartKind, ProviderError
 
 
@@ -99,6 +99,26 @@ def test_arguments_are_one_object(sent: str, arguments: str, is_marked: bool) ->
     (part,) = taken(parts).parts
     assert part.tool_call.arguments_json == arguments
     assert ("invalid_arguments" in part.provider_details.fields) is is_marked
+
+
+def test_what_comes_together_leaves_together() -> None:
+    parts = PartAssembler()
+    for text in "abc":
+        parts.text(PartKind.TEXT, text)
+    assert [event.text for event in parts.take() if isinstance(event, PartDelta)] == ["abc"]
+    assert parts.take() == []
+    for kind, text in ((PartKind.TEXT, "d"), (PartKind.REASONING, "e"), (PartKind.REASONING, "f")):
+        parts.text(kind, text)
+    assert [event.text for event in parts.take() if isinstance(event, PartDelta)] == ["d", "ef"]
+
+
+def test_a_delta_has_a_bound_unless_it_came_longer() -> None:
+    parts = PartAssembler()
+    sizes = [MAX_DELTA_BYTES - 1, 1, 1, 2 * MAX_DELTA_BYTES, 1]
+    for size in sizes:
+        parts.text(PartKind.TEXT, "x" * size)
+    found = [len(event.text) for event in parts.take() if isinstance(event, PartDelta)]
+    assert found == [MAX_DELTA_BYTES, 1, 2 * MAX_DELTA_BYTES, 1]
 
 
 def test_the_limit_counts_bytes_of_everything() -> None:
