@@ -27,6 +27,7 @@ from tests.service.failure.stories import (
 )
 from tests.service.harness import LIMIT, Harness, details, reason, serving, submission
 from tests.service.manual_clock import ManualClock
+from tests.service.turns.scenes import Tools, calls, script
 from turnkeeper.v1 import admin_service_pb2, event_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.store.faults import Faults
 from turnkeeper_service.store.sqlite import SqliteStore
@@ -224,6 +225,64 @@ async def test_deadlines_and_starts_are_kept_while_it_drains(tmp_path: Path) -> 
         server.places.release("turn", "r")
         await draining
         assert (await server.terminals("s", ["r"]))["r"].status == COMPLETED
+
+
+@pytest.mark.asyncio
+async def test_a_turn_between_two_steps_is_left_to_the_next_server(tmp_path: Path) -> None:
+    """It stands where the tool has answered: the drain does not wait for the rest, and nothing is done twice."""
+    tools = Tools()
+    tools.held("look")
+    told = script(calls("look"), "seen")
+    async with serving(tmp_path, clock=ManualClock(), tools=tools.offered) as server:
+        await server.session("s")
+        await server.submit("s", told, "r")
+        await tools.gates.reached("look")
+        draining = await begin(server)
+        tools.gates.open("look")
+        await draining
+        holds = {hold.label for hold in (await server.run_view("r")).holds}
+        assert "drain" in holds
+        assert "r" not in finished(await server.history("s"))
+    async with serving(tmp_path, tools=tools.offered) as server:
+        outcome = (await server.terminals("s", ["r"]))["r"]
+        assert (reason_of(outcome), outcome.text, outcome.num_steps) == ("COMPLETED/ANSWERED", "seen", 2)
+        assert tools.ran == ["look"]
+
+
+@pytest.mark.asyncio
+async def test_a_turn_that_stands_between_two_steps_can_be_cancelled(tmp_path: Path) -> None:
+    tools = Tools()
+    tools.held("look")
+    async with serving(tmp_path, clock=ManualClock(), tools=tools.offered) as server:
+        await server.session("s")
+        await server.submit("s", script(calls("look"), "seen"), "r")
+        await tools.gates.reached("look")
+        draining = await begin(server)
+        tools.gates.open("look")
+        await draining
+        receipt = await server.cancel(run_id="r", wait=True)
+        assert reason_of(receipt.runs[0].outcome) == "CANCELLED/USER"
+        await server.server.close()
+
+
+@pytest.mark.asyncio
+async def test_a_steer_bound_before_a_drain_folds_after_it(tmp_path: Path) -> None:
+    tools = Tools()
+    tools.held("look")
+    async with serving(tmp_path, clock=ManualClock(), tools=tools.offered) as server:
+        await server.session("s")
+        await server.submit("s", script(calls("look"), "seen"), "r")
+        await tools.gates.reached("look")
+        receipt = await server.submit("s", "and this", "steer", delivery=event_pb2.DELIVERY_STEER)
+        assert receipt.steers_run_id == "r"
+        draining = await begin(server)
+        tools.gates.open("look")
+        await draining
+        assert finished(await server.history("s")) == {}
+    async with serving(tmp_path, tools=tools.offered) as server:
+        outcomes = await server.terminals("s", ["r", "steer"])
+        assert outcomes["steer"].status == FOLDED
+        assert (outcomes["r"].status, outcomes["r"].text) == (COMPLETED, "and this")
 
 
 @pytest.mark.asyncio

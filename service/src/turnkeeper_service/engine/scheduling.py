@@ -51,6 +51,11 @@ class Concluding:
 class Scheduling(Protocol):
     """The line of a turn's run. Each call is one step of the core; what it returns is written before the next await."""
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the server goes away: no further step begins (U-17)."""
+        ...
+
     def fold_point(self) -> FoldPoint:
         """Before a step of a floor turn that answers the user. The turn has its permit."""
         ...

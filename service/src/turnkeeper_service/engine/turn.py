@@ -8,6 +8,7 @@ that; its owner then calls `FloorTurn.cut`, which writes what there is.
 from __future__ import annotations
 
 import asyncio
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2
@@ -152,6 +153,7 @@ class FloorTurn:
                     return end
                 is_steered = bool(self._fold)
             if not is_steered:
+                await self._boundary()
                 if self._resume is not None:
                     await holders_back(self.plan, self._resume, self._note)
                 await self._keep_room()
@@ -177,6 +179,16 @@ class FloorTurn:
                 return end
             # Steered after its answer, or asked again: the answer stays, a further step of the same run follows (U-21).
             is_steered = True
+
+    async def _boundary(self) -> None:
+        """A server that goes away begins no further step (U-17): the turn stands here until it is cut.
+
+        Everything that it did is durable; the next process goes on from here.
+        """
+        if self._scheduling.is_leaving and self.has_started:
+            self._note("drain")
+            self._scheduling.park()
+            await asyncio.get_running_loop().create_future()
 
     async def _ask(self, tools: Mapping[str, OfferedTool]) -> StepAnswer:
         """Have the step that was begun answered, after a summary where its request is too long."""

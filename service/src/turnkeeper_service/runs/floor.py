@@ -80,6 +80,11 @@ class RunScheduling:
     def _folding(self, refs: Sequence[RunRef]) -> list[FoldedRun]:
         return [_Folding(self._line, self._line.runs[(ref.tenant, ref.run_id)]) for ref in refs]
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the server drains."""
+        return self._line.is_draining
+
     def fold_point(self) -> FoldPoint:
         """Before a step. Raises TurnCancelledError where an abort covers the run."""
         run = self._run
@@ -90,7 +95,12 @@ class RunScheduling:
         return FoldPoint(self._folding(found.fold), found.cancel is not None, hint)
 
     def _most(self) -> int | None:
-        """How many STEER runs a fold point takes, by the session's settings as they are now."""
+        """How many STEER runs a fold point takes, by the session's settings as they are now.
+
+        A server that goes away takes none: they fold after the restart.
+        """
+        if self._line.is_draining:
+            return 0
         mode = self._run.session.settings.steering_mode or self._line.options.steering_mode
         return 1 if mode == session_service_pb2.STEERING_MODE_ONE else None
 
@@ -108,8 +118,7 @@ class RunScheduling:
 
     def conclude_answer(self, *, steer: bool) -> Concluding:
         """Propose that the answer ends the run."""
-        # A server that goes away starts no further step: a steer folds after the restart (U-17).
-        steer = steer and not self._line.is_draining
+        steer = steer and not self.is_leaving
         found = self._line.core.conclude(
             self._run.session.key, self._run.run_id, answer=True, steer=steer, limit=self._most()
         )
