@@ -284,3 +284,29 @@ def test_results_say_that_they_are_errors() -> None:
     results.parts[0].tool_result.is_error = True
     content = messages(ModelRequest("m", [user("Go."), calling, results]))["messages"][2]["content"]
     assert content[0]["is_error"] is True
+
+
+def block(kind: str, **fields: str) -> content_pb2.Part:
+    """A block of the vendor's own as its decoder keeps it."""
+    part = content_pb2.Part()
+    if kind.endswith("_tool_use"):
+        part.tool_call.tool_call_id, part.tool_call.is_provider_executed = fields["id"], True
+    part.provider_details.fields["block"].string_value = json.dumps({"type": kind, **fields})
+    return part
+
+
+def test_calls_and_results_of_the_vendors_own_tools_go_back_in_pairs_or_not_at_all() -> None:
+    said = answer()
+    said.parts.append(block("web_search_tool_result", tool_use_id="lost-call"))
+    said.parts.append(block("server_tool_use", id="whole"))
+    said.parts.append(block("web_search_tool_result", tool_use_id="whole"))
+    said.parts.append(block("container_upload", file_id="f"))
+    said.parts.add().text.text = "so far"
+    said.parts.append(block("mcp_tool_use", id="lost-result"))
+    sent_back = messages(ModelRequest("m", [user("x"), said, user("y")]))["messages"][1]["content"]
+    assert [(one["type"], one.get("id") or one.get("tool_use_id")) for one in sent_back] == [
+        ("server_tool_use", "whole"),
+        ("web_search_tool_result", "whole"),
+        ("container_upload", None),
+        ("text", None),
+    ]

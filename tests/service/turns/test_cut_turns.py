@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from examples.upstream import Answer, Ending, Upstream
 from tests.service.failure.stories import StubbornGates, is_valid, kinds, reason_of
+from tests.service.harness import submission
 from tests.service.manual_clock import ManualClock
 from tests.service.turns.scenes import Scene, Tools, calls, result_text, said, scene, script
+from turnkeeper.v1 import run_service_pb2
 from turnkeeper_service.providers.gates import Gates
 
 
@@ -94,7 +98,10 @@ async def test_calls_of_an_answer_that_was_cut_short_do_not_run(finish: str, out
 async def reading_the_list(data_dir: Path, clock: ManualClock) -> AsyncIterator[tuple[Scene, Gates]]:
     """A scene whose turns wait for the public list of models, which is read slowly; no vendor answers."""
     gates = Gates()
-    settings: dict[str, Any] = {"providers__up__format": "openai-chat", "providers__up__base_url": "http://127.0.0.1:9/v1"}
+    settings: dict[str, Any] = {
+        "providers__up__format": "openai-chat",
+        "providers__up__base_url": "http://127.0.0.1:9/v1",
+    }
     async with scene(data_dir, clock=clock, session={"model": "up/m"}, **settings) as on:
         public = on.server.server._public_list
         load = public.load
@@ -125,3 +132,33 @@ async def test_a_cancel_before_the_model_is_known_waits_for_nothing(tmp_path: Pa
         await on.server.cancel(run_id="r")
         assert reason_of(await on.watch.terminal("r")) == "CANCELLED/USER"
         assert gates.num_waiting("list") == 0
+
+
+@pytest.mark.asyncio
+async def test_what_the_vendors_own_tools_did_before_a_cut_goes_back_whole(tmp_path: Path) -> None:
+    search = {"type": "server_tool_use", "id": "own1", "name": "web_search", "input": {}}
+    found = {"type": "web_search_tool_result", "tool_use_id": "own1", "content": []}
+    unfinished = {**search, "id": "own2"}
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": {"id": "m"}}]
+    for index, content in enumerate([search, found, unfinished]):
+        events.append({"type": "content_block_start", "index": index, "content_block": content})
+        events.append({"type": "content_block_stop", "index": index})
+    events.append({"type": "content_block_start", "index": 3, "content_block": {"type": "text", "text": ""}})
+    events.append({"type": "content_block_delta", "index": 3, "delta": {"type": "text_delta", "text": "found"}})
+    chunks = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
+    async with Upstream() as upstream:
+        settings: dict[str, Any] = {
+            "providers__up__format": "anthropic-messages",
+            "providers__up__base_url": upstream.base_url,
+        }
+        upstream.plan(Answer(chunks, ending=Ending.HANG))
+        async with scene(tmp_path, session={"model": "up/tokens-1"}, **settings) as on:
+            submitted = submission("s", "search", "r")
+            async for response in on.server.runs.Run(run_service_pb2.RunRequest(submission=submitted)):
+                if response.item.delta.text == "found":
+                    await on.server.cancel(run_id="r")
+            await on.server.submit("s", "go on", "next")
+            assert reason_of(await on.watch.terminal("next")) == "COMPLETED/ANSWERED"
+        (answer,) = [one for one in upstream.requests[1].json["messages"] if one["role"] == "assistant"]
+        kinds_sent = [block["type"] for block in answer["content"]]
+        assert kinds_sent == ["server_tool_use", "web_search_tool_result", "text"]

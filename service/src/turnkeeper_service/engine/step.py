@@ -160,10 +160,11 @@ class Step:
     def partial(
         self, status: content_pb2.MessageStatus.ValueType, error: content_pb2.ErrorText | None
     ) -> content_pb2.Message:
-        """The message as far as it came. Tool calls that were never whole, and never run, are left out."""
+        """The message as far as it came. Tool calls that did not run are left out; the provider's own did."""
         message = self._message(status)
         for whole, growing in zip(self._parts, self._open_parts, strict=True):
-            if growing.kind == ProgressKind.TOOL_INPUT:
+            has_run = whole is not None and whole.tool_call.is_provider_executed
+            if growing.kind == ProgressKind.TOOL_INPUT and not has_run:
                 continue
             if whole is not None:
                 message.parts.append(whole)

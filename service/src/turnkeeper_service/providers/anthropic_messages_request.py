@@ -83,11 +83,12 @@ def build_messages(request: ModelRequest, provider: str) -> list[Json]:
 
 def _assistant(message: content_pb2.Message, is_own: bool, ids: CallIds) -> list[Any]:
     content: list[Any] = []
+    unpaired = _unpaired(message) if is_own else frozenset()
     for part in message.parts:
         kind = part.WhichOneof("part")
         block = detail(part, BLOCK)
         if block:
-            if is_own:
+            if is_own and _id_of(block) not in unpaired:
                 content.append(raw(block))
         elif kind == "text" and part.text.text.strip():
             text: Json = {"type": "text", "text": part.text.text}
@@ -111,6 +112,33 @@ def _assistant(message: content_pb2.Message, is_own: bool, ids: CallIds) -> list
     if all(isinstance(block, dict) and block["type"] in ("thinking", "redacted_thinking") for block in content):
         return []
     return content
+
+
+class _Pairing(msgspec.Struct):
+    """What binds the blocks of a tool of the provider's own: the id of the call."""
+
+    type: str = ""
+    id: str = ""
+    tool_use_id: str = ""
+
+
+_decode_pairing = msgspec.json.Decoder(_Pairing).decode
+
+
+def _id_of(block: str) -> str:
+    """The call that a block is, or is the result of; "" for others."""
+    found = _decode_pairing(block)
+    return found.tool_use_id or (found.id if found.type.endswith("_tool_use") else "")
+
+
+def _unpaired(message: content_pb2.Message) -> frozenset[str]:
+    """Calls of the provider's own tools that have no result in their message, and results without a call.
+
+    The vendor refuses both. An answer that was cut short has them, and one that paused.
+    """
+    found = [_decode_pairing(block) for part in message.parts if (block := detail(part, BLOCK))]
+    calls = {one.id for one in found if one.type.endswith("_tool_use")}
+    return frozenset(calls ^ {one.tool_use_id for one in found if one.tool_use_id})
 
 
 def _thinking(reasoning: content_pb2.Reasoning) -> Json:
