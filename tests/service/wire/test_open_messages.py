@@ -95,7 +95,8 @@ async def test_a_late_reader_gets_a_snapshot_and_then_the_rest(tmp_path: Path, a
 @pytest.mark.asyncio
 async def test_a_reader_goes_on_from_any_offset_it_has(tmp_path: Path, method: str) -> None:
     head = HEAD.encode()
-    async with serving(tmp_path) as server:
+    clock = ManualClock()
+    async with serving(tmp_path, clock=clock) as server:
         await held_in_mid_message(server)
         call = watch(server, after_seq=0)
         snapshot = (await read_until(call, "snapshot"))[-1].snapshot
@@ -111,9 +112,12 @@ async def test_a_reader_goes_on_from_any_offset_it_has(tmp_path: Path, method: s
                 reader = watch(server, positions=[position])
                 await reader.initial_metadata()
             readers.append((attempt, offset, reader))
+        # Each has shown something before there is more to show, if it is a sign of life.
+        clock.advance(15.0)
+        begun = [(await reader.read()).item for _, _, reader in readers]
         server.gates.open("g")
-        for attempt, offset, reader in readers:
-            items = await read_until(reader, "run_finished")
+        for first, (attempt, offset, reader) in zip(begun, readers, strict=True):
+            items = [first, *await read_until(reader, "run_finished")]
             is_position = attempt == 1 and 0 <= offset <= len(head) and _is_boundary(head, offset)
             text = head[:offset] if is_position else b""
             snapshots = [item.snapshot for item in items if item.HasField("snapshot")]
