@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.dispatch.script import at_gate, provider, reply
 from tests.service.failure.stories import finished, kinds, reason_of, text_of
-from tests.service.harness import LIMIT, reason, serving, submission
+from tests.service.harness import LIMIT, FlatRuns, reason, serving, submission
 from tests.service.turns.scenes import Tools, call, calls, result_text, scene, script
 from turnkeeper.v1 import content_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.store.faults import Faults
@@ -268,3 +268,26 @@ async def test_the_kill_of_a_batch_between_two_calls_runs_only_the_second(tmp_pa
         tool = next(one for one in await server.messages("s") if one.role == content_pb2.ROLE_TOOL)
         assert [result_text(part.tool_result) for part in tool.parts] == ["first is done", "second is done"]
         assert text_of((await server.messages("s"))[-1]) == "done"
+
+
+@pytest.mark.asyncio
+async def test_results_that_are_together_too_long_for_a_message_are_left_out(tmp_path: Path) -> None:
+    tools = Tools()
+    tools.add("t", lambda: "x" * 1_000_000)
+    many = {"tool_calls": [call("t", f"id{number}") for number in range(18)]}
+    async with serving(tmp_path, tools=tools.offered) as server:
+        await server.session("s")
+        options = [("grpc.max_receive_message_length", -1)]
+        async with grpc.aio.insecure_channel(server.server.grpc_address, options=options) as channel:
+            told = run_service_pb2.RunRequest(submission=submission("s", script(many, "done"), "r"))
+            # Every event can be sent, the one that holds all results too.
+            events = [one.item.event async for one in FlatRuns(channel).Run(told) if one.item.HasField("event")]
+    assert events[-1].run_finished.outcome.text == "done"
+    (message,) = [
+        event.message_committed.message
+        for event in events
+        if event.message_committed.message.role == content_pb2.ROLE_TOOL
+    ]
+    results = [part.tool_result for part in message.parts]
+    assert [result.is_error for result in results] == [False] * 10 + [True] * 8
+    assert "together too long" in result_text(results[-1])

@@ -28,6 +28,8 @@ from .plan import CallState, TurnPlan
 log = structlog.get_logger(__name__)
 
 PARALLEL_CALLS = 5
+MAX_RESULTS_BYTES = 10 << 20
+"""Of all results of a batch: one message holds them, and it has to fit into what a stream carries at once."""
 SAFE = tool_service_pb2.REPLAY_CLASS_SAFE
 
 
@@ -56,6 +58,7 @@ class ToolBatch:
         self._note = note
         self._parking = parking
         self.states = list(calls)
+        self._num_bytes = sum(state.result.ByteSize() for state in self.states if state.result is not None)
         self._working: dict[str, asyncio.Task[ToolAnswer]] = {}
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -283,10 +286,16 @@ class ToolBatch:
 
     def _bounded(self, call: content_pb2.ToolCall, result: content_pb2.ToolResult) -> content_pb2.ToolResult:
         limit = self._plan.max_tool_result_bytes
-        if result.ByteSize() <= limit:
+        size = result.ByteSize()
+        if size <= limit and self._num_bytes + size <= max(limit, MAX_RESULTS_BYTES):
+            self._num_bytes += size
             # Whatever a tool says of the call, it is the answer to this one.
             result.tool_call_id, result.name = call.tool_call_id, call.name
             return result
+        if size <= limit:
+            return text_result(
+                call, f"the results of these calls are together too long; {size} bytes were left out", is_error=True
+            )
         return text_result(call, f"the result is longer than {limit} bytes and was left out", is_error=True)
 
     async def _finish(
