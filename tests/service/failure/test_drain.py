@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -227,22 +229,30 @@ async def test_deadlines_and_starts_are_kept_while_it_drains(tmp_path: Path) -> 
         assert (await server.terminals("s", ["r"]))["r"].status == COMPLETED
 
 
+@asynccontextmanager
+async def between_steps(tmp_path: Path, tools: Tools, *, steer: str = "") -> AsyncIterator[Harness]:
+    """A drained server whose run ``r`` stands between a tool's result and its next step."""
+    tools.held("look")
+    async with serving(tmp_path, clock=ManualClock(), tools=tools.offered) as server:
+        await server.session("s")
+        await server.submit("s", script(calls("look"), "seen"), "r")
+        await tools.gates.reached("look")
+        if steer:
+            receipt = await server.submit("s", steer, "steer", delivery=event_pb2.DELIVERY_STEER)
+            assert receipt.steers_run_id == "r"
+        draining = await begin(server)
+        tools.gates.open("look")
+        await draining
+        assert finished(await server.history("s")) == {}
+        yield server
+
+
 @pytest.mark.asyncio
 async def test_a_turn_between_two_steps_is_left_to_the_next_server(tmp_path: Path) -> None:
     """It stands where the tool has answered: the drain does not wait for the rest, and nothing is done twice."""
     tools = Tools()
-    tools.held("look")
-    told = script(calls("look"), "seen")
-    async with serving(tmp_path, clock=ManualClock(), tools=tools.offered) as server:
-        await server.session("s")
-        await server.submit("s", told, "r")
-        await tools.gates.reached("look")
-        draining = await begin(server)
-        tools.gates.open("look")
-        await draining
-        holds = {hold.label for hold in (await server.run_view("r")).holds}
-        assert "drain" in holds
-        assert "r" not in finished(await server.history("s"))
+    async with between_steps(tmp_path, tools) as server:
+        assert "drain" in {hold.label for hold in (await server.run_view("r")).holds}
     async with serving(tmp_path, tools=tools.offered) as server:
         outcome = (await server.terminals("s", ["r"]))["r"]
         assert (reason_of(outcome), outcome.text, outcome.num_steps) == ("COMPLETED/ANSWERED", "seen", 2)
@@ -251,34 +261,16 @@ async def test_a_turn_between_two_steps_is_left_to_the_next_server(tmp_path: Pat
 
 @pytest.mark.asyncio
 async def test_a_turn_that_stands_between_two_steps_can_be_cancelled(tmp_path: Path) -> None:
-    tools = Tools()
-    tools.held("look")
-    async with serving(tmp_path, clock=ManualClock(), tools=tools.offered) as server:
-        await server.session("s")
-        await server.submit("s", script(calls("look"), "seen"), "r")
-        await tools.gates.reached("look")
-        draining = await begin(server)
-        tools.gates.open("look")
-        await draining
+    async with between_steps(tmp_path, Tools()) as server:
         receipt = await server.cancel(run_id="r", wait=True)
         assert reason_of(receipt.runs[0].outcome) == "CANCELLED/USER"
-        await server.server.close()
 
 
 @pytest.mark.asyncio
 async def test_a_steer_bound_before_a_drain_folds_after_it(tmp_path: Path) -> None:
     tools = Tools()
-    tools.held("look")
-    async with serving(tmp_path, clock=ManualClock(), tools=tools.offered) as server:
-        await server.session("s")
-        await server.submit("s", script(calls("look"), "seen"), "r")
-        await tools.gates.reached("look")
-        receipt = await server.submit("s", "and this", "steer", delivery=event_pb2.DELIVERY_STEER)
-        assert receipt.steers_run_id == "r"
-        draining = await begin(server)
-        tools.gates.open("look")
-        await draining
-        assert finished(await server.history("s")) == {}
+    async with between_steps(tmp_path, tools, steer="and this"):
+        pass
     async with serving(tmp_path, tools=tools.offered) as server:
         outcomes = await server.terminals("s", ["r", "steer"])
         assert outcomes["steer"].status == FOLDED
