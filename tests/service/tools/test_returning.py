@@ -173,6 +173,22 @@ async def test_a_step_after_a_restart_waits_no_longer_than_the_grace(tmp_path: P
 
 
 @pytest.mark.asyncio
+async def test_others_run_while_a_step_waits_for_those_who_served_it(tmp_path: Path) -> None:
+    await lose_a_step(tmp_path, "me")
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, is_new=False, limits__max_running_turns="1") as on:
+        await clock.armed(GRACE)
+        await on.server.session("other")
+        await on.server.submit("other", "meanwhile", "meanwhile")
+        assert (await on.server.terminals("other", ["meanwhile"]))["meanwhile"].text == "meanwhile"
+        assert "client me" in await labels(on)
+        await Client.serve(on.server, "tool_of_me", name="me")
+        await at_gate(on.server, "g")
+        on.server.gates.open("g")
+        assert (await on.watch.terminal("r")).text == "first"
+
+
+@pytest.mark.asyncio
 async def test_a_run_that_is_to_stop_waits_for_no_tools_after_a_restart(tmp_path: Path) -> None:
     async with scene(tmp_path) as on:
         await Client.serve(on.server, "look", grace=GRACE)

@@ -28,7 +28,7 @@ from .model_call import PROCESS_LOST, ModelCall
 from .models import Model
 from .output import TypedOutput
 from .parking import Parking
-from .plan import CallState, TurnEnd, TurnPlan
+from .plan import CallState, Resume, TurnEnd, TurnPlan
 from .request import step_request
 from .scheduling import FoldedRun, Scheduling
 from .served import holders_back, holders_of
@@ -154,8 +154,8 @@ class FloorTurn:
                 is_steered = bool(self._fold)
             if not is_steered:
                 await self._boundary()
-                if self._resume is not None:
-                    await holders_back(self.plan, self._resume, self._note)
+                if self._resume is not None and self._resume.holders:
+                    await self._holders_back(self._resume)
                 await self._keep_room()
                 self._look()
             is_steered = False
@@ -179,6 +179,13 @@ class FloorTurn:
                 return end
             # Steered after its answer, or asked again: the answer stays, a further step of the same run follows (U-21).
             is_steered = True
+
+    async def _holders_back(self, resume: Resume) -> None:
+        """Wait for those who served the tools before a restart; others run meanwhile (U-3)."""
+        self._scheduling.park()
+        await holders_back(self.plan, resume, self._note)
+        self._scheduling.wake()
+        await self._parking.permit()
 
     async def _boundary(self) -> None:
         """A server that goes away begins no further step (U-17): the turn stands here until it is cut.
