@@ -122,9 +122,18 @@ def test_a_delta_has_a_bound_unless_it_came_longer() -> None:
 
 
 def test_the_limit_counts_bytes_of_everything() -> None:
-    parts = PartAssembler(max_bytes=10)
+    parts = PartAssembler(max_bytes=10 + 2 * 64)
     parts.text(PartKind.REASONING, "aaaa")
     parts.text(PartKind.TEXT, "üüü")
     with pytest.raises(ProviderError) as caught:
         parts.text(PartKind.TEXT, "b")
     assert caught.value.reason is FailureReason.PROVIDER_PROTOCOL
+
+
+@pytest.mark.parametrize("kind", list(PartKind))
+def test_an_answer_of_empty_parts_has_an_end_too(kind: PartKind) -> None:
+    parts = PartAssembler(max_bytes=64_000)
+    for _ in range(1000):
+        parts.close(parts.open(OpenPart(kind)))
+    with pytest.raises(ProviderError):
+        parts.open(OpenPart(kind))

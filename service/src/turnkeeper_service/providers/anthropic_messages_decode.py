@@ -105,6 +105,7 @@ class MessagesDecoder(StreamDecoder):
         else:
             part = self._parts.open(OpenPart(PartKind.PROVIDER, block.type, block.tool_use_id or ""))
         if part.kind is PartKind.PROVIDER or part.is_provider_executed:
+            self._parts.count(len(bytes(raw)))
             self._raw_blocks[index] = msgspec.Raw(bytes(raw))
         self._blocks[index] = part
         if kind is not None:
@@ -120,12 +121,15 @@ class MessagesDecoder(StreamDecoder):
         if part.kind is PartKind.PROVIDER:
             # Blocks that we do not know grow by deltas named after them; what those carry belongs into the block.
             if delta.content is not None:
+                self._parts.count(len(msgspec.json.encode(delta.content)))
                 self._raw_blocks[index] = _with(self._raw_blocks[index], "content", delta.content)
             return
         self._parts.append(part, delta.text or delta.thinking or delta.partial_json or "")
         if delta.signature:
+            self._parts.count(len(delta.signature))
             part.signature += delta.signature
         if delta.citation:
+            self._parts.count(len(bytes(delta.citation)))
             self._citations.setdefault(index, []).append(msgspec.Raw(bytes(delta.citation)))
 
     def _stop(self, index: int) -> None:

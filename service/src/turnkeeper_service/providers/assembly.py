@@ -29,6 +29,8 @@ MAX_DELTA_BYTES = 16 * 1024
 INVALID_ARGUMENTS = "invalid_arguments"
 """In a tool call's provider details: the arguments as sent, where they were no JSON object."""
 _MAX_KEPT_INVALID = 4096
+_PART_BYTES = 64
+"""What a part counts for, be it empty: an answer of empty parts is not endless either."""
 
 
 @dataclass(slots=True)
@@ -106,7 +108,7 @@ class PartAssembler:
         size = len(text) if text.isascii() else len(text.encode())
         if self._num_bytes + size - self._shown_at > MAX_DELTA_BYTES and part is self._current:
             self._show(part)
-        self._count(size)
+        self.count(size)
         part.texts.append(text)
         if part is self._current:
             if part.number < 0:
@@ -117,8 +119,8 @@ class PartAssembler:
 
     def open(self, part: OpenPart) -> OpenPart:
         """Add a part behind all others. It is announced with its first text or at its end."""
-        if part.content is not None:
-            self._count(part.content.ByteSize())
+        size = 0 if part.content is None else part.content.ByteSize()
+        self.count(_PART_BYTES + len(part.name) + len(part.tool_call_id) + len(part.signature) + size)
         if part.kind is PartKind.TOOL_CALL and not part.is_provider_executed:
             self.has_tool_calls = True
         if self._current is not None and not self._waiting and _may_end(self._current):
@@ -189,7 +191,8 @@ class PartAssembler:
             part.finishing(part)
         self._events.append(PartEnded(part.number, _content(part)))
 
-    def _count(self, num_bytes: int) -> None:
+    def count(self, num_bytes: int) -> None:
+        """Let what is kept beside the texts count: names, signatures, details."""
         self._num_bytes += num_bytes
         if self._num_bytes > self._max_bytes:
             raise ProviderError(

@@ -114,6 +114,7 @@ class GeminiDecoder(StreamDecoder):
 
     def _call(self, call: FunctionCall, signature: str) -> None:
         part = self._parts.open(OpenPart(PartKind.TOOL_CALL, call.name or "", call.id or ""))
+        self._parts.count(len(signature))
         if signature:
             part.details[SIGNATURE] = signature
         if call.id:
@@ -124,6 +125,7 @@ class GeminiDecoder(StreamDecoder):
     def _own_call(self, name: str, key: str, raw: msgspec.Raw, signature: str) -> None:
         part = self._parts.open(OpenPart(PartKind.TOOL_CALL, name, is_provider_executed=True))
         part.details[OWN] = _kept(key, raw, signature)
+        self._parts.count(len(part.details[OWN]))
         self._parts.append(part, bytes(raw).decode())
         self._parts.close(part)
 

@@ -169,6 +169,7 @@ class ChatDecoder(StreamDecoder):
             part = self._parts.open(OpenPart(PartKind.REASONING))
         if signature:
             part.signature = signature
+        self._parts.count(len(msgspec.json.encode(item)))
         kept = self._details.setdefault(id(part), [])
         last = kept[-1] if kept else None
         if last is not None and last.type == item.type and last.index == item.index and not (last.data or item.data):
@@ -197,6 +198,7 @@ class ChatDecoder(StreamDecoder):
         elif part.number < 0:
             part.tool_call_id = part.tool_call_id or piece.id or ""
             if name != part.name:
+                self._parts.count(len(name))
                 part.name += name
         self._last_call = part
         if function is not None and function.arguments:

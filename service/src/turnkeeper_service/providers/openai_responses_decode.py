@@ -49,6 +49,8 @@ _INCOMPLETE = {
     "max_output_tokens": content_pb2.FINISH_REASON_MAX_TOKENS,
     "content_filter": content_pb2.FINISH_REASON_CONTENT_FILTER,
 }
+_ITEM_BYTES = 64
+"""What an item counts for, be it empty."""
 
 
 @dataclass(slots=True)
@@ -124,6 +126,7 @@ class ResponsesDecoder(StreamDecoder):
     def _add(self, event: StreamEvent) -> None:
         item = decode_head(event.item)
         # Some gateways number every item 0: a later one takes the number over.
+        self._parts.count(_ITEM_BYTES)
         opened = self._items[event.output_index] = _OpenItem(item.type, item.id or "")
         if item.type == "function_call":
             self._open_call(opened, decode_item(event.item))
@@ -136,6 +139,7 @@ class ResponsesDecoder(StreamDecoder):
     def _grow(self, event: StreamEvent, kind: int, text: str) -> None:
         opened = self._items.get(event.output_index)
         if opened is None:
+            self._parts.count(_ITEM_BYTES)
             opened = self._items[event.output_index] = _OpenItem("", "")
         if kind == _CALL:
             part = opened.parts.get((_CALL, 0))
@@ -192,6 +196,7 @@ class ResponsesDecoder(StreamDecoder):
             part = opened.parts.get((kind, number))
             if part is not None and piece.annotations:
                 part.details[ANNOTATIONS] = msgspec.json.encode(piece.annotations).decode()
+                self._parts.count(len(part.details[ANNOTATIONS]))
         if item.phase:
             for part in opened.parts.values():
                 part.details[PHASE] = item.phase
@@ -206,6 +211,7 @@ class ResponsesDecoder(StreamDecoder):
             last = next(reversed(opened.parts.values()), None)
             if last is None or last.is_ended:
                 last = opened.parts[_SUMMARY, len(opened.parts)] = self._parts.open(OpenPart(PartKind.REASONING))
+            self._parts.count(len(item.encrypted_content))
             last.signature = item.encrypted_content
             last.details[ITEM_ID] = opened.id or item.id or ""
 
@@ -216,6 +222,7 @@ class ResponsesDecoder(StreamDecoder):
     def _own(self, raw: msgspec.Raw) -> None:
         part, arguments = own_part(raw)
         if part is not None:
+            self._parts.count(sum(map(len, part.details.values())))
             self._parts.open(part)
             self._parts.append(part, arguments)
             self._parts.close(part)
