@@ -8,7 +8,6 @@ that; its owner then calls `FloorTurn.cut`, which writes what there is.
 from __future__ import annotations
 
 import asyncio
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2

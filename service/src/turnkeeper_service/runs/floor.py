@@ -7,7 +7,7 @@ commit, finish. Only a cut drain and a lost store leave a run without its termin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from turnkeeper_service.providers.base import ProviderError
 from turnkeeper_service.store.base import StoreError
 from turnkeeper_service.tools.base import ToolAnswer
 
+from .late import LateResults
 from .line import Line
 from .planning import TurnPlanner
 from .run import Run
@@ -32,9 +33,6 @@ from .scheduler import RunRef
 from .titles import TitleMaker
 
 log = structlog.get_logger(__name__)
-
-Late = Callable[[str, str, str, str, content_pb2.ToolResult], None]
-"""(tenant, session_id, run_id, turn_id, result): records a result that came too late."""
 
 COMPLETED = event_pb2.OUTCOME_STATUS_COMPLETED
 FAILED = event_pb2.OUTCOME_STATUS_FAILED
@@ -147,7 +145,7 @@ class FloorDriver:
         line: Line,
         planner: TurnPlanner,
         titles: TitleMaker,
-        late: Late,
+        late: LateResults,
     ) -> None:
         self._line = line
         self._planner = planner
@@ -178,7 +176,7 @@ class FloorDriver:
             return
         result = work.result().result
         result.tool_call_id, result.name = call.tool_call_id, call.name
-        self._late(run.session.tenant, run.session.session_id, run.run_id, turn_id, result)
+        self._late.record(run.session.tenant, run.session.session_id, run.run_id, turn_id, result)
 
     def close_begun(self, run: Run) -> None:
         """End a cancelled run whose turn a lost process had begun and this one has not."""

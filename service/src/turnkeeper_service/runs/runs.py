@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.clock import Clock
-from turnkeeper_service.errors import Refused, run_not_found
+from turnkeeper_service.errors import run_not_found
 from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import Position, Reader, ReadFilter
 from turnkeeper_service.events.tenant import NoticeFeed
@@ -17,7 +17,7 @@ from turnkeeper_service.providers.prices import PriceList
 from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.store.base import Boot, RunRow, RunState, SessionRow, Store, StoreClosedError
 from turnkeeper_service.tasks import TaskOwner
-from turnkeeper_service.tools.base import OfferedTool, ToolServers, text_result
+from turnkeeper_service.tools.base import OfferedTool, ToolServers
 from turnkeeper_service.tools.remote import RemoteTools
 
 from .accept import Acceptance, Acceptor
@@ -25,6 +25,7 @@ from .approvals import ApprovalDesk
 from .cancel import Canceller
 from .disconnects import Disconnects
 from .floor import FloorDriver
+from .late import LateResults
 from .lifecycle import SessionLifecycle
 from .line import Checkpoints, Line, Observer, RunOptions
 from .models import ModelDesk
@@ -91,7 +92,8 @@ class Runs:
         models = ModelDesk(providers, prices, catalog, cool_downs)
         titles = TitleMaker(self.line, providers, prices, catalog)
         planner = TurnPlanner(self.line, models, toolbox, self.approvals)
-        self._driver = FloorDriver(self.line, planner, titles, self.record_late)
+        self.late = LateResults(self.line, self.table)
+        self._driver = FloorDriver(self.line, planner, titles, self.late)
         self.line.driven_by(self._driver.drive, self._driver.close_begun)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)
         self.disconnects = Disconnects(self.line, self._canceller)
@@ -302,33 +304,6 @@ class Runs:
             receipt = await self._canceller.cancel_tenant(one, wanted)
             covered += sum(run.disposition == run_service_pb2.CANCEL_DISPOSITION_COVERED for run in receipt.runs)
         return covered
-
-    def record_late(
-        self, tenant: str, session_id: str, run_id: str, turn_id: str, result: content_pb2.ToolResult
-    ) -> None:
-        """Record a tool's result that came after its call was closed; it is never applied (U-12)."""
-        if self.line.is_cut:
-            return
-        limit = self.line.options.max_tool_result_bytes
-        if result.ByteSize() > limit:
-            call = content_pb2.ToolCall(tool_call_id=result.tool_call_id, name=result.name)
-            result = text_result(call, f"the result is longer than {limit} bytes and was left out", is_error=True)
-        self._owner.spawn(f"late result of {run_id}", self._record_late(tenant, session_id, run_id, turn_id, result))
-
-    async def _record_late(
-        self, tenant: str, session_id: str, run_id: str, turn_id: str, result: content_pb2.ToolResult
-    ) -> None:
-        try:
-            async with self.table.pin(tenant, session_id) as session:
-                if session.is_active:
-                    draft = session.draft()
-                    event = event_pb2.Event(run_id=run_id, turn_id=turn_id, context_id="main")
-                    event.tool_call_late_result.result.CopyFrom(result)
-                    draft.event(event)
-                    await session.submit(draft)
-        except Refused:
-            # The session is gone, and the result with it (U-18).
-            return
 
     async def list_approvals(self, tenant: str, session_id: str) -> list[session_service_pb2.Approval]:
         """The approvals of a session that wait. Raises Refused SESSION_NOT_FOUND."""

@@ -67,7 +67,7 @@ def take_answer(runs: Runs, holder: Holder, given: pb.ToolInvocationResult) -> t
 def _record(runs: Runs, invocation: Invocation, given: pb.ToolInvocationResult) -> None:
     given.result.tool_call_id = invocation.call.tool_call_id
     given.result.name = invocation.call.name
-    runs.record_late(invocation.tenant, invocation.session_id, invocation.run_id, invocation.turn_id, given.result)
+    runs.late.record(invocation.tenant, invocation.session_id, invocation.run_id, invocation.turn_id, given.result)
 
 
 class WorkerLink:
