@@ -30,10 +30,13 @@ class Terminal:
 
     async def shows(self, text: str) -> None:
         """Wait until a text is shown after what was waited for last."""
-        async with asyncio.timeout(30):
-            while text not in self._seen:
-                self._grown.clear()
-                await self._grown.wait()
+        try:
+            async with asyncio.timeout(30):
+                while text not in self._seen:
+                    self._grown.clear()
+                    await self._grown.wait()
+        except TimeoutError:
+            raise AssertionError(f"{text!r} is not in {self._seen!r}") from None
         self._seen = self._seen.split(text, 1)[1]
 
     def close(self) -> None:

@@ -149,7 +149,7 @@ async def test_a_conversation_that_the_server_ends_is_over(server: FakeServer) -
     assert (process.returncode, out, err) == (0, b"", b"[the session is deleted]\n")
 
 
-async def test_a_conversation_that_cannot_go_on_is_one_line(server: FakeServer) -> None:
+async def test_a_conversation_that_cannot_go_on_says_why(server: FakeServer) -> None:
     def lose(method: str, item: StreamItem) -> None:
         if item.WhichOneof("item") == "event":
             server.refuse = lambda called: (grpc.StatusCode.UNAUTHENTICATED, "the token is gone")
@@ -160,7 +160,8 @@ async def test_a_conversation_that_cannot_go_on_is_one_line(server: FakeServer) 
     await server.log.until(lambda: len(server.log.frames) == 1)
     server.log.start("r1")
     out, err = await process.communicate()
-    assert (process.returncode, out, err) == (1, b"", b"turnkeeper: UNAUTHENTICATED: the token is gone\n")
+    lines = [f"[no connection to {server.address}; trying again]", "turnkeeper: UNAUTHENTICATED: the token is gone"]
+    assert (process.returncode, out, err.decode().splitlines()) == (1, b"", lines)
 
 
 async def test_ctrl_c_in_a_terminal_cancels_and_the_second_leaves(server: FakeServer) -> None:

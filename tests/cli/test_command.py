@@ -14,7 +14,7 @@ import pytest
 from tests.cli.conftest import Command, start
 from tests.clients.fake import FakeServer
 
-COMMANDS = ("chat", "watch", "runs", "sessions", "messages", "approvals", "cancel")
+COMMANDS = ("chat", "watch", "runs", "sessions", "messages", "approvals", "summarize", "cancel")
 
 
 @pytest.mark.asyncio
@@ -41,6 +41,7 @@ async def test_help_lists_all_commands_the_servers_too(command: Command) -> None
         ("runs",),
         ("cancel",),
         ("cancel", "--all", "--run", "r"),
+        ("cancel", "--all", "--hint", "h"),
         ("watch", "s", "--after", "-1"),
         ("approvals", "--allow", "a"),
         ("approvals", "s", "--allow", "a", "--deny", "a"),

@@ -26,7 +26,8 @@ SubmitOptions TenantStream Text ToolCall ToolError ToolResult TurnkeeperError Vi
 """
 METHODS = """
 address answer_approval cancel clear_queue close converse create_session delete_session get_run get_session
-list_approvals list_messages list_runs list_sessions run serve_tools submit update_session watch watch_tenant
+list_approvals list_messages list_runs list_sessions run serve_tools submit summarize_session update_session watch
+watch_tenant
 """
 
 

@@ -45,6 +45,13 @@ def test_details_become_attributes() -> None:
     )
 
 
+def test_what_the_message_says_of_a_field_is_said_once() -> None:
+    bad = error_details_pb2.BadRequest()
+    bad.field_violations.add(field="submission.prompt", description="is empty")
+    error = TurnkeeperError.from_rpc(refusal(grpc.StatusCode.INVALID_ARGUMENT, "submission.prompt: is empty", bad))
+    assert str(error) == "INVALID_ARGUMENT: submission.prompt: is empty"
+
+
 def test_a_status_without_details_or_with_a_strange_trailer_is_read() -> None:
     plain = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "gone")
     assert (TurnkeeperError.from_rpc(plain).reason, TurnkeeperError.from_rpc(plain).retry_after) == ("", None)

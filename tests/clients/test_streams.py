@@ -153,6 +153,16 @@ async def test_a_watch_survives_a_restart(server: FakeServer, client: Client) ->
         assert await anext(stream) == server.log.events[2]
 
 
+async def test_a_loss_and_the_return_are_told_once_each(server: FakeServer) -> None:
+    told: list[TurnkeeperError | None] = []
+    answers(server)
+    server.before_item = LosesOnce("Run", 2)
+    async with Client(server.address, backoff=QUICK, on_connection=told.append) as client:
+        run = client.run(SESSION, "hello")
+        assert await run.text() == TEXT
+    assert [error and error.code for error in told] == [grpc.StatusCode.UNAVAILABLE, None]
+
+
 async def test_from_now_on_is_fixed_before_the_first_connection(server: FakeServer, client: Client) -> None:
     server.log.start("r1")
     server.before_item = LosesOnce("WatchSession", 0)

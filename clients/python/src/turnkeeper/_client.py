@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self, Unpack
 
-from turnkeeper._config import Backoff, Settings
+from turnkeeper._config import Backoff, OnConnection, Settings
 from turnkeeper._connection import Connection
 from turnkeeper._conversation import Conversation
 from turnkeeper._errors import TurnkeeperError
@@ -49,6 +49,7 @@ from turnkeeper.v1.session_service_pb2 import (
     ListSessionsRequest,
     Session,
     SessionSettings,
+    SummarizeSessionRequest,
     UpdateSessionRequest,
 )
 from turnkeeper.v1.tool_service_pb2 import OfferTools, OpenWorker
@@ -71,6 +72,7 @@ class Client:
         tls_certificate: StrPath | None = None,
         tls_key: StrPath | None = None,
         backoff: Backoff | None = None,
+        on_connection: OnConnection | None = None,
     ) -> None:
         """Say where the server is; nothing is opened before the first call.
 
@@ -81,9 +83,16 @@ class Client:
             tls_certificate: A file with this client's certificate, for servers that ask for one.
             tls_key: A file with its key.
             backoff: How streams wait between connections.
+            on_connection: Called where a stream has lost its connection, with the error, and with None when it is back.
         """
         settings = Settings.load(
-            address, token, tls_ca, tls_certificate=tls_certificate, tls_key=tls_key, backoff=backoff
+            address,
+            token,
+            tls_ca,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+            backoff=backoff,
+            on_connection=on_connection,
         )
         self._connection = Connection(settings)
         self._live: set[Closable] = set()
@@ -141,6 +150,11 @@ class Client:
         """Erase a session; with `force` cancel what is under way first."""
         request = DeleteSessionRequest(session_id=session_id, force=force)
         await self._connection.call(self._connection.sessions.DeleteSession, request)
+
+    async def summarize_session(self, session_id: str, *, run_id: str | None = None) -> str:
+        """Have a session's context summarised, by a run that stands in line; returns the run's id."""
+        request = SummarizeSessionRequest(session_id=session_id, run_id=run_id or new_id())
+        return (await self._connection.call(self._connection.sessions.SummarizeSession, request)).run_id
 
     async def list_messages(
         self, session_id: str, *, context_id: str = "", page_size: int = 0

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from turnkeeper._errors import TurnkeeperError
+
+OnConnection: TypeAlias = "Callable[[TurnkeeperError | None], None]"
 
 DEFAULT_ADDRESS = "127.0.0.1:7450"
 # A stream carries a sign of life every 15 s; a stream that is silent for three of them is taken for lost.
@@ -40,6 +46,7 @@ class Settings:
     tls_key: Path | None = None
     backoff: Backoff = Backoff()
     silence: float = SILENCE_SECONDS
+    on_connection: OnConnection | None = None
 
     @classmethod
     def load(
@@ -51,6 +58,7 @@ class Settings:
         tls_certificate: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
         backoff: Backoff | None = None,
+        on_connection: OnConnection | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> Settings:
         """Take what is given, and the rest from `TURNKEEPER_ADDRESS`, `TURNKEEPER_TOKEN` and `TURNKEEPER_TLS_CA`."""
@@ -66,4 +74,5 @@ class Settings:
             tls_certificate=Path(tls_certificate) if tls_certificate is not None else None,
             tls_key=Path(tls_key) if tls_key is not None else None,
             backoff=backoff or Backoff(),
+            on_connection=on_connection,
         )

@@ -91,11 +91,14 @@ class Retry:
     def __init__(self, settings: Settings) -> None:
         """Begin as if the stream had just been connected."""
         self._backoff = settings.backoff
+        self._tell = settings.on_connection
         self._delay = 0.0
         self._lost_at: float | None = None
 
     def connected(self) -> None:
         """Something arrived: the next loss is a new one."""
+        if self._lost_at is not None and self._tell is not None:
+            self._tell(None)
         self._delay, self._lost_at = 0.0, None
 
     async def wait(self, error: TurnkeeperError) -> None:
@@ -107,7 +110,10 @@ class Retry:
         if not error.is_resumable:
             raise error
         now = asyncio.get_running_loop().time()
-        self._lost_at = now if self._lost_at is None else self._lost_at
+        if self._lost_at is None:
+            self._lost_at = now
+            if self._tell is not None:
+                self._tell(error)
         self._delay = self._backoff.next(self._delay)
         delay = max(self._delay, error.retry_after or 0.0)
         if self._backoff.patience is not None and now + delay - self._lost_at > self._backoff.patience:

@@ -67,8 +67,9 @@ class TurnkeeperError(Exception):
 
     def __str__(self) -> str:
         name = f"{self.code.name}/{self.reason}" if self.reason else self.code.name
-        fields = "".join(f"; {violation.field}: {violation.description}" for violation in self.violations)
-        return f"{name}: {self.message}{fields}"
+        fields = (f"{violation.field}: {violation.description}" for violation in self.violations)
+        # The server's own words name the fields already.
+        return "; ".join([f"{name}: {self.message}", *(field for field in fields if field not in self.message)])
 
     @property
     def is_resumable(self) -> bool:

@@ -12,10 +12,10 @@ from typing import Annotated, NoReturn, TypeVar
 import grpc
 import typer
 
-from turnkeeper import Client, Delta, Event, SessionSettings, TurnkeeperError
+from turnkeeper import Client, Delta, Event, OutcomeStatus, SessionSettings, TurnkeeperError
 from turnkeeper._ids import new_id
 from turnkeeper._submission import CancelModeName
-from turnkeeper.cli import _show
+from turnkeeper.cli import _events, _show
 from turnkeeper.cli._chat import HELP, Chat
 from turnkeeper.cli._help import help_of
 from turnkeeper.cli._lines import Lines
@@ -67,7 +67,8 @@ def chat(
     """Converse in the terminal.
 
     Every line is a prompt, and stands in line while another is answered. /steer TEXT joins the run that is open,
-    /cancel cancels it, /queue clears the line, /quit leaves. Ctrl-C cancels the run that is open, a second one leaves.
+    /stop lets it end soon, with a hint what to say if one follows; /cancel ends it now, /queue clears the line,
+    /summarize makes the context shorter, /quit leaves. Ctrl-C cancels the run that is open, a second one leaves.
     Where a tool needs somebody's leave, it asks: y allows, n refuses, and what follows n is told to the model.
     From a pipe it ends when all runs have, and exits 1 if one of them failed.
 
@@ -87,10 +88,17 @@ def chat(
                     screen.remark(f"session {conversation.session_id} · {HELP}")
                 listed = client.list_approvals(conversation.session_id)
                 waiting = [found async for found in listed] if is_interactive else []
-                talk = Chat(conversation, screen, lines, is_interactive=is_interactive, approvals=waiting)
+                talk = Chat(
+                    conversation,
+                    screen,
+                    lines,
+                    is_interactive=is_interactive,
+                    summarize=lambda run_id: client.summarize_session(conversation.session_id, run_id=run_id),
+                    approvals=waiting,
+                )
                 return await talk.run()
 
-    _run(address, tls_ca, converse)
+    _run(address, tls_ca, converse, screen)
 
 
 @_command
@@ -117,7 +125,7 @@ def watch(
         async with client.watch(session, after, deltas=deltas, history_only=history) as stream:
             async for item in stream:
                 if isinstance(item, Event):
-                    screen.json("event", item) if as_json else screen.line(_show.event_line(item))
+                    screen.json("event", item) if as_json else screen.line(_events.event_line(item))
                 elif as_json:
                     screen.json("delta" if isinstance(item, Delta) else "snapshot", item)
                 elif isinstance(item, Delta):
@@ -125,7 +133,7 @@ def watch(
         screen.end_line()
         return 0
 
-    _run(address, tls_ca, follow)
+    _run(address, tls_ca, follow, screen)
 
 
 @_command
@@ -149,7 +157,7 @@ def runs(
         async for run in client.list_runs(session, open_only=open_only):
             if as_json:
                 screen.json("run", run)
-            about = _show.outcome(run.outcome) if run.HasField("outcome") else ", ".join(h.label for h in run.holds)
+            about = _show.outcome(run.outcome) if run.HasField("outcome") else ", ".join(map(_show.hold, run.holds))
             rows.append((run.run_id, _show.state(run.state), _show.when(run.create_time), about))
         if not as_json:
             screen.table(("RUN", "STATE", "ACCEPTED", "OUTCOME OR HOLDS"), rows)
@@ -274,6 +282,7 @@ def cancel(
     stop: Annotated[bool, typer.Option("--stop", help="Let the current tool finish and one last step follow.")] = False,
     rollback: Annotated[bool, typer.Option("--rollback", help="Take the turns' messages out of the context.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return when every run that it covers has ended.")] = False,
+    hint: Annotated[str, typer.Option("--hint", help="With --stop: what the last step is told.")] = "",
     address: Address = None,
     tls_ca: TlsCa = None,
     as_json: Json = False,
@@ -284,16 +293,18 @@ def cancel(
 
     Examples:
         turnkeeper cancel --session travel --wait
-        turnkeeper cancel --run 0197c0de-0000-7000-8000-000000000000 --stop
+        turnkeeper cancel --run 0197c0de-0000-7000-8000-000000000000 --stop --hint "say what you have"
     """
     if (run is not None) + (session is not None) + all_sessions != 1:
         raise typer.Exit(_show.fail("give one of --run, --session and --all", USAGE))
+    if hint and not stop:
+        raise typer.Exit(_show.fail("--hint goes with --stop", USAGE))
     screen = _show.Screen(is_json=as_json)
     mode: CancelModeName = "stop" if stop else "abort"
 
     async def do(client: Client) -> int:
         receipt = await client.cancel(
-            session, run_id=run, all_sessions=all_sessions, mode=mode, rollback=rollback, wait=wait
+            session, run_id=run, all_sessions=all_sessions, mode=mode, rollback=rollback, wait=wait, hint=hint
         )
         if as_json:
             screen.json("receipt", receipt)
@@ -308,11 +319,53 @@ def cancel(
     _run(address, tls_ca, do)
 
 
-def _run(address: str | None, tls_ca: Path | None, command: Callable[[Client], Awaitable[int]]) -> NoReturn:
-    """Run a command with a client; a refusal is one line and exit code 1."""
+@_command
+def summarize(
+    session: SessionArgument,
+    address: Address = None,
+    tls_ca: TlsCa = None,
+    as_json: Json = False,
+) -> None:
+    """Have the context of a session summarised, so that less is sent to models; wait for it.
+
+    It stands in line like a prompt. Ctrl-C leaves, and the summary is made all the same.
+
+    Examples:
+        turnkeeper summarize travel
+    """
+    screen = _show.Screen(is_json=as_json)
+
+    async def show(client: Client) -> int:
+        before = (await client.get_session(session)).last_seq
+        run_id = await client.summarize_session(session)
+        async with client.watch(session, before, run_ids=[run_id], deltas=False) as stream:
+            async for item in stream:
+                if not isinstance(item, Event):
+                    continue
+                screen.json("event", item) if as_json else screen.line(_events.event_line(item))
+                if item.HasField("run_finished"):
+                    return 0 if item.run_finished.outcome.status == OutcomeStatus.OUTCOME_STATUS_COMPLETED else 1
+        return 1
+
+    _run(address, tls_ca, show, screen)
+
+
+def _run(
+    address: str | None,
+    tls_ca: Path | None,
+    command: Callable[[Client], Awaitable[int]],
+    screen: _show.Screen | None = None,
+) -> NoReturn:
+    """Run a command with a client; a refusal is one line and exit code 1. The screen is told of lost connections."""
+    where = ""
+
+    def tell(lost: TurnkeeperError | None) -> None:
+        if screen is not None:
+            screen.remark("[connected again]" if lost is None else f"[no connection to {where}; trying again]")
 
     async def run() -> int:
-        async with Client(address, tls_ca=tls_ca) as client:
+        nonlocal where
+        async with Client(address, tls_ca=tls_ca, on_connection=tell) as client:
             where = client.address
             try:
                 return await command(client)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,10 +16,12 @@ from rich.console import Console
 from rich.text import Text
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
-from turnkeeper.v1.content_pb2 import Message, ToolCall, ToolResult
-from turnkeeper.v1.event_pb2 import Event, Outcome
+from turnkeeper.v1.content_pb2 import ErrorText, Message, ToolCall, ToolResult
+from turnkeeper.v1.event_pb2 import Outcome, RunError
+from turnkeeper.v1.run_service_pb2 import Hold
 
 _SHORT = 72
+_ERROR = 200
 
 
 class Screen:
@@ -96,30 +100,53 @@ def short(text: str, width: int = _SHORT) -> str:
 
 def state(value: int) -> str:
     """A run's state as a word."""
-    return _word(run_service_pb2.RunState.Name, value, "RUN_STATE_")
+    return word(run_service_pb2.RunState.Name, value, "RUN_STATE_")
 
 
 def disposition(value: int) -> str:
     """What a cancel found, as a word."""
-    return _word(run_service_pb2.CancelDisposition.Name, value, "CANCEL_DISPOSITION_")
+    return word(run_service_pb2.CancelDisposition.Name, value, "CANCEL_DISPOSITION_")
 
 
 def role(value: int) -> str:
     """Who speaks, as a word."""
-    return _word(content_pb2.Role.Name, value, "ROLE_")
+    return word(content_pb2.Role.Name, value, "ROLE_")
 
 
 def outcome(ended: Outcome) -> str:
     """How a run ended, in a few words."""
-    words = _word(event_pb2.OutcomeStatus.Name, ended.status, "OUTCOME_STATUS_")
+    words = word(event_pb2.OutcomeStatus.Name, ended.status, "OUTCOME_STATUS_")
     if ended.reason:
-        words += "/" + _word(event_pb2.OutcomeReason.Name, ended.reason, "OUTCOME_REASON_")
+        words += "/" + word(event_pb2.OutcomeReason.Name, ended.reason, "OUTCOME_REASON_")
     if ended.fold.into_run_id:
         words += f" into {ended.fold.into_run_id}"
     if ended.errors and ended.status == event_pb2.OUTCOME_STATUS_FAILED:
-        last = ended.errors[-1]
-        words += f": {short(last.title or last.detail)}"
+        words += f": {error(ended.errors[-1])}"
     return words
+
+
+def error(met: RunError | ErrorText) -> str:
+    """An error on one line: its title, and what exactly happened."""
+    return short(": ".join(filter(None, (met.title, met.detail))).rstrip("."), _ERROR)
+
+
+def hold(held: Hold) -> str:
+    """What holds a run, and since when."""
+    return f"{held.label} {seconds(held.age)}"
+
+
+def seconds(time: Duration) -> str:
+    """A time in seconds, to a tenth where it is short."""
+    number = time.ToTimedelta().total_seconds()
+    return f"{number:.0f} s" if number >= 9.95 else f"{number:.1f} s".replace(".0 ", " ")
+
+
+def word(name_of: Callable[[Any], str], value: int, prefix: str) -> str:
+    """An enum's value as a word; one that this version does not know as its number."""
+    try:
+        return name_of(value).removeprefix(prefix).lower()
+    except ValueError:
+        return str(value)
 
 
 def message_text(message: Message) -> str:
@@ -128,10 +155,17 @@ def message_text(message: Message) -> str:
 
 
 def message_lines(message: Message) -> list[str]:
-    """A message for people: its text, its tool calls, and their results."""
+    """A message for people: its text, its tool calls, and their results; a summary, and what cut the message."""
     lines = message_text(message).splitlines()
+    for part in message.parts:
+        if part.HasField("summary"):
+            lines += ["summary of what came before:", *part.summary.text.splitlines()]
     lines += [f"calls {call(part.tool_call)}" for part in message.parts if part.HasField("tool_call")]
-    return lines + [result(part.tool_result) for part in message.parts if part.HasField("tool_result")]
+    lines += [result(part.tool_result) for part in message.parts if part.HasField("tool_result")]
+    if message.status in (content_pb2.MESSAGE_STATUS_CANCELLED, content_pb2.MESSAGE_STATUS_FAILED):
+        status = word(content_pb2.MessageStatus.Name, message.status, "MESSAGE_STATUS_")
+        lines.append(f"({status}: {error(message.error)})" if message.HasField("error") else f"({status})")
+    return lines
 
 
 def call(asked: ToolCall) -> str:
@@ -150,52 +184,3 @@ def resolved(answer: event_pb2.ApprovalResolved) -> str:
     """How an approval was answered, and by whom."""
     words = ("allowed" if answer.is_allowed else "refused") + (f" by {answer.actor}" if answer.actor else " by default")
     return words + (f": {short(answer.comment)}" if answer.comment else "")
-
-
-def event_line(event: Event) -> str:
-    """An event on one line: its seq, time, run, name, and what is worth knowing of it."""
-    name = event.WhichOneof("payload") or "unknown"
-    line = f"{event.seq:>6}  {when(event.time)[-8:]:8}  {event.run_id or '-':36}  {name}"
-    about = _about(event, name)
-    return f"{line}  {about}" if about else line
-
-
-def _about(event: Event, name: str) -> str:
-    match name:
-        case "run_accepted":
-            return short(" ".join(part.text.text for part in event.run_accepted.prompt))
-        case "run_queued":
-            return f"{event.run_queued.position} ahead"
-        case "run_started":
-            return event.run_started.model
-        case "run_finished":
-            return outcome(event.run_finished.outcome)
-        case "run_cancel_requested":
-            return _word(event_pb2.OutcomeReason.Name, event.run_cancel_requested.reason, "OUTCOME_REASON_")
-        case "step_started":
-            return f"{event.step_started.step} {event.step_started.model}"
-        case "message_committed":
-            message = event.message_committed.message
-            return f"{role(message.role)}: {short(' · '.join(message_lines(message)))}"
-        case "attempt_discarded":
-            return event.attempt_discarded.cause
-        case "retry_scheduled":
-            return event.retry_scheduled.error.title
-        case "tool_call_requested":
-            return call(event.tool_call_requested.tool_call)
-        case "tool_call_finished" | "tool_call_skipped" | "tool_call_cancelled" | "tool_call_late_result":
-            return result(getattr(event, name).result)
-        case "approval_requested":
-            return f"{event.approval_requested.approval_id} {call(event.approval_requested.tool_call)}"
-        case "approval_resolved":
-            return f"{event.approval_resolved.approval_id} {resolved(event.approval_resolved)}"
-    return ""
-
-
-def _word(name_of: object, value: int, prefix: str) -> str:
-    """An enum's value as a word; one that this version does not know as its number."""
-    assert callable(name_of)
-    try:
-        return str(name_of(value)).removeprefix(prefix).lower()
-    except ValueError:
-        return str(value)

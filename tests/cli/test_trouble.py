@@ -1,0 +1,164 @@
+"""What a person at the command sees while a model fails, a context is summarised, or somebody is waited for.
+
+Against the real server, with scripted models that fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.cli.conftest import Done, environment, start
+from tests.cli.terminal import terminal
+from tests.clients.real import RealServer
+from turnkeeper import Client, SessionSettings
+
+pytestmark = pytest.mark.asyncio
+FALLBACKS = 'models."scripted/lorem".fallbacks=["scripted/echo"]'
+WINDOW = 'models."scripted/echo".context_window_tokens=4000'
+
+
+@pytest_asyncio.fixture
+async def server(tmp_path: Path) -> AsyncIterator[RealServer]:
+    """A server that tries again nearly at once, and has a model that another stands in for."""
+    settings = [FALLBACKS, WINDOW, "retries.first_delay_seconds=0.01", "retries.jitter=0"]
+    server = RealServer(tmp_path / "data", *(word for setting in settings for word in ("--set", setting)))
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.kill()
+
+
+async def run(server: RealServer, *arguments: str) -> Done:
+    process = await start(server.address, *arguments)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return Done(process.returncode, out.decode(), err.decode())
+
+
+def failing(*attempts: dict[str, Any], then: str) -> str:
+    return json.dumps({"text": then, "attempts": list(attempts)})
+
+
+LIMITED = {"fail": "PROVIDER_RATE_LIMITED", "retryable": True, "status": 429}
+BROKEN = {"text": "half an answer", "fail": "PROVIDER_STREAM_BROKEN", "fail_after": 3, "retryable": True}
+
+
+async def test_retries_are_said_and_their_text_is_taken_back(server: RealServer) -> None:
+    async with terminal(environment(server.address), "chat", "--session", "s") as (screen, process):
+        await screen.shows("> ")
+        screen.type(failing(LIMITED, BROKEN, then="whole") + "\n")
+        await screen.shows("[Scripted failure: The script fails after 0 tokens; scripted/echo is asked again in ")
+        await screen.shows("half an answer")
+        await screen.shows("[what stands above is void]")
+        await screen.shows("[Scripted failure: The script fails after 3 tokens; scripted/echo is asked again in ")
+        await screen.shows("whole\r\n> ")
+        screen.type("/quit\n")
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+    watched = (await run(server, "watch", "s", "--after", "0", "--history")).out.splitlines()
+    about = [line.split(None, 3)[3] for line in watched]
+    assert "attempt_discarded  the attempt is void (PROVIDER_STREAM_BROKEN)" in about
+    assert [line for line in about if line.startswith("retry_scheduled")] == [
+        "retry_scheduled  Scripted failure: The script fails after 0 tokens; scripted/echo is asked again in 0 s",
+        "retry_scheduled  Scripted failure: The script fails after 3 tokens; scripted/echo is asked again in 0 s",
+    ]
+
+
+async def test_a_model_that_stands_in_is_named(server: RealServer) -> None:
+    async with terminal(environment(server.address), "chat", "--model", "scripted/lorem") as (screen, process):
+        await screen.shows("> ")
+        screen.type(json.dumps({"text": "here", "by_model": {"lorem": LIMITED}}) + "\n")
+        await screen.shows("[Scripted failure: The script fails after 0 tokens; scripted/echo is asked now]")
+        await screen.shows("here\r\n> ")
+        screen.type("/quit\n")
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+async def test_a_summary_is_no_answer(server: RealServer) -> None:
+    filling = json.dumps({"tokens": 1500, "usage": {"input_tokens": 3900, "output_tokens": 50}})
+    async with terminal(environment(server.address), "chat", "--session", "s") as (screen, process):
+        await screen.shows("> ")
+        screen.type(filling + "\n")
+        await screen.shows("\r\n> ")
+        screen.type("short\n")
+        await screen.shows("[the context gets full: scripted/echo summarises what was said so far]\r\n")
+        await screen.shows("[the summary stands in for what was said so far]\r\nshort\r\n> ")
+        screen.type("/summarize\n")
+        # Nothing of the summary's own text is between the two.
+        await screen.shows("[scripted/echo summarises what was said so far]\r\n[the summary stands in")
+        await screen.shows("> ")
+        screen.type("/quit\n")
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+    listed = (await run(server, "messages", "s")).out
+    assert listed.count("  summary of what came before:\n") == 2
+    done = await run(server, "summarize", "s")
+    assert done.code == 0
+    assert "run_accepted  (summary)" in done.out
+    assert done.out.splitlines()[-1].endswith("run_finished  completed/answered")
+
+
+async def test_a_lost_server_is_said_and_so_is_what_it_had_shown(server: RealServer) -> None:
+    hanging = json.dumps({"text": "so far", "hang": True})
+    async with terminal(environment(server.address), "chat", "--session", "s") as (screen, process):
+        await screen.shows("> ")
+        screen.type(hanging + "\n")
+        await screen.shows("so far")
+        await server.kill()
+        await screen.shows(f"[no connection to {server.address}; trying again]")
+        await server.start()
+        await screen.shows("[connected again]")
+        await screen.shows("[what stands above is void; the server was restarted, and the model is asked again]")
+        await screen.shows("so far")
+        screen.type("/cancel\n")
+        await screen.shows("[cancelled/user]\r\n> ")
+        screen.type("/quit\n")
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+async def test_what_stood_in_line_and_what_others_ask_is_named_when_it_begins(server: RealServer) -> None:
+    async with terminal(environment(server.address), "chat", "--session", "s") as (screen, process):
+        await screen.shows("> ")
+        screen.type(json.dumps({"text": "first", "hang": True}) + "\n")
+        await screen.shows("first")
+        screen.type("and then\n")
+        await screen.shows("[in line, 1 ahead]")
+        screen.type("/cancel\n")
+        await screen.shows("[cancelled/user]\r\n[now: and then]\r\nand then\r\n> ")
+        async with Client(server.address) as other:
+            await other.submit("s", "from elsewhere")
+        await screen.shows("[now: from elsewhere]\r\nfrom elsewhere\r\n> ")
+        screen.type("/quit\n")
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+async def test_a_stop_is_given_a_hint_and_the_end_that_is_no_answer_is_named(server: RealServer) -> None:
+    seen = asyncio.Event()
+
+    async def look() -> str:
+        """Look."""
+        await seen.wait()
+        return "seen"
+
+    call = {"tool_calls": [{"name": "look", "id": "c1"}]}
+    settings = SessionSettings(model="scripted/echo")
+    async with Client(server.address) as client, client.converse("s", create_with=settings) as holder:
+        await holder.offer_tools(look)
+        async with terminal(environment(server.address), "chat", "--session", "s") as (screen, process):
+            await screen.shows("> ")
+            screen.type(json.dumps({"replies": [call]}) + "\n")
+            await screen.shows("[calls look {}]\r\n[waits for tool look]")
+            held = await run(server, "runs", "s", "--open")
+            assert held.out.splitlines()[1].rstrip(" s0123456789.").endswith("tool look")
+            screen.type("/stop say what you have\n")
+            await screen.shows("[is asked to stop by anonymous: say what you have]")
+            seen.set()
+            await screen.shows("[look said: seen]\r\nsay what you have\r\n[completed/stopped]\r\n> ")
+            screen.type("/quit\n")
+            assert await asyncio.wait_for(process.wait(), 30) == 0
