@@ -55,7 +55,7 @@ async def test_nothing_that_was_said_is_logged_at_any_level(logged: io.StringIO,
             outcomes = await server.terminals("s", ["r", "up"])
         assert outcomes["r"].text == "wisp of a prompt"
         assert "wisp of an error" in outcomes["up"].errors[0].detail
-    logging.getLogger(f"{'turnkeeper_service'}.x").debug("still heard")
+    logging.getLogger("turnkeeper_service.x").debug("still heard")
     found = logged.getvalue()
     assert "still heard" in found
     assert "serving" in found

@@ -7,7 +7,7 @@ import pytest
 from tests.service.providers.fake_provider import error
 from tests.service.providers.held_clock import HeldClock
 from turnkeeper_service.providers.base import FailureReason, ProviderError
-from turnkeeper_service.providers.fallback import CoolDowns, FallbackChain
+from turnkeeper_service.providers.fallback import MAX_COOLING, CoolDowns, FallbackChain
 
 CHAIN = FallbackChain(("a/big", "b/big", "a/small"), cool_down=30)
 
@@ -81,3 +81,13 @@ def test_a_context_that_is_too_long_is_not_the_models_fault(reason: FailureReaso
 def test_a_chain_names_each_model_once(models: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="each of them once"):
         FallbackChain(models)
+
+
+def test_names_that_callers_make_up_do_not_pile_up(clock: HeldClock) -> None:
+    cool_downs = CoolDowns(clock)
+    for number in range(2 * MAX_COOLING):
+        chain = FallbackChain((f"a/{number}",), cool_down=30)
+        cool_downs.failed(chain, chain.models[0], error())
+        clock.advance(0.001)
+    cooling = [number for number in range(2 * MAX_COOLING) if cool_downs.left(f"a/{number}")]
+    assert cooling == list(range(MAX_COOLING, 2 * MAX_COOLING))

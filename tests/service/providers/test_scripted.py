@@ -17,7 +17,7 @@ from turnkeeper_service.providers.base import FailureReason, ModelRequest, PartK
 from turnkeeper_service.providers.gates import Gates
 from turnkeeper_service.providers.options import ProviderOptions, Secret
 from turnkeeper_service.providers.registry import ProviderRegistry, UnknownModelError
-from turnkeeper_service.providers.scripted import ScriptedProvider
+from turnkeeper_service.providers.scripted import MAX_COUNTED, ScriptedProvider
 
 
 def directive(**reply: Any) -> ModelRequest:
@@ -222,3 +222,18 @@ def test_secrets_do_not_show() -> None:
     assert options.api_key == Secret("sk-1")
     assert "sk-" not in f"{options} {options!r} {options.api_key} {[options.api_key]}"
     assert options.key == "sk-1"
+
+
+@pytest.mark.asyncio
+async def test_of_attempts_only_the_last_steps_are_counted(clock: HeldClock) -> None:
+    provider = ScriptedProvider(clock)
+    asked = directive(text="whole", attempts=[{"text": "half"}])
+
+    async def answer(number: int) -> str:
+        return (await collect(provider, replace(request("echo", asked), session_hash=str(number)))).text()
+
+    assert [await answer(number) for number in (0, 0, 1)] == ["half", "whole", "half"]
+    for number in range(2, MAX_COUNTED + 1):
+        await answer(number)
+    assert await answer(1) == "whole"
+    assert await answer(0) == "half"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from turnkeeper_service.providers.base import Clock, FailureReason, ProviderError
 
 NOT_FOUND = 404
+MAX_COOLING = 1_000
+"""Models that stand back at most; callers choose their names."""
 OTHERS_MAY_ANSWER = frozenset(FailureReason) - {FailureReason.PROVIDER_REFUSED}
 """A request that one model refuses as such, another would refuse too; everything else may be that one's trouble."""
 
@@ -57,6 +59,8 @@ class CoolDowns:
         if chain.covers(error):
             seconds = max(chain.cool_down, error.retry_after or 0.0)
             self._until[model] = max(self._ends_at(model), self._clock.monotonic() + seconds)
+            if len(self._until) > MAX_COOLING:
+                self._until.pop(min(self._until, key=self._ends_at))
 
     def answered(self, model: str) -> None:
         """It is well again."""

@@ -33,7 +33,8 @@ REPLY, every field optional:
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import hashlib
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -55,6 +56,8 @@ from turnkeeper_service.providers.base import (
 from turnkeeper_service.providers.gates import Gates
 
 DEFAULT_TOKENS = 64
+MAX_COUNTED = 1_000
+"""Steps whose calls are counted; of more, the one that was called first is forgotten."""
 
 
 class ToolCallScript(msgspec.Struct, forbid_unknown_fields=True):
@@ -131,7 +134,7 @@ class ScriptedProvider:
         self._clock = clock
         self._script_root = (script_root or Path()).resolve()
         self._scripts: dict[str, Script] = {}
-        self._attempts: Counter[tuple[str, str, str, int]] = Counter()
+        self._attempts: OrderedDict[tuple[str, str, bytes, int], int] = OrderedDict()
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[ModelEvent]]:
@@ -175,9 +178,11 @@ class ScriptedProvider:
         reply = reply.by_model.get(request.model, reply)
         if not reply.attempts:
             return reply
-        key = (request.session_hash, request.model, prompt, step)
-        count = self._attempts[key]
-        self._attempts[key] += 1
+        key = (request.session_hash, request.model, hashlib.sha256(prompt.encode()).digest(), step)
+        count = self._attempts.get(key, 0)
+        self._attempts[key] = count + 1
+        if len(self._attempts) > MAX_COUNTED:
+            self._attempts.popitem(last=False)
         return reply.attempts[count] if count < len(reply.attempts) else reply
 
     async def _load(self, name: str) -> Script:
