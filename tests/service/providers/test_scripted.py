@@ -230,7 +230,7 @@ async def test_of_attempts_only_the_last_steps_are_counted(clock: HeldClock) -> 
     asked = directive(text="whole", attempts=[{"text": "half"}])
 
     async def answer(number: int) -> str:
-        return (await collect(provider, replace(request("echo", asked), session_hash=str(number)))).text()
+        return (await collect(provider, replace(asked, session_hash=str(number)))).text()
 
     assert [await answer(number) for number in (0, 0, 1)] == ["half", "whole", "half"]
     for number in range(2, MAX_COUNTED + 1):
