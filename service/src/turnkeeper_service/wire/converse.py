@@ -97,10 +97,8 @@ class Conversation:
         try:
             await self._streams.pump(reader, self._call)
         finally:
-            await until_cancelled(taking)
-            for wait in list(self._waits):
-                await until_cancelled(wait)
             self._withdraw()
+            await until_cancelled(taking, *self._waits)
 
     async def _create(self, session_id: str, opening: pb.OpenFrame) -> None:
         """Make the session where the client wants it made and it is not there."""

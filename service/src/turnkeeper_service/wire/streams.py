@@ -132,9 +132,14 @@ def positions_of(given: list[run_service_pb2.DeltaPosition]) -> dict[str, Positi
     return {one.message_id: Position(one.attempt, tuple(one.offsets)) for one in given}
 
 
-async def until_cancelled(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait until it has ended, whatever way."""
-    task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()
+async def until_cancelled(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks and wait until they have ended, whatever way.
+
+    Whoever waits may be cancelled a second time: what must happen at an end comes before this.
+    """
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()

@@ -170,8 +170,8 @@ class ToolServicer:
                 raise link.error
         finally:
             self._streams.leave(tracked)
-            await until_cancelled(taking)
             self._runs.remote.disconnect(holder, link)
+            await until_cancelled(taking)
 
     async def _take(
         self, frames: AsyncIterator[pb.ServeToolsRequest | Malformed], holder: Holder, link: WorkerLink
