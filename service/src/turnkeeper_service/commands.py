@@ -36,7 +36,7 @@ SetFlag = Annotated[
 ]
 DataDirFlag = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="The data directory.")]
 
-config_app = typer.Typer(invoke_without_command=True)
+config_app = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None)
 
 
 def register(app: typer.Typer) -> None:
@@ -126,15 +126,20 @@ def show_config(context: typer.Context, config: ConfigFlag = None, set_: SetFlag
 
 @config_app.command("check")
 def check_config(context: typer.Context, config: ConfigFlag = None, set_: SetFlag = None) -> None:
-    """Read the settings, the token file, the TLS files and the providers' keys; exit 2 and say what is wrong with them.
+    """Read the settings, the token file, the TLS files, the providers' keys and the function tools; say what is wrong.
 
-    Example: turnkeeper config check --config turnkeeper.toml
+    Exit codes: 0 right, 2 wrong.
+
+    Examples:
+        turnkeeper config check
+        turnkeeper config check --config turnkeeper.toml
     """
     from turnkeeper_service.clock import SystemClock
     from turnkeeper_service.principal import TokenFileError, read_token_file
     from turnkeeper_service.provider_wiring import provider_options
     from turnkeeper_service.settings_layers import SettingsError
     from turnkeeper_service.tls import TlsError, check_files
+    from turnkeeper_service.tools.loading import ToolLoadError, load
 
     outer: tuple[Path | None, list[str] | None] = context.obj or (None, None)
     settings = _load(config or outer[0], {}, [*(outer[1] or []), *(set_ or [])])
@@ -143,6 +148,10 @@ def check_config(context: typer.Context, config: ConfigFlag = None, set_: SetFla
         asyncio.run(provider_options(settings, SystemClock()))
     except SettingsError as error:
         problems += error.problems
+    try:
+        load(settings.tools.functions)
+    except ToolLoadError as error:
+        problems.append(str(error))
     try:
         if settings.auth.mode == "token" and settings.auth.token_file is not None:
             read_token_file(settings.auth.token_file)
@@ -214,8 +223,10 @@ class Servable(Protocol):
 
 def run_server(settings: Settings, build: Callable[[Settings], Servable] | None = None) -> int:
     """Serve until told to stop, on uvloop; returns the exit code. ``build`` is called on the event loop."""
-    # Set before gRPC is imported: its core writes lines of its own about each failed handshake.
+    # Set before gRPC is imported: its core writes lines of its own about each failed handshake, and about each child
+    # process. Nothing here forks without an exec.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import uvloop
 
     from turnkeeper_service import log
@@ -260,7 +271,9 @@ async def _serve(settings: Settings, build: Callable[[Settings], Servable]) -> i
         error = await _until_over(server, stopping, settings.server.drain_timeout_seconds)
     except Exception as raised:
         error = raised
-    if error is not None:
+    if error is not None and is_expected(error):
+        logger.error("cannot serve", error=type(error).__name__, detail=str(error))
+    elif error is not None:
         logger.error("stopped by a fault", exc_info=error)
     with contextlib.suppress(Exception):
         async with asyncio.timeout(CLOSE_SECONDS):
@@ -294,16 +307,25 @@ async def _until_over(server: Servable, stopping: asyncio.Event, drain_timeout: 
         await asyncio.gather(*waits, return_exceptions=True)
 
 
+def is_expected(error: BaseException) -> bool:
+    """Whether an error is about what is outside this program, so that its words say all and a trace says nothing."""
+    from turnkeeper_service.store.base import StoreError
+
+    return exit_code(error) != FAILURE or isinstance(error, StoreError | OSError)
+
+
 def exit_code(error: BaseException) -> int:
     """The exit code that a fault at the start or later stands for."""
     from turnkeeper_service.principal import TokenFileError
     from turnkeeper_service.settings_layers import SettingsError
     from turnkeeper_service.store.base import StoreLockedError, StoreUnreadableError
     from turnkeeper_service.tls import TlsError
+    from turnkeeper_service.tools.loading import ToolLoadError
 
     if isinstance(error, StoreLockedError):
         return LOCKED
-    return USAGE if isinstance(error, StoreUnreadableError | SettingsError | TokenFileError | TlsError) else FAILURE
+    wrong = StoreUnreadableError | SettingsError | TokenFileError | TlsError | ToolLoadError
+    return USAGE if isinstance(error, wrong) else FAILURE
 
 
 def render(settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from aiohttp import web
@@ -39,7 +40,8 @@ class HttpStatus:
         except BaseException as error:
             await runner.cleanup()
             if isinstance(error, OSError):
-                raise OSError(error.errno, f"cannot listen for HTTP on {self._host}:{self._port}") from error
+                why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+                raise OSError(f"cannot listen for HTTP on {self._host}:{self._port}: {why}") from error
             raise
         self._runner = runner
         host, port = runner.addresses[0][:2]

@@ -47,6 +47,8 @@ async def _first_key(name: str, source: KeySource) -> str:
         key = await source()
     except (OSError, ValueError) as error:
         said = reason(error) if isinstance(error, OSError | UnicodeError) else str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            said = f"cannot run {error.filename}: {said}"
         raise SettingsError([f"providers.{name}.api_key_command: {said}"]) from None
     if not key:
         raise SettingsError([f"providers.{name}.api_key_command: the command printed nothing"])

@@ -8,11 +8,13 @@ import sys
 from turnkeeper_service import commands
 from turnkeeper_service.settings import Settings
 from turnkeeper_service.store.base import StoreLockedError, StoreUnreadableError, StoreUnwritableError
+from turnkeeper_service.tools.loading import ToolLoadError
 
 STARTS = {
     "locked": StoreLockedError("/data is in use by process 7", path="/data"),
     "unreadable": StoreUnreadableError("/data/turnkeeper.db is not a database of ours", path="/data/turnkeeper.db"),
     "unwritable": StoreUnwritableError("/data cannot be written", path="/data"),
+    "no tool": ToolLoadError("tools.functions: 'f' is not a function"),
     "taken": OSError(98, "cannot listen for gRPC on 127.0.0.1:7450"),
 }
 

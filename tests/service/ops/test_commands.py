@@ -94,6 +94,7 @@ def test_a_second_signal_ends_it_at_once(start: Start) -> None:
         ("unreadable", 2, "turnkeeper: /data/turnkeeper.db is not a database of ours"),
         ("unwritable", 1, "turnkeeper: /data cannot be written"),
         ("taken", 1, "cannot listen for gRPC on 127.0.0.1:7450"),
+        ("no tool", 2, "turnkeeper: tools.functions: 'f' is not a function"),
         ("bad", 1, "turnkeeper: it cannot be built"),
         ("fails", 1, "turnkeeper: the disk is full"),
     ],
@@ -104,6 +105,10 @@ def test_what_cannot_serve_says_why_and_by_its_exit_code(start: Start, story: st
     assert process.returncode == code
     assert words in err
     assert "Traceback" not in err
+    logged = json.loads(err.splitlines()[0])
+    # What its words say whole has no trace; a fault of the program has one.
+    assert ("exception" in logged) == (story == "bad")
+    assert logged["event"] == ("stopped by a fault" if story == "bad" else "cannot serve")
     assert out.endswith("closed\n") == (story != "bad")
 
 
@@ -216,6 +221,21 @@ def test_config_check_reads_what_the_settings_name(run: Run, tmp_path: Path) -> 
     assert "c: cannot read it" in run("config", "check", *tls, ABSENT="k").stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("json", "'json' is not of the form package.module:function"),
+        ("absent_module:f", "cannot load 'absent_module:f': No module named 'absent_module'"),
+        ("json:absent", "cannot load 'json:absent': module 'json' has no attribute 'absent'"),
+        ("string:digits", "'string:digits' is not a function"),
+    ],
+)
+def test_a_function_that_is_no_tool_is_a_wrong_setting(run: Run, name: str, words: str) -> None:
+    flags = ["--set", f'tools.functions=["{name}"]']
+    checked = run("config", "check", *flags)
+    assert (checked.exit_code, checked.stderr) == (2, f"turnkeeper: tools.functions: {words}\n")
+
+
 def test_config_check_runs_the_commands_that_print_keys(run: Run, tmp_path: Path) -> None:
     (tmp_path / "turnkeeper.toml").write_text(
         '[providers.x]\nformat = "openai-chat"\nbase_url = "http://h"\napi_key_command = ["/bin/echo", "hush"]\n'
@@ -223,7 +243,8 @@ def test_config_check_runs_the_commands_that_print_keys(run: Run, tmp_path: Path
     )
     result = run("config", "check")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "turnkeeper: providers.y.api_key_command: No such file or directory\n"
+    absent = "providers.y.api_key_command: cannot run /absent: No such file or directory"
+    assert result.stderr == f"turnkeeper: {absent}\n"
     well = run("config", "check", "--set", 'providers.y.api_key_command=["/bin/echo", "k"]')
     assert (well.exit_code, well.stdout) == (0, "ok\n")
 

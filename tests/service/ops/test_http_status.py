@@ -68,7 +68,7 @@ async def test_a_taken_port_is_named_and_leaves_nothing_open() -> None:
     first = HttpStatus("127.0.0.1:0", Metrics(CollectorRegistry()), lambda: True)
     host, port = await first.start()
     second = HttpStatus(f"{host}:{port}", Metrics(CollectorRegistry()), lambda: True)
-    with pytest.raises(OSError, match=f"cannot listen for HTTP on 127.0.0.1:{port}"):
+    with pytest.raises(OSError, match=f"^cannot listen for HTTP on 127.0.0.1:{port}: Address already in use$"):
         await second.start()
     await second.close()
     await first.close()

@@ -62,7 +62,10 @@ async def test_the_first_way_to_the_key_wins_and_is_the_one_that_is_taken_again(
     [
         ('api_key_file = "absent"', "api_key_file: cannot read absent: No such file or directory"),
         ('api_key_file = "empty"', "api_key_file: empty is empty"),
-        ('api_key_command = ["/absent/program"]', "api_key_command: No such file or directory"),
+        (
+            'api_key_command = ["/absent/program"]',
+            "api_key_command: cannot run /absent/program: No such file or directory",
+        ),
         (command("import sys; sys.exit(3)"), "api_key_command: the command ended with status 3"),
         (command("pass"), "api_key_command: the command printed nothing"),
         (command("import os; os.write(1, bytes([255]))"), "api_key_command: not UTF-8 text"),

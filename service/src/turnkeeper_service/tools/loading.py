@@ -19,14 +19,17 @@ def load(names: Iterable[str]) -> dict[str, OfferedTool]:
     for name in names:
         module_name, colon, attribute = name.partition(":")
         if not colon:
-            raise ToolLoadError(f"{name!r} is not of the form package.module:function")
+            raise ToolLoadError(f"tools.functions: {name!r} is not of the form package.module:function")
         try:
             found = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ToolLoadError(f"cannot load the tool {name!r}: {error}") from error
+        except Exception as error:
+            # Whatever the module does when it is imported.
+            raise ToolLoadError(
+                f"tools.functions: cannot load {name!r}: {str(error) or type(error).__name__}"
+            ) from error
         tool = _as_tool(name, found)
         if tool.tool.name in tools:
-            raise ToolLoadError(f"two tools have the name {tool.tool.name!r}")
+            raise ToolLoadError(f"tools.functions: two tools have the name {tool.tool.name!r}")
         tools[tool.tool.name] = tool.offered()
     return tools
 
@@ -35,9 +38,9 @@ def _as_tool(name: str, found: object) -> FunctionTool:
     if isinstance(found, FunctionTool):
         return found
     if not isinstance(found, Callable):  # type: ignore[arg-type]
-        raise ToolLoadError(f"{name!r} is not a function")
+        raise ToolLoadError(f"tools.functions: {name!r} is not a function")
     try:
         return FunctionTool(found)  # type: ignore[arg-type]
     except Exception as error:
         # Its signature may name what is not there, or what has no schema.
-        raise ToolLoadError(f"cannot make a tool of {name!r}: {error}") from error
+        raise ToolLoadError(f"tools.functions: cannot make a tool of {name!r}: {error}") from error
