@@ -155,6 +155,8 @@ async def test_a_cancel_ends_the_wait_for_a_retry(tmp_path: Path) -> None:
         assert reason_of(receipt.runs[0].outcome) == "CANCELLED/USER"
         assert len(receipt.runs[0].outcome.errors) == 1
         assert provider(server).num_calls == 1
+        # The attempt that was waited for was never made.
+        assert receipt.runs[0].outcome.usage.own.num_calls == 1
 
 
 @pytest.mark.asyncio

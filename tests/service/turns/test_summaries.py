@@ -454,6 +454,20 @@ async def test_a_conversation_too_long_for_its_summary_is_shortened(tmp_path: Pa
         assert short[1:3] == ["one", "next"]
 
 
+@pytest.mark.asyncio
+async def test_a_summary_on_request_of_what_no_request_can_hold(tmp_path: Path) -> None:
+    async with story(tmp_path, {"text": "one"}, OVERFLOW) as (server, requests):
+        await server.submit("s", LONG, "r")
+        await server.terminals("s", ["r"])
+        requests.clear()
+        await summarize(server)
+        outcome = await end_of(server, "sum")
+        assert reason_of(outcome) == "FAILED/CONTEXT_EXHAUSTED"
+        assert "in 2 messages" in outcome.errors[-1].detail
+        assert len(requests) == outcome.usage.own.num_calls == 3
+        assert all(message.in_context for message in await server.messages("s"))
+
+
 # ---- together with everything else
 
 

@@ -147,7 +147,7 @@ class ModelCall:
         assert step is not None
         usage = failure.usage if failure is not None else None
         if usage is None or not is_told(usage):
-            usage = content_pb2.Usage(num_calls=1)
+            usage = content_pb2.Usage(num_calls=step.num_calls)
             if step.opened.num_bytes:
                 usage = step.estimated()
         step.model.settle(usage, None)

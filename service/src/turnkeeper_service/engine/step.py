@@ -79,11 +79,18 @@ class Step:
         self._began = clock.monotonic()
         self._first_delta: float | None = None
         self._request: ModelRequest | None = None
+        self._was_made_before = False
+        """Whether a lost process had made the call."""
 
     @property
     def is_shown(self) -> bool:
         """Whether readers follow its open message. One that a lost process had shown is not shown again."""
         return self._request is not None
+
+    @property
+    def num_calls(self) -> int:
+        """How many calls it counts for: none before it was made."""
+        return int(self.is_shown or self._was_made_before)
 
     async def stream(self, request: ModelRequest) -> StepAnswer:
         """Ask the model and take its answer. Raises ProviderError; what came before it stays in `opened`."""
@@ -191,6 +198,7 @@ class Step:
 
     def preload(self, parts: Sequence[tuple[int, str]]) -> None:
         """Take over what a lost process had flushed, as (kind, text) part by part."""
+        self._was_made_before = True
         for kind, text in parts:
             part = OpenPart(ProgressKind(kind), content=bytearray(text.encode()))
             part.flushed = len(part.content)

@@ -13,6 +13,7 @@ from .model_call import ModelCall
 from .plan import TurnEnd, TurnPlan
 from .scheduling import Scheduling
 from .summarizer import CUT, NoSummaryError, Summarizer
+from .summary import ContextExhaustedError, sizes
 
 COMPLETED = event_pb2.OUTCOME_STATUS_COMPLETED
 FAILED = event_pb2.OUTCOME_STATUS_FAILED
@@ -69,7 +70,11 @@ class SummaryTurn:
         self._since = self._clock.monotonic()
 
     async def run(self) -> TurnEnd:
-        """Have the summary written. Raises ProviderError, and TurnCancelledError where an abort came first."""
+        """Have the summary written.
+
+        Raises ProviderError, ContextExhaustedError where the conversation is too long however it is shortened, and
+        TurnCancelledError where an abort came first.
+        """
         self._scheduling.fold_point()
         if not self.has_started:
             draft = self._journal.draft()
@@ -90,6 +95,11 @@ class SummaryTurn:
                     reason=reason, title="No summary", detail=str(error), turn_id=self.plan.turn_id
                 )
                 return TurnEnd(FAILED, reason, errors=[failure])
+            except ProviderError as error:
+                if not error.is_context_overflow:
+                    raise
+                filled = sizes(self.plan, await self._journal.history(), {})
+                raise ContextExhaustedError(f"{error.detail}; {filled}") from error
             self.num_steps = 1
             is_written = True
         concluding = self._scheduling.conclude_answer(steer=False)
