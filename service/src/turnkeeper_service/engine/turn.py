@@ -31,8 +31,9 @@ from .plan import CallState, Resume, TurnEnd, TurnPlan
 from .request import step_request
 from .scheduling import FoldedRun, Scheduling
 from .served import holders_back, holders_of
-from .step import Step, StepAnswer, text_of
+from .step import StepAnswer, text_of
 from .summarizer import CUT, LOST
+from .transcript import Transcript
 
 SKIPPED = "skipped: an earlier result ended the turn"
 STEERED = "skipped: a message of the user came first"
@@ -68,13 +69,10 @@ class FloorTurn:
         self._has_tools = False
         """Whether the step that runs was offered tools; they may be gone when it ends."""
         self._loops = LoopDetector()
-        self._messages: list[str] = []
+        self._transcript = Transcript(plan)
         self.num_steps = plan.resume.step - 1 if plan.resume else 0
         self.has_started = plan.resume is not None
         """Whether a step_started has been submitted: from then on its messages stay in context (U-28)."""
-        self.text = ""
-        self.message_id = ""
-        self.finish_reason = content_pb2.FINISH_REASON_UNSPECIFIED
         self.label = "starting"
         """What the turn does, for the run's holds."""
         self.since = clock.monotonic()
@@ -88,21 +86,35 @@ class FloorTurn:
         assert resume is not None
         self._calls.usage.CopyFrom(resume.usage)
         self._calls.errors.extend(resume.errors)
-        self._messages.extend(resume.message_ids)
         for one in resume.signatures:
             self._loops.step(one)
         if resume.message_id:
             # Until the step runs again, what was flushed of its last attempt is what there is of it.
             self.num_steps = resume.step
             self._calls.open(resume.step, resume.message_id, resume.attempt).preload(resume.partial)
-            self._messages.append(resume.message_id)
+            self._transcript.ids.append(resume.message_id)
         if resume.calls:
             self._batch = self._new_batch(resume.calls)
 
     @property
     def message_ids(self) -> Sequence[str]:
         """The messages that this turn has committed or will commit at its end, for a rollback."""
-        return [*self._messages, *self._room.summarizer.message_ids]
+        return [*self._transcript.ids, *self._room.summarizer.message_ids]
+
+    @property
+    def text(self) -> str:
+        """The text of its last answer."""
+        return self._transcript.text
+
+    @property
+    def message_id(self) -> str:
+        """The message that holds it."""
+        return self._transcript.message_id
+
+    @property
+    def finish_reason(self) -> content_pb2.FinishReason.ValueType:
+        """Why the model stopped last."""
+        return self._transcript.finish_reason
 
     @property
     def covered_ids(self) -> Sequence[str]:
@@ -256,7 +268,7 @@ class FloorTurn:
         self._room.summarizer.discard(draft, LOST)
         if resume is not None and resume.message_id:
             # What was bound while the stream was open folds before the step is run again.
-            self._write_folds(draft, fold)
+            self._transcript.folds(draft, fold, self.num_steps)
             self._write_words(draft)
             self._calls.discard(draft, PROCESS_LOST)
             self._calls.open(self.num_steps, resume.message_id, resume.attempt + 1)
@@ -266,18 +278,18 @@ class FloorTurn:
             started.run_started.model = plan.model
             draft.event(started)
             draft.commit.start_runs.append((plan.run_id, int(draft.now * 1_000_000)))
-            self._user_message(draft, plan.prompt, plan.run_id)
+            self._transcript.user(draft, plan.prompt, plan.run_id)
         self.has_started = True
         limit = plan.max_steps + (plan.max_steered_steps if fold else 0)
         is_allowed = self.num_steps < limit or (self._is_stopping and plan.max_steps > 0)
         if is_allowed:
             self.num_steps += 1
-        self._write_folds(draft, fold)
+        self._transcript.folds(draft, fold, self.num_steps)
         if not is_allowed:
             return None
         self._write_words(draft)
         step = self._calls.open(self.num_steps, short_id("msg"))
-        self._messages.append(step.opened.message_id)
+        self._transcript.ids.append(step.opened.message_id)
         tools = self._step_tools()
         event = event_pb2.Event(run_id=plan.run_id, turn_id=plan.turn_id, context_id=MAIN_CONTEXT, attempt=1)
         event.step_started.step = self.num_steps
@@ -287,24 +299,10 @@ class FloorTurn:
         draft.event(event)
         return tools
 
-    def _write_folds(self, draft: Draft, fold: Sequence[FoldedRun]) -> None:
-        """Put the prompts of folded runs into the context, and write their terminals."""
-        for run in fold:
-            message_id = self._user_message(draft, run.prompt, run.run_id)
-            target = event_pb2.Fold(
-                into_run_id=self.plan.run_id, turn_id=self.plan.turn_id, step=self.num_steps, message_id=message_id
-            )
-            run.fold(draft, target)
-
     def _write_words(self, draft: Draft) -> None:
         """Tell the step that begins what a stop said, or what its last answer lacks."""
-        for words, origin in (
-            (self._hint, content_pb2.MESSAGE_ORIGIN_STOP_HINT),
-            (self._reprompt, content_pb2.MESSAGE_ORIGIN_OUTPUT_INVALID),
-        ):
-            if words:
-                said = [content_pb2.Part(text=content_pb2.Text(text=words))]
-                self._user_message(draft, said, self.plan.run_id, origin)
+        self._transcript.words(draft, self._hint, content_pb2.MESSAGE_ORIGIN_STOP_HINT)
+        self._transcript.words(draft, self._reprompt, content_pb2.MESSAGE_ORIGIN_OUTPUT_INVALID)
         self._hint = self._reprompt = ""
 
     def _step_tools(self) -> Mapping[str, OfferedTool]:
@@ -315,28 +313,6 @@ class FloorTurn:
             tools = {}
         self._has_tools = bool(tools)
         return tools
-
-    def _user_message(
-        self,
-        draft: Draft,
-        prompt: Sequence[content_pb2.Part],
-        run_id: str,
-        origin: content_pb2.MessageOrigin.ValueType = content_pb2.MESSAGE_ORIGIN_UNSPECIFIED,
-    ) -> str:
-        message = content_pb2.Message(
-            message_id=short_id("msg"),
-            role=content_pb2.ROLE_USER,
-            origin=origin,
-            parts=prompt,
-            status=content_pb2.MESSAGE_STATUS_COMPLETE,
-            run_id=run_id,
-            turn_id=self.plan.turn_id,
-            context_id=MAIN_CONTEXT,
-            in_context=True,
-        )
-        draft.message(message, run_id=self.plan.run_id)
-        self._messages.append(message.message_id)
-        return message.message_id
 
     # ---- tools
 
@@ -382,7 +358,7 @@ class FloorTurn:
     def _close_batch(self, draft: Draft, why: str, *, is_cancelled: bool) -> None:
         if self._batch is not None:
             message = self._batch.close(draft, why, is_cancelled=is_cancelled)
-            self._messages.append(message.message_id)
+            self._transcript.ids.append(message.message_id)
             self._batch = None
 
     # ---- ends
@@ -426,7 +402,7 @@ class FloorTurn:
         if answer is not None and answer.tool_calls:
             unanswered = self._new_batch([CallState(call, answer.message.message_id) for call in answer.tool_calls])
             message = unanswered.close(draft, why, is_cancelled=is_cancelled)
-            self._messages.append(message.message_id)
+            self._transcript.ids.append(message.message_id)
 
     def _write_answer(self, draft: Draft) -> StepAnswer | None:
         """Write the answer of the last step, where that has not been done; its calls need results behind it."""
@@ -434,16 +410,10 @@ class FloorTurn:
         if answer is None or step is None:
             return None
         self._final = None
-        self._commit_message(draft, answer.message, step)
+        self._transcript.answer(draft, answer.message, step)
         for event in answer.step_events:
             draft.event(event)
         return answer
-
-    def _commit_message(self, draft: Draft, message: content_pb2.Message, step: Step) -> None:
-        draft.message(message, run_id=self.plan.run_id, attempt=step.opened.attempt, closes=step.opened)
-        step.is_committed = True
-        self.text, self.message_id = text_of(message), message.message_id
-        self.finish_reason = message.finish_reason
 
     def abandon(self) -> None:
         """Write nothing more from inside: its owner writes the end."""
@@ -469,5 +439,5 @@ class FloorTurn:
             return
         message = step.partial(status, error)
         usage = self._calls.settle_failed(failure)
-        self._commit_message(draft, message, step)
+        self._transcript.answer(draft, message, step)
         draft.event(step.finished(usage, message.finish_reason))
