@@ -24,6 +24,7 @@ from .approval import Approvals
 from .journal import MAIN_CONTEXT, Draft, Journal
 from .parking import CallWait, Parking
 from .plan import CallState, TurnPlan
+from .results import problem_of
 
 log = structlog.get_logger(__name__)
 
@@ -285,6 +286,9 @@ class ToolBatch:
             expired.cancel()
 
     def _bounded(self, call: content_pb2.ToolCall, result: content_pb2.ToolResult) -> content_pb2.ToolResult:
+        problem = problem_of(result)
+        if problem:
+            return text_result(call, problem, is_error=True)
         limit = self._plan.max_tool_result_bytes
         size = result.ByteSize()
         if size <= limit and self._num_bytes + size <= max(limit, MAX_RESULTS_BYTES):

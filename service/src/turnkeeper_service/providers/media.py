@@ -5,11 +5,13 @@ What the model takes is what the request's capabilities say; no vendor is known 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelCapabilities, ModelRequest
 
+MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}(?: *;[\x20-\x7e]{1,255})?", re.ASCII)
 LOST = "[This media could not be loaded.]"
 FOLLOWS = "[The result is media; it is in the next message.]"
 OF_RESULT = "The media that the tool returned:"

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from turnkeeper.v1 import content_pb2, error_pb2, event_pb2, run_service_pb2, session_service_pb2, tool_service_pb2
 from turnkeeper_service.errors import Reason, Refused, Violation
 from turnkeeper_service.ids import is_id
+from turnkeeper_service.providers.media import MEDIA_TYPE
 from turnkeeper_service.runs.accept import fixed_by_target
 from turnkeeper_service.tools.json_schema import BadSchemaError, validator
 
@@ -27,7 +28,6 @@ MAX_STOPS = 16
 MAX_REPROMPTS, MAX_REPROMPT_BYTES = 10, 10_000
 MAX_SECONDS = 366 * 86_400
 MAX_MEDIA_NAME, MAX_URI = 255, 8192
-MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}(?: *;[\x20-\x7e]{1,255})?", re.ASCII)
 
 
 @dataclass(slots=True)
