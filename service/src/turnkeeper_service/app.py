@@ -134,7 +134,9 @@ class Server:
                 tools={**load(settings.tools.functions), **self._tools},
                 tool_servers=self._tool_servers,
             )
-            self._streams = Streams(clock, settings.server.heartbeat_interval_seconds, self._store.check_fence)
+            self._streams = Streams(
+                clock, settings.server.heartbeat_interval_seconds, self._store.check_fence, self._metrics.reader_lag
+            )
             bounds = Bounds(
                 limits.max_prompt_bytes,
                 limits.max_prompt_parts,

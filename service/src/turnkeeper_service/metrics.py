@@ -16,6 +16,8 @@ GrpcType = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 LAG = (0, 1, 4, 16, 64, 256, 1024, 4096, 16384)
+# Codes whose spelling does not follow from their name.
+_SPELT = {"OK": "OK", "CANCELLED": "Canceled"}
 # Models are chosen by callers: more names than this are counted together, so that nobody can fill the registry.
 MAX_MODELS = 200
 
@@ -35,9 +37,15 @@ class Metrics:
             buckets=LATENCY,
             registry=registry,
         )
+        self._failed_runs = Counter(
+            "turnkeeper_failed_runs", "Runs that failed, by reason.", ["reason"], registry=registry
+        )
+        self._failed_attempts = Counter(
+            "turnkeeper_failed_attempts", "Model calls that were made again, by reason.", ["reason"], registry=registry
+        )
         self._first_event = Histogram(
             "turnkeeper_time_to_first_event_seconds",
-            "From the start of a model call to its first event.",
+            "From the start of a model call that was answered to its first text.",
             buckets=LATENCY,
             registry=registry,
         )
@@ -53,7 +61,7 @@ class Metrics:
         )
         self._lag = Histogram(
             "turnkeeper_subscriber_lag_events",
-            "Durable events that a reader was behind when it was written to.",
+            "Durable events that a reader was behind, looked at three times per heartbeat.",
             buckets=LAG,
             registry=registry,
         )
@@ -80,8 +88,16 @@ class Metrics:
         """A run was dispatched so long after its accept."""
         self._dispatch_wait.observe(waited_seconds)
 
+    def run_failed(self, reason: str) -> None:
+        """A run ended FAILED: ``reason`` is the outcome's in lower case."""
+        self._failed_runs.labels(reason).inc()
+
+    def attempt_failed(self, reason: str) -> None:
+        """A model call failed and is made again."""
+        self._failed_attempts.labels(reason).inc()
+
     def first_event(self, seconds: float) -> None:
-        """A model call gave its first event so long after it was made."""
+        """A model call gave its first text so long after it was made."""
         self._first_event.observe(seconds)
 
     def cancelled(self, seconds: float) -> None:
@@ -146,4 +162,6 @@ class Rpc:
 
 def code_name(name: str) -> str:
     """The dashboards' spelling of a code: ``INVALID_ARGUMENT`` is ``InvalidArgument``; OK stays."""
-    return name if name == "OK" else "".join(part.capitalize() for part in name.split("_"))
+    if name in _SPELT:
+        return _SPELT[name]
+    return "".join(part.capitalize() for part in name.split("_"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -88,6 +89,8 @@ def test_every_metric_is_there_under_its_name() -> None:
     metrics = Metrics(CollectorRegistry())
     metrics.run_started(0.001)
     metrics.run_finished("completed", 1.0)
+    metrics.run_failed("provider_error")
+    metrics.attempt_failed("process_lost")
     metrics.first_event(0.1)
     metrics.cancelled(0.01)
     metrics.turn_started()
@@ -110,6 +113,8 @@ def test_every_metric_is_there_under_its_name() -> None:
     )
     expected = {
         ("turnkeeper_runs_total", (("outcome", "completed"),)): 1,
+        ("turnkeeper_failed_runs_total", (("reason", "provider_error"),)): 1,
+        ("turnkeeper_failed_attempts_total", (("reason", "process_lost"),)): 1,
         ("turnkeeper_run_duration_seconds_count", ()): 1,
         ("turnkeeper_dispatch_wait_seconds_sum", ()): 0.001,
         ("turnkeeper_time_to_first_event_seconds_sum", ()): 0.1,
@@ -132,4 +137,12 @@ def test_registries_are_apart_and_models_are_bounded() -> None:
         first.tokens("input", f"p/{number}", 1)
     assert b'model="p/0"' not in second.render()
     assert b'turnkeeper_tokens_total{model="other",type="input"} 5.0' in first.render()
-    assert code_name("OK") == "OK"
+    assert [code_name(name) for name in ("OK", "CANCELLED", "NOT_FOUND")] == ["OK", "Canceled", "NotFound"]
+
+
+def test_the_page_lists_every_metric_in_its_own_words() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
+    rows = [line for line in page.read_text().splitlines() if line.startswith(("| `turnkeeper_", "| `grpc_"))]
+    families = Metrics(CollectorRegistry()).registry.collect()
+    names = [(f"{one.name}_total" if one.type == "counter" else one.name, one.documentation) for one in families]
+    assert sorted(rows) == sorted(f"| `{name}` | {text} |" for name, text in names)

@@ -7,7 +7,9 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 import structlog
 
@@ -60,3 +62,36 @@ async def test_nothing_that_was_said_is_logged_at_any_level(logged: io.StringIO,
     assert "still heard" in found
     assert "serving" in found
     assert [one for one in SAID if one in found] == []
+
+
+@pytest.mark.asyncio
+async def test_calls_and_runs_that_fail_are_logged_and_counted(logged: io.StringIO, tmp_path: Path) -> None:
+    waits: dict[str, Any] = {
+        "retries__max_retries": "1",
+        "retries__first_delay_seconds": "0.001",
+        "retries__jitter": "0",
+    }
+    failing = {"fail": "PROVIDER_ERROR", "status": 503, "retryable": True}
+    async with serving(tmp_path, **waits) as server:
+        await server.session("s")
+        await server.submit("s", json.dumps({"text": "well", "attempts": [failing]}), run_id="well")
+        await server.submit("s", json.dumps(failing), run_id="ill")
+        await server.terminals("s", ["well", "ill"])
+        async with aiohttp.ClientSession() as http:
+            response = await http.get(f"http://{server.server.http_address}/metrics")
+            numbers = (await response.text()).splitlines()
+    lines = [json.loads(line) for line in logged.getvalue().splitlines()]
+    told = [
+        (line["event"], line["level"], line["run_id"], line["reason"], line["http_status"])
+        for line in lines
+        if "http_status" in line
+    ]
+    again = "a model call failed and is made again"
+    assert told == [
+        (again, "info", "well", "PROVIDER_ERROR", 503),
+        (again, "info", "ill", "PROVIDER_ERROR", 503),
+        ("a run failed", "warning", "ill", "PROVIDER_ERROR", 503),
+    ]
+    assert 'turnkeeper_failed_attempts_total{reason="provider_error"} 2.0' in numbers
+    assert 'turnkeeper_failed_runs_total{reason="provider_error"} 1.0' in numbers
+    assert "turnkeeper_time_to_first_event_seconds_count 1.0" in numbers

@@ -348,7 +348,7 @@ async def test_a_cancelled_call_bad_input_and_a_busy_session_are_never_internal(
         async with asyncio.timeout(LIMIT):
             while not (codes := await asyncio.to_thread(handled, on.server, "WatchSession")):
                 await on.server.run_view("r")
-        assert codes == {"CANCELLED": 1}
+        assert codes == {"Canceled": 1}
         on.server.gates.open("g")
         await on.watch.terminal("r")
 

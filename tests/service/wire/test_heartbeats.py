@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.service.harness import LIMIT, Harness, serving, submission
@@ -128,4 +129,22 @@ async def test_a_reader_that_filters_everything_out_is_told_how_far_the_log_is(t
         before, beat = await read_until_beat(call)
         assert before == []
         assert beat.seq == (await server.history("s"))[-1].seq
+        call.cancel()
+
+
+@pytest.mark.asyncio
+async def test_how_far_readers_are_behind_is_counted_at_every_look(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with serving(tmp_path, clock=clock) as server, aiohttp.ClientSession() as http:
+        await server.session("s")
+        await clock.armed(LOOK)
+        call = await watch_session(server)
+        lines: list[str] = []
+        for number in (1, 2):
+            await look(server, clock)
+            response = await http.get(f"http://{server.server.http_address}/metrics")
+            lines = (await response.text()).splitlines()
+            assert f"turnkeeper_subscriber_lag_events_count {number}.0" in lines
+        # It has read everything, both times.
+        assert 'turnkeeper_subscriber_lag_events_bucket{le="0.0"} 2.0' in lines
         call.cancel()

@@ -22,6 +22,7 @@ from turnkeeper_service.providers.retry import RetryPolicy
 from turnkeeper_service.store.base import RunState, Store
 from turnkeeper_service.tasks import TaskOwner
 
+from .observed import ModelObserver
 from .run import Run
 from .scheduler import CoreScheduler, RunRef
 
@@ -36,7 +37,7 @@ class Checkpoints(Protocol):
         ...
 
 
-class Observer(Protocol):
+class Observer(ModelObserver, Protocol):
     """Who counts what happens to runs."""
 
     def run_finished(self, outcome: str, seconds: float) -> None:

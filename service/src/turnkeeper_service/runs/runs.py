@@ -30,6 +30,7 @@ from .lifecycle import SessionLifecycle
 from .line import Checkpoints, Line, Observer, RunOptions
 from .models import ModelDesk
 from .notices import notices_of
+from .observed import observe
 from .partials import PartialFlusher
 from .planning import TurnPlanner
 from .recover import Recovery
@@ -130,6 +131,7 @@ class Runs:
     def _published(self, session: Session, events: Sequence[event_pb2.Event]) -> None:
         if self._observer is not None:
             self._observer.commits()
+        observe(self._observer, session.session_id, events)
         if self.feed.is_watched(session.tenant):
             for notice in notices_of(session, events):
                 self.feed.publish(session.tenant, notice)

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from turnkeeper_service.errors import Reason, Refused, store_unavailable
-from turnkeeper_service.metrics import GrpcType
+from turnkeeper_service.metrics import GrpcType, code_name
 from turnkeeper_service.principal import Authenticator, Principal, Role
 from turnkeeper_service.store.base import StoreError
 from turnkeeper_service.tls import peer_names
@@ -173,7 +173,7 @@ class Gatekeeper:
             finally:
                 self._calls.discard(task)
                 if seen is not None:
-                    seen.ended(code.name)
+                    seen.ended(code_name(code.name))
 
         make = {
             "unary": grpc.unary_unary_rpc_method_handler,

@@ -42,10 +42,17 @@ class Tracked:
 class Streams:
     """All open streams. One task beats for all of them and looks at the store's fence (U-15)."""
 
-    def __init__(self, clock: Clock, interval: float, check_fence: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        interval: float,
+        check_fence: Callable[[], Awaitable[None]],
+        on_lag: Callable[[int], None],
+    ) -> None:
         self._clock = clock
         self._interval = interval
         self._check_fence = check_fence
+        self._on_lag = on_lag
         self._streams: set[Tracked] = set()
 
     def __len__(self) -> int:
@@ -72,6 +79,8 @@ class Streams:
             await self._check_fence()
             due = self._clock.monotonic() - self._interval * 2 / 3
             for tracked in self._streams:
+                if isinstance(tracked.beating, Reader):
+                    self._on_lag(tracked.beating.lag)
                 if tracked.last_sent <= due:
                     tracked.beating.beat()
 
