@@ -10,6 +10,8 @@ import referencing
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import Draft202012Validator, validator_for
 
+from .patterns import bounded
+
 MAX_KEPT_CHARACTERS = 64 << 10
 MAX_SHOWN_CHARACTERS = 400
 
@@ -54,7 +56,7 @@ def _built(schema_json: str) -> Any:
         raise BadSchemaError("is not JSON") from None
     except RecursionError:
         raise BadSchemaError("is nested too deeply") from None
-    return kind(schema, registry=referencing.Registry())
+    return bounded(kind)(schema, registry=referencing.Registry())
 
 
 _kept = lru_cache(maxsize=64)(_built)
