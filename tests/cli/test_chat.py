@@ -183,6 +183,27 @@ async def test_ctrl_c_in_a_terminal_cancels_and_the_second_leaves(server: FakeSe
     assert [frame.cancel.scope.run_id for frame in cancelled] == list(server.log.runs)
 
 
+async def test_a_line_that_the_terminal_has_cut_is_not_sent(server: FakeServer) -> None:
+    echoes(server)
+    async with terminal(environment(server.address), "chat", "--session", SESSION) as (screen, process):
+        await screen.shows("> ")
+        screen.type("x" * 4000)
+        screen.type("y" * 1000 + "\n")
+        await screen.shows("[the terminal has cut this line, and it is not sent: give it over a pipe]\r\n> ")
+        screen.type("hello\n")
+        await screen.shows("hello\r\n> ")
+        screen.type("/quit\n")
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert [run.prompt[0].text.text for run in server.log.runs.values()] == ["hello"]
+
+
+async def test_a_session_that_is_there_keeps_its_model_and_says_so(server: FakeServer, command: Command) -> None:
+    echoes(server)
+    done = await command("chat", "--session", SESSION, "--model", "p/other", given="hello\n")
+    assert (done.code, done.out) == (0, "hello\n")
+    assert done.err == "[the session was there already, with the default model]\n"
+
+
 async def test_what_is_typed_while_an_answer_streams_is_submitted_at_once(server: FakeServer) -> None:
     starts_and_waits_for_a_cancel(server)
     async with terminal(environment(server.address), "chat", "--session", SESSION) as (screen, process):

@@ -27,6 +27,15 @@ async def test_every_command_has_help_with_examples(command: Command, name: str)
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("words", [("config",), ("config", "check"), ("serve",), ("token",)])
+async def test_the_servers_commands_have_their_examples_line_by_line(command: Command, words: tuple[str, ...]) -> None:
+    done = await command(*words, "--help")
+    assert f"\n  Examples:\n      turnkeeper {' '.join(words)}\n" in done.out.replace(
+        " --tenant acme --name billing", ""
+    )
+
+
+@pytest.mark.asyncio
 async def test_help_lists_all_commands_the_servers_too(command: Command) -> None:
     done = await command("--help")
     listed = [line.split()[0] for line in done.out.split("Commands:")[1].splitlines() if line.startswith("  ")]

@@ -86,6 +86,9 @@ def chat(
             async with client.converse(session or new_id(), create_with=settings) as conversation:
                 if is_interactive:
                     screen.remark(f"session {conversation.session_id} · {HELP}")
+                kept = conversation.session.settings.model
+                if model and kept != model:
+                    screen.remark(f"[the session was there already, with {kept or 'the default model'}]")
                 listed = client.list_approvals(conversation.session_id)
                 waiting = [found async for found in listed] if is_interactive else []
                 talk = Chat(

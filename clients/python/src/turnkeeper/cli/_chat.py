@@ -38,6 +38,8 @@ _ANSWERS = (
     event_pb2.OUTCOME_REASON_ANSWERED,
     event_pb2.OUTCOME_REASON_AWAITING_USER,
 )
+# A terminal gives no longer line, and cuts what is longer.
+_LINE_BYTES = 4095
 _BAD = (event_pb2.OUTCOME_STATUS_FAILED, event_pb2.OUTCOME_STATUS_EXPIRED)
 
 
@@ -108,6 +110,9 @@ class Chat:
         try:
             match command:
                 case "":
+                    self._prompt()
+                case _ if self._is_interactive and len(line.encode()) >= _LINE_BYTES:
+                    self._screen.remark("[the terminal has cut this line, and it is not sent: give it over a pipe]")
                     self._prompt()
                 case _ if self._asked and self._is_asking and not command.startswith("/"):
                     await self._answer(command.lower(), rest)

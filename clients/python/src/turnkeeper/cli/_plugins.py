@@ -48,6 +48,9 @@ def _command(point: EntryPoint) -> Any:
         for registered in loaded.registered_commands:
             if registered.help is None and registered.callback is not None:
                 registered.help = help_of(registered.callback)
+        group = loaded.registered_callback
+        if group is not None and group.callback is not None:
+            group.help = help_of(group.callback)
         command: Any = typer.main.get_command(loaded)
     else:
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
