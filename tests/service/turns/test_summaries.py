@@ -18,7 +18,7 @@ from tests.service.failure.stories import kinds, reason_of
 from tests.service.harness import Harness, reason, serving
 from tests.service.turns.scenes import Tools, call, recorded, said
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2
-from turnkeeper_service.engine.summary import is_nearly_full
+from turnkeeper_service.engine.summary import LEFT_OUT, is_nearly_full, kept_parts
 from turnkeeper_service.providers.base import ModelRequest
 
 LONG = "word " * 2_000
@@ -510,3 +510,15 @@ async def test_summaries_and_submits_at_the_same_time_never_run_together(tmp_pat
 )
 def test_when_a_context_is_nearly_full(window: int | None, tokens: int, is_full: bool) -> None:
     assert is_nearly_full(window, tokens) == is_full
+
+
+def test_prompts_are_kept_as_far_as_they_fit() -> None:
+    def user(text: str, turn_id: str = "turn") -> content_pb2.Message:
+        message = content_pb2.Message(role=content_pb2.ROLE_USER, turn_id=turn_id)
+        message.parts.add().text.text = text
+        return message
+
+    long = "x" * (3 << 20)
+    history = [user("of another turn", "other"), user(long), user(long), user(long), user("short")]
+    kept = [part.text.text for part in kept_parts(history, "turn")]
+    assert kept == [long, long, LEFT_OUT, "short"]

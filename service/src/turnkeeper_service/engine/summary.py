@@ -21,6 +21,10 @@ NUM_LENGTHS = 3
 SHORT_CHARACTERS = 2_000
 LEFT_OUT = "[The beginning of the conversation is left out.]"
 
+MAX_KEPT_BYTES = 8 << 20
+"""A prompt and what was steered in behind it may be longer together than a message that can be sent."""
+LEFT_OUT = "[a part of what the user said was left out here; the summary speaks of it]"
+
 _SYSTEM = (
     "You summarise a conversation between a user and an assistant so that the assistant can go on with it from your "
     "summary alone. It will not see the conversation again."
@@ -124,14 +128,20 @@ def _cut(part: content_pb2.Part) -> None:
 
 
 def kept_parts(history: Sequence[content_pb2.Message], turn_id: str) -> list[content_pb2.Part]:
-    """What users said in a turn that goes on behind its summary: it is kept word for word."""
-    return [
-        part
-        for message in history
-        if message.turn_id == turn_id and message.role == content_pb2.ROLE_USER
-        for part in message.parts
-        if not part.HasField("summary")
-    ]
+    """What users said in a turn that goes on behind its summary: it is kept word for word, as far as it fits."""
+    kept: list[content_pb2.Part] = []
+    left = MAX_KEPT_BYTES
+    for message in history:
+        if message.turn_id != turn_id or message.role != content_pb2.ROLE_USER:
+            continue
+        for part in message.parts:
+            if part.HasField("summary"):
+                continue
+            size = part.ByteSize()
+            fits = size <= left
+            left -= size if fits else 0
+            kept.append(part if fits else content_pb2.Part(text=content_pb2.Text(text=LEFT_OUT)))
+    return kept
 
 
 def sizes(plan: TurnPlan, history: Sequence[content_pb2.Message], tools: Mapping[str, OfferedTool]) -> str:
