@@ -257,6 +257,7 @@ async def _serve(settings: Settings, build: Callable[[Settings], Servable]) -> i
         if stopping.is_set():
             # What is durable stays so; the next start recovers the rest.
             os._exit(FAILURE)
+        logger.info("draining", seconds=settings.server.drain_timeout_seconds)
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -74,7 +74,7 @@ def test_a_signal_drains_and_ends_well(start: Start, number: signal.Signals) -> 
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert (out, process.returncode) == ("draining 7.0\nclosed\n", 0)
-    assert [json.loads(line)["event"] for line in err.splitlines()] == ["stopped"]
+    assert [json.loads(line)["event"] for line in err.splitlines()] == ["draining", "stopped"]
 
 
 def test_a_second_signal_ends_it_at_once(start: Start) -> None:
