@@ -111,11 +111,12 @@ async def test_models_that_stand_in(tmp_path: Path) -> None:
         + 'fallbacks = ["x/small", "scripted/echo"]\ncontext_window_tokens = 9\nmax_output_tokens = 5\n'
         + 'capabilities = ["reasoning"]\n[retries]\ncool_down_seconds = 7\n',
     )
-    facts = model_catalog(settings, PublicList()).facts("x/big")
-    assert (facts.chain.models, facts.chain.cool_down) == (("x/big", "x/small", "scripted/echo"), 7)
+    catalog = model_catalog(settings, PublicList())
+    facts, chain = catalog.facts("x/big"), catalog.chain("x/big")
+    assert (chain.models, chain.cool_down) == (("x/big", "x/small", "scripted/echo"), 7)
     assert (facts.context_window, facts.max_output_tokens) == (9, 5)
     assert (facts.capabilities.takes_images, facts.capabilities.is_reasoning) == (False, True)
-    assert model_catalog(settings, PublicList()).facts("x/small").chain.models == ("x/small",)
+    assert catalog.chain("x/small").models == ("x/small",)
 
 
 @pytest.mark.parametrize(

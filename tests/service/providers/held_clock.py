@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(eq=False)
+class HeldTimer:
+    """A call that is made when the clock gets there."""
+
+    due: float
+    callback: Callable[[], object]
+    is_cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Do not make it."""
+        self.is_cancelled = True
 
 
 class HeldClock:
@@ -10,7 +25,7 @@ class HeldClock:
 
     def __init__(self) -> None:
         self._now = 1000.0
-        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+        self._timers: list[HeldTimer] = []
 
     def time(self) -> float:
         return 1_700_000_000.0 + self._now
@@ -23,19 +38,31 @@ class HeldClock:
             await asyncio.sleep(0)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (self._now + seconds, future)
-        self._sleepers.append(entry)
+
+        def wake() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        timer = self.call_later(seconds, wake)
         try:
             await future
         finally:
-            self._sleepers.remove(entry)
+            timer.cancel()
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> HeldTimer:
+        """Call back once when the clock was moved so far."""
+        timer = HeldTimer(self._now + max(0.0, seconds), callback)
+        self._timers.append(timer)
+        return timer
 
     def advance(self, seconds: float) -> None:
-        """Move on and wake who is due."""
+        """Move on and call what is due."""
         self._now += seconds
-        for due, future in self._sleepers:
-            if due <= self._now and not future.done():
-                future.set_result(None)
+        due = [timer for timer in self._timers if timer.due <= self._now]
+        self._timers = [timer for timer in self._timers if timer.due > self._now and not timer.is_cancelled]
+        for timer in due:
+            if not timer.is_cancelled:
+                timer.callback()
 
     async def advance_until(self, task: asyncio.Task[object], step: float) -> float:
         """Move on in steps, with turns of the loop between them, until the task is over; give the seconds it took."""

@@ -8,7 +8,7 @@ gaps.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -198,6 +198,14 @@ class Provider(Protocol):
         ...
 
 
+class Timer(Protocol):
+    """A call that will be made later."""
+
+    def cancel(self) -> None:
+        """Do not make it. Harmless once it was made."""
+        ...
+
+
 class Clock(Protocol):
     """Time, injected so that tests can hold it."""
 
@@ -211,4 +219,8 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait; 0 or less yields once."""
+        ...
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call back once after so many seconds, on the event loop's thread. The caller keeps and cancels the timer."""
         ...

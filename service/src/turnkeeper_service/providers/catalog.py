@@ -28,8 +28,6 @@ class ModelFacts:
     """Tokens that fit, prompt and answer."""
     max_output_tokens: int | None
     capabilities: ModelCapabilities
-    chain: FallbackChain
-    """The model itself, then those that stand in for it."""
 
 
 class ModelCatalog:
@@ -54,9 +52,11 @@ class ModelCatalog:
         window, base_url = own.context_window, self._base_url(model)
         if window is None and base_url:
             window = self._public.context_window(model.partition("/")[2], base_url)
-        return ModelFacts(
-            window, own.max_output_tokens, own.capabilities, FallbackChain((model, *own.fallbacks), self._cool_down)
-        )
+        return ModelFacts(window, own.max_output_tokens, own.capabilities)
+
+    def chain(self, model: str) -> FallbackChain:
+        """The model itself, then those that stand in for it."""
+        return FallbackChain((model, *self._own.get(model, _UNKNOWN).fallbacks), self._cool_down)
 
     def _base_url(self, model: str) -> str:
         """The provider's address; none where there is no vendor behind it that the list could know."""

@@ -15,6 +15,9 @@ from turnkeeper.v1 import content_pb2
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
+    from genai_prices.types import ModelInfo, Provider
+
+MAX_ENTRIES = 1024
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +29,8 @@ class PublicList:
         self._snapshot: DataSnapshot | None = None
         self._loading: asyncio.Task[DataSnapshot] | None = None
         self._is_unusable = False
+        self._entries: dict[tuple[str, str], tuple[Provider, ModelInfo] | None] = {}
+        """What was looked up, since every call asks; a miss takes longest."""
 
     async def load(self) -> None:
         """Read the list if nobody has."""
@@ -42,7 +47,8 @@ class PublicList:
 
     def price(self, usage: content_pb2.Usage, model: str, base_url: str) -> float | None:
         """US dollars; None where the list was not read or does not know the model."""
-        if self._snapshot is None:
+        found = self._found(model, base_url)
+        if found is None:
             return None
         import genai_prices
 
@@ -53,24 +59,28 @@ class PublicList:
             cache_write_tokens=usage.cache_write_tokens,
             output_tokens=usage.output_tokens,
         )
-        for url in (base_url, None):
-            try:
-                return float(genai_prices.calc_price(counted, model, provider_api_url=url).total_price)
-            except (LookupError, ValueError):
-                continue
-        return None
+        provider, info = found
+        try:
+            return float(info.calc_price(counted, provider).total_price)
+        except (LookupError, ValueError):
+            return None
 
     def context_window(self, model: str, base_url: str) -> int | None:
         """Tokens; None where the list was not read or does not say."""
+        found = self._found(model, base_url)
+        return found[1].context_window if found is not None else None
+
+    def _found(self, model: str, base_url: str) -> tuple[Provider, ModelInfo] | None:
+        """The list's entry of a model; None where the list was not read or does not know it."""
         if self._snapshot is None:
             return None
-        for url in (base_url, None):
-            try:
-                _, found = self._snapshot.find_provider_model(model, None, None, url)
-            except (LookupError, ValueError):
-                continue
-            return found.context_window
-        return None
+        key = (model, base_url)
+        if key not in self._entries:
+            if len(self._entries) >= MAX_ENTRIES:
+                # Names are the callers': they must not fill the memory.
+                self._entries.clear()
+            self._entries[key] = _find(self._snapshot, model, base_url)
+        return self._entries[key]
 
     async def close(self) -> None:
         """Wait for a read that is under way. Idempotent."""
@@ -85,3 +95,13 @@ def _read() -> DataSnapshot:
     # The first look-up parses the list: here, not on the event loop.
     genai_prices.calc_price(genai_prices.Usage(input_tokens=1), "gpt-4o")
     return get_snapshot()
+
+
+def _find(snapshot: DataSnapshot, model: str, base_url: str) -> tuple[Provider, ModelInfo] | None:
+    """By the vendor at this address, else by the name alone."""
+    for url in (base_url, None):
+        try:
+            return snapshot.find_provider_model(model, None, None, url)
+        except (LookupError, ValueError):
+            continue
+    return None

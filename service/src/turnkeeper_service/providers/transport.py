@@ -138,7 +138,7 @@ class HttpTransport:
         the whole body was read.
         """
         transport = self._open()
-        async with Watchdog(self._clock, timeouts) as watchdog:
+        with Watchdog(self._clock, timeouts) as watchdog:
             response = await _send(transport, watchdog, url, headers, body)
             try:
                 chunks = Body(response, watchdog)

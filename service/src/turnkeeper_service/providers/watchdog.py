@@ -1,6 +1,6 @@
-"""Deadlines of one upstream call, held by one task on the injected clock.
+"""Deadlines of one upstream call, held by one timer of the injected clock.
 
-The watchdog interrupts the call only while it waits for the vendor; a chunk costs one reading of the clock, no timer.
+The watchdog interrupts the call only while it waits for the vendor; a chunk costs one reading of the clock, and sets no timer.
 An interruption is a cancel of the waiting task that is taken back here, the way `asyncio.timeout` does it, so that a
 cancel from outside always wins.
 """
@@ -12,12 +12,12 @@ from collections.abc import Awaitable
 from enum import Enum
 from typing import TypeVar
 
-from turnkeeper_service.providers.base import Clock, FailureReason, ProviderError
+from turnkeeper_service.providers.base import Clock, FailureReason, ProviderError, Timer
 from turnkeeper_service.providers.options import Timeouts
 
 T = TypeVar("T")
 _NEVER = float("inf")
-_LONGEST_SLEEP = 3600.0
+_LONGEST_WAIT = 3600.0
 
 
 class _Phase(Enum):
@@ -28,7 +28,7 @@ class _Phase(Enum):
 
 
 class Watchdog:
-    """Guards the waits of one call; an async context manager around the whole of it."""
+    """Guards the waits of one call; a context manager around the whole of it."""
 
     def __init__(self, clock: Clock, timeouts: Timeouts) -> None:
         self._clock = clock
@@ -43,17 +43,15 @@ class Watchdog:
         self._cancels = 0
         self._now = clock.monotonic
         self._expired: ProviderError | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._timer: Timer | None = None
 
-    async def __aenter__(self) -> Watchdog:
-        self._tasks.append(asyncio.create_task(self._watch(), name="provider-watchdog"))
+    def __enter__(self) -> Watchdog:
+        self._look()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        # Not `await task`: its own cancel and one from outside would look the same.
-        await asyncio.wait(self._tasks)
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def connected(self) -> None:
         """The connection stands; from here on we wait for the first byte of the body."""
@@ -65,8 +63,9 @@ class Watchdog:
         """Nothing more is needed: what is still waited for gets this long."""
         self._phase = _Phase.GRACE
         self._phase_at = self._now() + seconds
-        self._tasks[-1].cancel()
-        self._tasks.append(asyncio.create_task(self._watch(), name="provider-watchdog"))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look()
 
     async def wait(self, awaitable: Awaitable[T]) -> T:
         """Wait for something of the vendor's, interrupted by the deadlines."""
@@ -106,25 +105,25 @@ class Watchdog:
         if self._expired is not None and self._waiting is not None and self._waiting.uncancel() <= self._cancels:
             raise self._expired from None
 
-    async def _watch(self) -> None:
-        while True:
-            now = self._now()
-            waiting = self._waiting
-            if now >= self._total_at or (now >= self._phase_at and waiting is not None):
-                self._expired = self._error(now)
-                if waiting is not None:
-                    waiting.cancel()
-                return
-            if waiting is None and self._phase is _Phase.IDLE:
-                phase_left = self._idle
-            else:
-                phase_left = max(self._phase_at - now, 0.001)
-            # A later phase starts its own limit, which may end before this one's: never sleep past the shortest.
-            if self._phase is _Phase.CONNECT:
-                phase_left = min(phase_left, self._first_token, self._idle)
-            elif self._phase is _Phase.FIRST_TOKEN:
-                phase_left = min(phase_left, self._idle)
-            await self._clock.sleep(min(phase_left, self._total_at - now, _LONGEST_SLEEP))
+    def _look(self) -> None:
+        """Interrupt the call if its time is up, else look again when it may be."""
+        now = self._now()
+        waiting = self._waiting
+        if now >= self._total_at or (now >= self._phase_at and waiting is not None):
+            self._expired = self._error(now)
+            if waiting is not None:
+                waiting.cancel()
+            return
+        if waiting is None and self._phase is _Phase.IDLE:
+            phase_left = self._idle
+        else:
+            phase_left = max(self._phase_at - now, 0.001)
+        # A later phase starts its own limit, which may end before this one's: never wait past the shortest.
+        if self._phase is _Phase.CONNECT:
+            phase_left = min(phase_left, self._first_token, self._idle)
+        elif self._phase is _Phase.FIRST_TOKEN:
+            phase_left = min(phase_left, self._idle)
+        self._timer = self._clock.call_later(min(phase_left, self._total_at - now, _LONGEST_WAIT), self._look)
 
     def _error(self, now: float) -> ProviderError:
         limits = self._timeouts

@@ -329,8 +329,7 @@ class FloorDriver:
         line.close(run, draft, outcome, turn_id=turn.plan.turn_id)
         # The floor is free and the next run begins before anybody sees this terminal (U-10).
         draft.on_durable.append(lambda: line.begin(line.core.finish(run.session.key, run.run_id)))
-        # Shielded: a server that closes meanwhile must not take the commit's end from those who publish it.
-        await asyncio.shield(run.session.submit(draft))
+        await run.session.submit(draft)
 
     def _write_turn(self, run: Run, turn: FloorTurn | SummaryTurn, end: _End, draft: Draft) -> None:
         if end.status == COMPLETED or end.reason in (

@@ -27,7 +27,7 @@ class ModelDesk:
 
     def chain(self, name: str) -> FallbackChain:
         """The model and those that stand in for it."""
-        return self._catalog.facts(name).chain
+        return self._catalog.chain(name)
 
     async def prepare(self, name: str) -> None:
         """Read what is needed to know a model, its price and its stand-ins."""

@@ -116,11 +116,10 @@ class Session:
         """
         entries = self._number(draft)
         self.pin()
-        future = self._store.commit(draft.commit)
-        future.add_done_callback(lambda done: self._settled(done, draft, entries))
-        shielded = asyncio.shield(future)
-        shielded.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return shielded
+        # A future of the caller's own: whoever cancels it cancels nothing else.
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._store.commit(draft.commit).add_done_callback(lambda done: self._settled(done, draft, entries, told))
+        return told
 
     def _number(self, draft: Draft) -> list[LogEntry]:
         """Give the draft's events their seq and bytes, and its messages their place in the history."""
@@ -169,7 +168,9 @@ class Session:
                 self.context = context_of_summary(event.summary_finished.usage)
             commit.session_context_tokens = self.context.SerializeToString()
 
-    def _settled(self, done: asyncio.Future[None], draft: Draft, entries: list[LogEntry]) -> None:
+    def _settled(
+        self, done: asyncio.Future[None], draft: Draft, entries: list[LogEntry], told: asyncio.Future[None]
+    ) -> None:
         try:
             self._show(done, draft, entries)
         except Exception as error:
@@ -179,6 +180,7 @@ class Session:
             self._on_fault(f"commit of {self.session_id}", error)
         finally:
             self.unpin()
+            _tell(told, done)
 
     def _show(self, done: asyncio.Future[None], draft: Draft, entries: list[LogEntry]) -> None:
         if not done.cancelled() and done.exception() is None:
@@ -214,3 +216,17 @@ class Session:
     def is_active(self) -> bool:
         """Whether it takes runs."""
         return self.state == SessionState.ACTIVE
+
+
+def _tell(told: asyncio.Future[None], done: asyncio.Future[None]) -> None:
+    """Pass on how a commit ended to whoever waits for it, if anybody does."""
+    if told.done():
+        return
+    if done.cancelled():
+        told.cancel()
+    elif (error := done.exception()) is not None:
+        told.set_exception(error)
+        # Looked at, since nobody has to wait.
+        told.exception()
+    else:
+        told.set_result(None)
