@@ -1,8 +1,8 @@
 """Deadlines of one upstream call, held by one timer of the injected clock.
 
-The watchdog interrupts the call only while it waits for the vendor; a chunk costs one reading of the clock, and sets no timer.
-An interruption is a cancel of the waiting task that is taken back here, the way `asyncio.timeout` does it, so that a
-cancel from outside always wins.
+The watchdog interrupts the call only while it waits for the vendor; a chunk costs one reading of the clock and sets no
+timer. An interruption is a cancel of the waiting task that is taken back here, the way `asyncio.timeout` does it, so
+that a cancel from outside always wins.
 """
 
 from __future__ import annotations
@@ -114,10 +114,8 @@ class Watchdog:
             if waiting is not None:
                 waiting.cancel()
             return
-        if waiting is None and self._phase is _Phase.IDLE:
-            phase_left = self._idle
-        else:
-            phase_left = max(self._phase_at - now, 0.001)
+        is_idle = waiting is None and self._phase is _Phase.IDLE
+        phase_left = self._idle if is_idle else max(self._phase_at - now, 0.001)
         # A later phase starts its own limit, which may end before this one's: never wait past the shortest.
         if self._phase is _Phase.CONNECT:
             phase_left = min(phase_left, self._first_token, self._idle)

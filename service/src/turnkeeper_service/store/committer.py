@@ -160,12 +160,8 @@ class Committer:
         self._check_fence(sequence)
 
     def _check_fence(self, sequence: int) -> None:
-        if sequence:
-            self._cursor.execute(sql.FENCE, (sequence, self._epoch))
-            is_owner = self._cursor.rowcount == 1
-        else:
-            is_owner = self._cursor.execute(sql.CHECK_FENCE, (self._epoch,)).fetchone() is not None
-        if not is_owner:
+        self._cursor.execute(sql.FENCE, (sequence, self._epoch))
+        if self._cursor.rowcount != 1:
             raise StoreFencedError("another process has taken over the store")
 
     def _commit(self, commits: Sequence[Commit]) -> None:

@@ -1,6 +1,6 @@
 """Turns commits into rows for as few statements as possible, without changing what the commits mean in their order.
 
-Rows of equal shape are gathered over all commits and go out together. That runs, say, every insert
+Rows of equal shape are gathered over all commits and go out by one `executemany` each. That runs, say, every insert
 before every update, so each rule below says why the end is the same as commit by commit:
 
 - Runs: inserting, starting, cancelling and finishing touch different columns and only go forward. Only a cancel or a
@@ -14,8 +14,6 @@ before every update, so each rule below says why the end is the same as commit b
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from itertools import chain
 
 from turnkeeper_service.store import statements as sql
 from turnkeeper_service.store.base import Commit, RunConflictError, SessionConflictError, SessionRow, StoreError
@@ -144,9 +142,9 @@ class Plan:
         """Execute inside the open transaction."""
         self._apply_runs(cursor)
         if self._events:
-            _insert(cursor, sql.insert_events, self._events)
+            cursor.executemany(sql.INSERT_EVENT, self._events)
         if self._messages:
-            _insert(cursor, sql.insert_messages, self._messages)
+            cursor.executemany(sql.INSERT_MESSAGE, self._messages)
         if self._contexts:
             cursor.executemany(sql.SET_IN_CONTEXT, self._contexts)
         if self._drops:
@@ -189,12 +187,6 @@ class Plan:
             cursor.execute(statement, erase[1:])
         cursor.execute(sql.ERASE_SESSION, erase)
         cursor.execute(sql.ERASE_END)
-
-
-def _insert(cursor: sqlite3.Cursor, statement: Callable[[int], str], rows: Sequence[Row]) -> None:
-    for start in range(0, len(rows), sql.MAX_ROWS):
-        some = rows[start : start + sql.MAX_ROWS]
-        cursor.execute(statement(len(some)), list(chain.from_iterable(some)))
 
 
 def _session_values(s: SessionRow) -> Row:

@@ -7,12 +7,8 @@ the 1.7 ms that a turn may cost.
 
 from __future__ import annotations
 
-from functools import cache
-
 # The fence and the largest accept sequence in one statement: no row changes once another owner has taken over.
 FENCE = "UPDATE boot SET last_sequence = max(last_sequence, ?) WHERE id = 1 AND epoch = ?"
-# The fence alone, where there is no sequence to keep: it makes no page dirty.
-CHECK_FENCE = "SELECT 1 FROM boot WHERE id = 1 AND epoch = ?"
 
 INSERT_SESSION = """
 INSERT INTO sessions
@@ -31,27 +27,11 @@ START_RUN = "UPDATE runs SET state = 2, started_us = ? WHERE tenant = ? AND run_
 CANCEL_RUN = "UPDATE runs SET cancel = ? WHERE tenant = ? AND run_id = ? AND state < 4"
 FINISH_RUN = "UPDATE runs SET state = 4, outcome = ?, finished_us = ? WHERE tenant = ? AND run_id = ? AND state < 4"
 
-MAX_ROWS = 16
-"""Rows that go out by one statement."""
+INSERT_EVENT = "INSERT INTO events (tenant, session_id, seq, run_id, kind, payload) VALUES (?, ?, ?, ?, ?, ?)"
 
-
-@cache
-def insert_events(num_rows: int) -> str:
-    """One statement for so many events: the thread gives the interpreter up and takes it again for each statement."""
-    return f"INSERT INTO events (tenant, session_id, seq, run_id, kind, payload) VALUES {_rows(6, num_rows)}"
-
-
-@cache
-def insert_messages(num_rows: int) -> str:
-    """One statement for so many messages."""
-    columns = "tenant, session_id, seq, message_id, context_id, run_id, turn_id, role, in_context"
-    return f"INSERT INTO messages ({columns}) VALUES {_rows(9, num_rows)}"
-
-
-def _rows(num_columns: int, num_rows: int) -> str:
-    row = f"({', '.join('?' * num_columns)})"
-    return ", ".join([row] * num_rows)
-
+INSERT_MESSAGE = """
+INSERT INTO messages (tenant, session_id, seq, message_id, context_id, run_id, turn_id, role, in_context)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 SET_IN_CONTEXT = "UPDATE messages SET in_context = ? WHERE tenant = ? AND session_id = ? AND message_id = ?"
 

@@ -32,6 +32,8 @@ class Writer:
         self._loop = loop
         self._faults = faults
         self._queue: SimpleQueue[_Write | _Job | None] = SimpleQueue()
+        self._gathered: list[_Write] = []
+        """Commits of this turn of the loop, not handed over yet."""
         self._waiting = self._commits = self._batches = self._rows = 0
 
     @property
@@ -54,18 +56,27 @@ class Writer:
         return opened
 
     def put(self, commit: Commit, future: asyncio.Future[None]) -> None:
-        """Queue a commit."""
+        """Queue a commit. Those of one turn of the loop are handed over together: they cost one sync."""
         self._waiting += 1
-        self._queue.put(_Write(commit, future))
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(_Write(commit, future))
+
+    def _hand_over(self) -> None:
+        for write in self._gathered:
+            self._queue.put(write)
+        self._gathered.clear()
 
     def run(self, job: Callable[[sqlite3.Cursor], int]) -> asyncio.Future[int]:
         """Queue a job that gets a transaction to itself."""
         future: asyncio.Future[int] = self._loop.create_future()
+        self._hand_over()
         self._queue.put(_Job(job, future))
         return future
 
     def stop(self) -> None:
         """End the thread once all that is queued is written; `closed` tells when."""
+        self._hand_over()
         self._queue.put(None)
 
     def stats(self) -> StoreStats:
