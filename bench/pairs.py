@@ -111,6 +111,8 @@ async def first_tokens(report: Report, runs: int, seconds: float) -> None:
             with service(data, upstream=url) as server:
                 async with load.connect(server) as client:
                     names = await client.sessions("s", SESSIONS)
+                # What a server reads once, the list of prices above all, is no stream's and delays only the first.
+                await load.turns(server, 8, 0.5, names, MODEL)
                 before = server.rss_kib()
                 measure = await load.turns(server, 64, seconds, names, f"up/{paced}", spread=1.3)
                 grown = server.rss_kib() - before

@@ -40,7 +40,9 @@ class Process:
 
     def __init__(self, arguments: Sequence[str], core: int, ready: str, cwd: Path | None = None) -> None:
         root = Path(__file__).resolve().parent.parent
-        environment = {**os.environ, "PYTHONPATH": str(root)}
+        # This checkout, whichever one the environment was made in.
+        sources = (root, root / "service/src", root / "clients/python/src")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sources))}
         for name in [name for name in environment if name.startswith("TURNKEEPER_")]:
             del environment[name]
         # An installed server does not compile its modules at every start.
