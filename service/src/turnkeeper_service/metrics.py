@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -78,6 +79,8 @@ class Metrics:
             "grpc_server_handling_seconds", "How long RPCs took.", method, buckets=DURATION, registry=registry
         )
         self._models: set[str] = set()
+        self._methods: dict[tuple[str, str, str], RpcMethod] = {}
+        """Looked up once: finding a metric by its labels costs more than counting."""
 
     def run_finished(self, outcome: str, seconds: float) -> None:
         """A run has its terminal: ``outcome`` is the status in lower case, such as ``completed``."""
@@ -135,29 +138,46 @@ class Metrics:
     def rpc(self, kind: GrpcType, service: str, method: str) -> Rpc:
         """An RPC has begun; call `Rpc.ended` once."""
         labels = (kind, service, method)
-        self._rpc_started.labels(*labels).inc()
-        return Rpc(labels, self._rpc_handled, self._rpc_duration)
+        known = self._methods.get(labels)
+        if known is None:
+            duration = self._rpc_duration.labels(*labels)
+            known = self._methods[labels] = RpcMethod(labels, self._rpc_started.labels(*labels), duration)
+        known.started.inc()
+        return Rpc(known, self._rpc_handled)
 
     def render(self) -> bytes:
         """The text that Prometheus reads, of type `CONTENT_TYPE`."""
         return generate_latest(self.registry)
 
 
+@dataclass(slots=True)
+class RpcMethod:
+    """What is counted of one method; ``handled`` is by code, as the codes turn up."""
+
+    labels: tuple[str, str, str]
+    started: Counter
+    duration: Histogram
+    handled: dict[str, Counter] = field(default_factory=dict)
+
+
 class Rpc:
     """One RPC under way."""
 
-    __slots__ = ("_duration", "_handled", "_labels", "_started")
+    __slots__ = ("_handled", "_method", "_started")
 
-    def __init__(self, labels: tuple[str, str, str], handled: Counter, duration: Histogram) -> None:
-        self._labels = labels
+    def __init__(self, method: RpcMethod, handled: Counter) -> None:
+        self._method = method
         self._handled = handled
-        self._duration = duration
         self._started = time.perf_counter()
 
     def ended(self, code: str) -> None:
         """It ended with this code, in the spelling of the dashboards: ``OK``, ``InvalidArgument``."""
-        self._handled.labels(*self._labels, code).inc()
-        self._duration.labels(*self._labels).observe(time.perf_counter() - self._started)
+        method = self._method
+        handled = method.handled.get(code)
+        if handled is None:
+            handled = method.handled[code] = self._handled.labels(*method.labels, code)
+        handled.inc()
+        method.duration.observe(time.perf_counter() - self._started)
 
 
 def code_name(name: str) -> str:

@@ -20,7 +20,6 @@ MAX_DELTA_BYTES = 1 << 20
 PAGE_EVENTS = 256
 MAX_INJECTED = 256
 
-_DELTA = run_service_pb2.Delta
 _ITEM_EVENT = b"\x0a"
 _ITEM_DELTA = b"\x12"
 _ITEM_SNAPSHOT = b"\x1a"
@@ -75,8 +74,28 @@ class ReadFilter:
 @dataclass(slots=True)
 class _Follow:
     message: OpenMessage
-    attempt: int
     offsets: list[int] = field(default_factory=list)
+    deltas: list[run_service_pb2.Delta] = field(default_factory=list)
+    """One per part, with what all its deltas say."""
+
+    def restart(self, message: OpenMessage) -> None:
+        """Begin again with the next attempt."""
+        self.message = message
+        self.offsets = []
+        self.deltas = []
+
+    def delta(self, index: int) -> run_service_pb2.Delta:
+        """A delta of a part, to be filled in, sent and filled in again."""
+        while index >= len(self.deltas):
+            made = run_service_pb2.Delta(
+                message_id=self.message.message_id,
+                attempt=self.message.attempt,
+                run_id=self.message.run_id,
+                turn_id=self.message.turn_id,
+                part=len(self.deltas),
+            )
+            self.deltas.append(made)
+        return self.deltas[index]
 
 
 def length_delimited(tag: bytes, payload: bytes) -> bytes:
@@ -84,6 +103,8 @@ def length_delimited(tag: bytes, payload: bytes) -> bytes:
     size = len(payload)
     if size < 0x80:
         return tag + bytes((size,)) + payload
+    if size < 0x4000:
+        return tag + bytes((size & 0x7F | 0x80, size >> 7)) + payload
     length = bytearray()
     while size >= 0x80:
         length.append(size & 0x7F | 0x80)
@@ -253,18 +274,17 @@ class Reader:
         follow = self._follows.get(message.message_id)
         if follow is None:
             follow = self._begin(message, items, seq)
-        elif follow.attempt != message.attempt:
-            follow.attempt = message.attempt
-            follow.offsets = []
+        elif follow.message.attempt != message.attempt:
+            follow.restart(message)
         offsets = follow.offsets
         for index, part in enumerate(message.parts):
             if index == len(offsets):
                 offsets.append(0)
             if offsets[index] < len(part.content):
-                self._deltas(message, index, part, offsets, items, seq)
+                self._deltas(follow, index, part, items, seq)
 
     def _begin(self, message: OpenMessage, items: list[bytes], seq: int) -> _Follow:
-        follow = _Follow(message, message.attempt)
+        follow = _Follow(message)
         self._follows[message.message_id] = follow
         given = self._given.pop(message.message_id, None)
         if given is not None and given.attempt == message.attempt and _fits(message, given.offsets):
@@ -274,19 +294,16 @@ class Reader:
             follow.offsets = [len(part.content) for part in message.parts]
         return follow
 
-    def _deltas(
-        self, message: OpenMessage, index: int, part: OpenPart, offsets: list[int], items: list[bytes], seq: int
-    ) -> None:
+    @staticmethod
+    def _deltas(follow: _Follow, index: int, part: OpenPart, items: list[bytes], seq: int) -> None:
         content = part.content
-        start = offsets[index]
+        start = follow.offsets[index]
+        delta = follow.delta(index)
         while start < len(content):
             end = min(len(content), start + MAX_DELTA_BYTES)
             while end < len(content) and content[end] & 0xC0 == 0x80:
                 end -= 1
             text = content[start:end].decode()
-            delta = _DELTA()
-            delta.message_id = message.message_id
-            delta.attempt = message.attempt
             delta.offset = start
             if part.kind == ProgressKind.TEXT:
                 delta.text = text
@@ -294,15 +311,11 @@ class Reader:
                 delta.reasoning = text
             else:
                 delta.tool_input = text
-                if start == 0:
-                    delta.tool_name = part.tool_name
+                delta.tool_name = part.tool_name if start == 0 else ""
             delta.seq = seq
-            delta.run_id = message.run_id
-            delta.turn_id = message.turn_id
-            delta.part = index
             items.append(length_delimited(_ITEM_DELTA, delta.SerializeToString()))
             start = end
-        offsets[index] = start
+        follow.offsets[index] = start
 
     @staticmethod
     def _snapshot(message: OpenMessage, seq: int) -> bytes:

@@ -74,8 +74,12 @@ class SseSplitter:
                 chunk = chunk[3:]
         *blocks, rest = chunk.split(b"\n\n")
         events: list[SseEvent] = []
+        is_ascii = chunk.isascii()
         for block in blocks:
-            if block and not self._parse(block, events):
+            # What nearly every event of a model looks like: one line of data.
+            if is_ascii and block.startswith(b"data: ") and b"\n" not in block and len(block) <= self._max:
+                events.append(SseEvent(block[6:], "", self._id))
+            elif block and not self._parse(block, events):
                 return events
         if rest:
             self._keep(rest)
@@ -120,11 +124,7 @@ class SseSplitter:
         if not block.isascii() and not _is_utf8(block):
             self._fail("Invalid UTF-8", "The stream holds bytes that are not UTF-8.")
             return False
-        # What nearly every event of a model looks like: one line of data.
-        if block.startswith(b"data: ") and b"\n" not in block:
-            events.append(SseEvent(block[6:], "", self._id))
-            return True
-        # And in formats that name their events: the name, then one line of data.
+        # In formats that name their events: the name, then one line of data.
         first, _, second = block.partition(b"\n")
         if first.startswith(b"event: ") and second.startswith(b"data: ") and b"\n" not in second:
             events.append(SseEvent(second[6:], first[7:].decode(), self._id))
