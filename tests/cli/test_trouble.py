@@ -88,7 +88,7 @@ async def test_a_summary_is_no_answer(server: RealServer) -> None:
         screen.type(filling + "\n")
         await screen.shows("\r\n> ")
         screen.type("short\n")
-        await screen.shows("[the context gets full: scripted/echo summarises what was said so far]\r\n")
+        await screen.shows("[the context is full: scripted/echo summarises what was said so far]\r\n")
         await screen.shows("[the summary stands in for what was said so far]\r\nshort\r\n> ")
         screen.type("/summarize\n")
         # Nothing of the summary's own text is between the two.
@@ -102,6 +102,24 @@ async def test_a_summary_is_no_answer(server: RealServer) -> None:
     assert done.code == 0
     assert "run_accepted  (summary)" in done.out
     assert done.out.splitlines()[-1].endswith("run_finished  completed/answered")
+
+
+async def test_a_context_that_does_not_fit_is_said(server: RealServer) -> None:
+    too_long = {"fail": "PROVIDER_REFUSED", "overflow": True, "status": 400}
+    async with terminal(environment(server.address), "chat", "--session", "s") as (screen, process):
+        await screen.shows("> ")
+        screen.type("hello\n")
+        await screen.shows("hello\r\n> ")
+        screen.type(json.dumps({"text": "fits", "attempts": [too_long]}) + "\n")
+        await screen.shows(
+            "[Scripted failure: The script fails after 0 tokens; scripted/echo is asked again with less]"
+        )
+        await screen.shows("[the context is full: scripted/echo summarises what was said so far]\r\n")
+        await screen.shows("[the summary is given up: the summary would be as long as what it stands for]\r\n")
+        await screen.shows("[failed/context_exhausted: Context exhausted: ")
+        await screen.shows("\r\n> ")
+        screen.type("/quit\n")
+        assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
 async def test_a_lost_server_is_said_and_so_is_what_it_had_shown(server: RealServer) -> None:

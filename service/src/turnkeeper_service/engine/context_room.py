@@ -70,10 +70,10 @@ class ContextRoom:
             try:
                 await self.summarizer.write(num_steps=num_steps)
             except (NoSummaryError, ProviderError) as failure:
-                detail = f"{error.detail}; no summary: {failure}; {await self._sizes(tools)}"
+                detail = f"{error.detail.rstrip('.')}; no summary: {failure}; {await self._sizes(tools)}"
                 raise ContextExhaustedError(detail) from failure
             return
-        raise ContextExhaustedError(f"{error.detail}; {why}; {await self._sizes(tools)}") from error
+        raise ContextExhaustedError(f"{error.detail.rstrip('.')}; {why}; {await self._sizes(tools)}") from error
 
     async def _sizes(self, tools: Mapping[str, OfferedTool]) -> str:
         return sizes(self._plan, await self._journal.history(), tools)

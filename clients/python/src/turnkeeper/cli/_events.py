@@ -38,13 +38,15 @@ def discarded(attempt: event_pb2.AttemptDiscarded, what: str) -> str:
 
 def retry(scheduled: event_pb2.RetryScheduled) -> str:
     """What failed, who is asked next, and when."""
+    if scheduled.error.reason == event_pb2.OUTCOME_REASON_CONTEXT_EXHAUSTED:
+        return f"{_show.error(scheduled.error)}; {scheduled.model} is asked again with less"
     at = f"again in {_show.seconds(scheduled.delay)}" if scheduled.delay.ToMilliseconds() else "now"
     return f"{_show.error(scheduled.error)}; {scheduled.model} is asked {at}"
 
 
 def summary_started(summary: event_pb2.SummaryStarted) -> str:
     """Who summarises, and why."""
-    why = "the context gets full: " if summary.is_automatic else ""
+    why = "the context is full: " if summary.is_automatic else ""
     return f"{why}{summary.model} summarises what was said so far"
 
 
