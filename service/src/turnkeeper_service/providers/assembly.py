@@ -71,6 +71,8 @@ class PartAssembler:
         self._max_bytes = max_bytes
         self._num_bytes = 0
         self._shown_at = 0
+        self._free_until = min(MAX_DELTA_BYTES, max_bytes)
+        """Up to here text may be added without a delta or an end being due."""
         self._current: OpenPart | None = None
         self._waiting: deque[OpenPart] = deque()
         self._num_parts = 0
@@ -93,6 +95,14 @@ class PartAssembler:
         """Append to the newest part if it is of this kind, else to a new one. Empty text opens nothing."""
         if not text:
             return None
+        part = self._current
+        if part is not None and part.kind is kind and part.number >= 0 and not self._waiting and "\0" not in text:
+            # What nearly every piece of a long answer is: more of the same, in few steps.
+            num_bytes = self._num_bytes + (len(text) if text.isascii() else len(text.encode()))
+            if num_bytes <= self._free_until:
+                self._num_bytes = num_bytes
+                part.texts.append(text)
+                return part
         part = self._waiting[-1] if self._waiting else self._current
         if part is None or part.kind is not kind:
             part = self.open(OpenPart(kind))
@@ -178,6 +188,7 @@ class PartAssembler:
             part.num_shown = len(texts)
             self._events.append(PartDelta(part.number, part.kind, text))
         self._shown_at = self._num_bytes
+        self._free_until = min(self._num_bytes + MAX_DELTA_BYTES, self._max_bytes)
 
     def _end(self, part: OpenPart) -> None:
         part.is_ended = True

@@ -57,25 +57,39 @@ class ChatDecoder(StreamDecoder):
     def decode(self, event: SseEvent) -> None:
         """Take in one chunk."""
         data = event.data
-        if not data.startswith(b"{"):
-            if data.startswith(b"[DONE]"):
-                self.is_over = self.is_complete = True
-                return
-            if not data.strip():
-                return
         try:
-            chunk = decode_event_data(decode_chunk, data)
+            chunk = decode_chunk(data)
+        except (msgspec.MsgspecError, ValueError):
+            found = self._decode_again(event)
+            if found is None:
+                return
+            chunk = found
+        self._read(chunk)
+        if chunk.error is not None or event.event:
+            self._read_error(chunk, event)
+
+    def _read_error(self, chunk: Chunk, event: SseEvent) -> None:
+        if chunk.error or event.event == "error":
+            self.failure = stream_error(chunk.error or msgspec.json.decode(event.data))
+            self.failure.usage = self._total()
+
+    def _decode_again(self, event: SseEvent) -> Chunk | None:
+        """What is no chunk at first sight: the stream's end, an error in words, half a surrogate pair."""
+        data = event.data
+        if data.startswith(b"[DONE]"):
+            self.is_over = self.is_complete = True
+            return None
+        if not data.strip():
+            return None
+        try:
+            return decode_event_data(decode_chunk, data)
         except (msgspec.MsgspecError, ValueError) as error:
             if event.event == "error":
                 self.failure = stream_error(data.decode())
-                return
+                return None
             raise ProviderError(
                 FailureReason.PROVIDER_PROTOCOL, "Invalid chunk", f"An event of the stream is not a chunk: {error}"
             ) from None
-        self._read(chunk)
-        if chunk.error or event.event == "error":
-            self.failure = stream_error(chunk.error or msgspec.json.decode(data))
-            self.failure.usage = self._total()
 
     def finish(self) -> list[ModelEvent]:
         """End the answer."""
