@@ -149,7 +149,9 @@ async def test_a_conversation_that_the_server_ends_is_over(server: FakeServer) -
     assert (process.returncode, out, err) == (0, b"", b"[the session is deleted]\n")
 
 
-async def test_a_conversation_that_cannot_go_on_says_why(server: FakeServer) -> None:
+async def test_a_conversation_that_cannot_go_on_says_why(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TURNKEEPER_TOKEN", "old")
+
     def lose(method: str, item: StreamItem) -> None:
         if item.WhichOneof("item") == "event":
             server.refuse = lambda called: (grpc.StatusCode.UNAUTHENTICATED, "the token is gone")

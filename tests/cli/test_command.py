@@ -81,6 +81,18 @@ async def test_a_refusal_is_one_line_and_one(server: FakeServer, command: Comman
 
 
 @pytest.mark.asyncio
+async def test_a_token_that_is_missing_is_asked_for(
+    server: FakeServer, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.refuse = lambda method: (grpc.StatusCode.UNAUTHENTICATED, "who are you?")
+    monkeypatch.delenv("TURNKEEPER_TOKEN", raising=False)
+    missing = await command("approvals", "s")
+    assert missing.err == "turnkeeper: UNAUTHENTICATED: who are you? (TURNKEEPER_TOKEN is not set)\n"
+    monkeypatch.setenv("TURNKEEPER_TOKEN", "wrong")
+    assert (await command("approvals", "s")).err == "turnkeeper: UNAUTHENTICATED: who are you?\n"
+
+
+@pytest.mark.asyncio
 async def test_watch_prints_events_and_ends_by_ctrl_c(server: FakeServer, command: Command) -> None:
     server.log.start("r1")
     server.log.answer("r1", "m1", "hello")

@@ -375,6 +375,8 @@ def _run(
             except TurnkeeperError as error:
                 if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
                     return _show.fail(f"no server at {where} ({_show.short(error.message)})")
+                if error.code is grpc.StatusCode.UNAUTHENTICATED and not os.environ.get("TURNKEEPER_TOKEN"):
+                    return _show.fail(f"{error} (TURNKEEPER_TOKEN is not set)")
                 return _show.fail(str(error))
 
     # gRPC's core writes lines of its own about lost connections; this command says what matters.
