@@ -182,10 +182,6 @@ def other_text(world: World) -> None:
     world.record.shown[1].text = "hole"
 
 
-def never_shown_again(world: World) -> None:
-    world.record.shown.pop()
-
-
 def cut_and_otherwise(world: World) -> None:
     world.record.cut = ["a"]
     world.record.shown[1].text = "who else"
@@ -294,7 +290,6 @@ def waits_for_ever(world: World) -> None:
         (waits_for_ever, "approvals are answered once"),
         (gap, "seq without gaps"),
         (other_text, "resumed text is committed text"),
-        (never_shown_again, "resumed text is committed text"),
         (cut_and_otherwise, "resumed text is committed text"),
         (other_terminal_text, "resumed text is committed text"),
         (no_discard, "resumed text is committed text"),
