@@ -150,6 +150,7 @@ class Settings(BaseSettings):
             yield from self._unknown(("defaults", "small_model"), [self.defaults.small_model])
         for name, model in self.models.items():
             key = ("models", name, "fallbacks")
+            yield from self._unknown(("models", name), [name])
             yield from self._unknown(key, model.fallbacks)
             if len({name, *model.fallbacks}) <= len(model.fallbacks):
                 yield key, "a model stands in for others once, and never for itself"

@@ -122,6 +122,10 @@ def test_an_unknown_key_names_its_line_and_the_nearest_key(tmp_path: Path, text:
             '[defaults]\nmodel = "openai/gpt"\n',
             "turnkeeper.toml:2: defaults.model: openai/gpt needs a table [providers.openai]",
         ),
+        (
+            '[models."typo/gpt"]\ncontext_window_tokens = 1000\n',
+            'turnkeeper.toml:1: models."typo/gpt": typo/gpt needs a table [providers.typo]',
+        ),
         ("[providers.x]\n", "turnkeeper.toml:1: providers.x.format is missing"),
         (
             '[providers.x]\nformat = "openai-chat"\n',

@@ -175,7 +175,7 @@ async def test_a_steer_during_the_wait_folds_after_the_answer(tmp_path: Path) ->
 
 @pytest.mark.asyncio
 async def test_retries_go_on_after_a_restart(tmp_path: Path) -> None:
-    """What was overcome before is remembered; the budget of attempts is the new process's."""
+    """The wait goes on, what was overcome is remembered; the budget of attempts is the new process's."""
     clock = ManualClock()
     options: dict[str, Any] = {**WAITS, "retries__max_retries": "1"}
     async with serving(tmp_path, clock=clock, **options) as server:
@@ -184,10 +184,14 @@ async def test_retries_go_on_after_a_restart(tmp_path: Path) -> None:
         await clock.armed(7.0)
         await server.server.drain(0.0)
     async with serving(tmp_path, clock=ManualClock(), **options) as server:
-        # Its first call here fails again, by its script.
         manual = server.server.runs.line.clock
         assert isinstance(manual, ManualClock)
         await manual.armed(7.0)
+        assert provider(server).num_calls == 0
+        assert "retry" in {hold.label for hold in (await server.run_view("r")).holds}
+        manual.advance(7.0)
+        # Its first call here fails again, by its script.
+        await manual.armed(7.0, 2)
         manual.advance(7.0)
         outcome = await end_of(server)
         assert (reason_of(outcome), outcome.text) == ("COMPLETED/ANSWERED", "well")
@@ -195,8 +199,7 @@ async def test_retries_go_on_after_a_restart(tmp_path: Path) -> None:
         discards = [event for event in await server.history("s") if event.HasField("attempt_discarded")]
         assert [(one.attempt, one.attempt_discarded.cause) for one in discards] == [
             (1, "PROVIDER_ERROR"),
-            (2, "PROCESS_LOST"),
-            (3, "PROVIDER_ERROR"),
+            (2, "PROVIDER_ERROR"),
         ]
 
 

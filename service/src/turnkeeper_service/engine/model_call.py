@@ -35,6 +35,7 @@ class ModelCall:
         """What was overcome."""
         self.step: Step | None = None
         """The attempt that is under way, or the last one."""
+        self._not_before = 0.0
 
     def beside(self) -> ModelCall:
         """For steps that are none of the turn's answer and count with it."""
@@ -48,6 +49,10 @@ class ModelCall:
         assert model is not None
         self.step = self._attempt(number, message_id, attempt, model)
         return self.step
+
+    def wait_until(self, time: float) -> None:
+        """Begin the next attempt no earlier, as wall-clock seconds: a lost process had promised it."""
+        self._not_before = time
 
     def _attempt(self, number: int, message_id: str, attempt: int, model: Model) -> Step:
         return Step(
@@ -68,6 +73,11 @@ class ModelCall:
         whether and when to ask again. An overflow of the context is always the caller's to deal with.
         """
         plan = self._plan
+        left, self._not_before = self._not_before - self._clock.time(), 0.0
+        if left > 0:
+            self._note("retry")
+            await self._clock.sleep(left)
+            self._note("model")
         lost: set[str] = set()
         tried: set[str] = set()
         num_failed = 0

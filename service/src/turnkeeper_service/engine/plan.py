@@ -73,6 +73,8 @@ class Resume:
     usage: content_pb2.RunUsage = field(default_factory=content_pb2.RunUsage)
     errors: Sequence[event_pb2.RunError] = ()
     """What was overcome before."""
+    retry_at: float = 0.0
+    """Until when, as wall-clock seconds, the open step's next attempt was to wait; it has not begun before."""
     summary_id: str = ""
     """The message of a summary that was being written."""
     covered_ids: Sequence[str] = ()

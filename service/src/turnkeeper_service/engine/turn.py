@@ -270,8 +270,12 @@ class FloorTurn:
             # What was bound while the stream was open folds before the step is run again.
             self._transcript.folds(draft, fold, self.num_steps)
             self._write_words(draft)
-            self._calls.discard(draft, PROCESS_LOST)
-            self._calls.open(self.num_steps, resume.message_id, resume.attempt + 1)
+            if resume.retry_at > draft.now:
+                # Its next attempt had not begun: the wait goes on.
+                self._calls.wait_until(resume.retry_at)
+            else:
+                self._calls.discard(draft, PROCESS_LOST)
+                self._calls.open(self.num_steps, resume.message_id, resume.attempt + 1)
             return self._step_tools()
         if not self.has_started:
             started = event_pb2.Event(run_id=plan.run_id, turn_id=plan.turn_id)

@@ -114,7 +114,6 @@ class Recovery:
         for row in rows:
             told.take(event_pb2.Event.FromString(row.payload))
         run.resume_turn_id = told.turn_id
-        is_summary = run.kind == event_pb2.RUN_KIND_SUMMARY
         step, message_id, attempt = told.step, told.message_id, told.attempt
         partial: dict[int, tuple[int, bytearray]] = {}
         for piece in await self._store.read_partials(session.tenant, run.run_id):
@@ -134,14 +133,23 @@ class Recovery:
             is_awaiting=told.is_awaiting,
             has_hint=told.has_hint,
             num_reprompts=told.num_reprompts,
-            num_losses=told.losses + 1 if message_id else told.num_summaries if is_summary else 0,
+            num_losses=self._losses(run, told),
             usage=told.usage,
             # One that is to stop takes its last step without tools.
             holders=told.holders if run.cancel is None else {},
             errors=told.errors,
+            retry_at=told.retry_at if message_id else 0.0,
             summary_id=told.summary_id,
             covered_ids=told.covered_ids,
         )
+
+    def _losses(self, run: Run, told: Told) -> int:
+        """How often a process was lost during what the run does next, this time included (U-16)."""
+        if run.kind == event_pb2.RUN_KIND_SUMMARY:
+            return told.num_summaries
+        # While it waited for its next attempt, nothing was under way.
+        is_waiting = told.retry_at > self._line.clock.time()
+        return told.losses + (not is_waiting) if told.message_id else 0
 
     def _go_on(self, run: Run) -> None:
         self._disconnects.lost(run)

@@ -30,6 +30,8 @@ class Told:
         self.is_awaiting = self.has_hint = False
         self.holders: dict[str, float] = {}
         self.errors: list[event_pb2.RunError] = []
+        self.retry_at = 0.0
+        """When the open step is to be tried again, as wall-clock seconds; 0 where no wait was begun."""
         self.summary_id, self.summary_model = "", ""
         self.num_summaries = self.num_reprompts = 0
         self.covered_ids: list[str] = []
@@ -42,6 +44,7 @@ class Told:
             case "step_started":
                 self.step, self.model = event.step_started.step, event.step_started.model
                 self.message_id, self.attempt, self.losses = event.step_started.message_id, 1, 0
+                self.retry_at = 0.0
                 self.holders = {
                     holder.name: seconds_of(holder.reconnect_grace) for holder in event.step_started.tool_holders
                 }
@@ -92,11 +95,12 @@ class Told:
                 self.summary_model = event.retry_scheduled.model
             else:
                 self.model = event.retry_scheduled.model
+                self.retry_at = event.time.ToMicroseconds() / 1e6 + seconds_of(event.retry_scheduled.delay)
             return
         if discarded.HasField("usage"):
             add_step(self.usage, self.summary_model if self.summary_id else self.model, discarded.usage)
         if discarded.message_id == self.message_id:
-            self.attempt = discarded.attempt + 1
+            self.attempt, self.retry_at = discarded.attempt + 1, 0.0
             self.losses += discarded.cause == PROCESS_LOST
 
     def _summary(self, event: event_pb2.Event) -> None:
@@ -120,6 +124,7 @@ class Told:
             self.calls.clear()
         elif message.role == content_pb2.ROLE_ASSISTANT:
             self.malformed = malformed(message.parts)
+            self.model = message.model or self.model
 
     def _tool(self, event: event_pb2.Event) -> None:
         if event.HasField("tool_call_started"):
