@@ -153,6 +153,9 @@ async def test_a_run_that_fails_in_its_preparation_has_one_failed_terminal(
         assert outcome.errors[0].title
         late = await server.cancel(run_id="r")
         assert late.runs[0].disposition == run_service_pb2.CANCEL_DISPOSITION_ALREADY_FINISHED
+        # A prompt for another agent is left out of what models are sent; other failures stay, marked.
+        is_meant = wanted != event_pb2.OUTCOME_REASON_FLOOR_CHANGED
+        assert {message.in_context for message in await server.messages("s")} == {is_meant}
         assert await num_terminals(server, "s", "r") == 1
 
 

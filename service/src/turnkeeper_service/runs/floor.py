@@ -345,4 +345,6 @@ class FloorDriver:
         if turn.has_started:
             turn.cut(draft, status, error, end.failure)
         elif run.kind == event_pb2.RUN_KIND_PROMPT:
-            Line.unstarted_rows(run, draft, status, in_context=not end.is_cancelled, error=error)
+            # What was meant for another agent is none of this one's either.
+            is_meant = end.reason != event_pb2.OUTCOME_REASON_FLOOR_CHANGED
+            Line.unstarted_rows(run, draft, status, in_context=is_meant and not end.is_cancelled, error=error)
