@@ -478,7 +478,7 @@ async def test_summaries_and_submits_at_the_same_time_never_run_together(tmp_pat
         await server.session("s")
         await server.submit("s", LONG, "first")
         await server.terminals("s", ["first"])
-        names = [f"{kind}{number}" for number in range(50) for kind in ("p", "s")]
+        names = [f"{kind}{number}" for number in range(30) for kind in ("p", "s")]
 
         async def one(name: str) -> None:
             if name.startswith("p"):
