@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -185,7 +186,18 @@ class Load:
                     modes[frame.frame_id] = frame.cancel.mode
                 else:
                     frame.submit.CopyFrom(self._submission(session_id))
-                await call.write(frame)
+                await self._write(call, frame)
+
+    @staticmethod
+    async def _write(call: Any, frame: run_service_pb2.ConverseRequest) -> None:
+        try:
+            await call.write(frame)
+        except asyncio.InvalidStateError:
+            # The call ended before the write began: how, is what counts.
+            assert await call.code() == grpc.StatusCode.UNAVAILABLE
+            raise grpc.aio.AioRpcError(
+                grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "the server is gone"
+            ) from None
 
     async def _watch(self, session_id: str) -> None:
         """A reader that always starts from the beginning: what it saw before has not changed."""
