@@ -29,6 +29,10 @@ class ModelDesk:
         """The model and those that stand in for it."""
         return self._catalog.chain(name)
 
+    def is_scripted(self, name: str) -> bool:
+        """Whether a model is one of the server's own that play a script."""
+        return self._providers.is_scripted(name)
+
     async def prepare(self, name: str) -> None:
         """Read what is needed to know a model, its price and its stand-ins."""
         for one in self.chain(name).models:

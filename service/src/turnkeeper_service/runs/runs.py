@@ -91,7 +91,7 @@ class Runs:
         own = todo_tool(self.table) if options.has_todos else {}
         toolbox = SessionToolbox(self.remote, {**own, **(tools or {})}, tool_servers)
         models = ModelDesk(providers, prices, catalog, cool_downs)
-        titles = TitleMaker(self.line, providers, prices, catalog)
+        titles = TitleMaker(self.line, models)
         planner = TurnPlanner(self.line, models, toolbox, self.approvals)
         self.late = LateResults(self.line, self.table)
         self._driver = FloorDriver(self.line, planner, titles, self.late)

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 import structlog
 
 from turnkeeper.v1 import content_pb2, event_pb2
+from turnkeeper_service.engine.models import Model
 from turnkeeper_service.engine.titles import TitleCall, prompt_text, title_of_prompt
 from turnkeeper_service.engine.usage import add_run, add_step
 from turnkeeper_service.providers.base import ProviderError
-from turnkeeper_service.providers.catalog import ModelCatalog
-from turnkeeper_service.providers.prices import PriceList
-from turnkeeper_service.providers.registry import ProviderRegistry
 
 from .line import Line
-from .missing import provider_of
+from .models import ModelDesk
 from .run import Run
 from .session import Session
 
@@ -37,11 +35,9 @@ MAX_TITLES = 1024
 class TitleMaker:
     """Makes titles."""
 
-    def __init__(self, line: Line, providers: ProviderRegistry, prices: PriceList, catalog: ModelCatalog) -> None:
+    def __init__(self, line: Line, desk: ModelDesk) -> None:
         self._line = line
-        self._providers = providers
-        self._prices = prices
-        self._catalog = catalog
+        self._desk = desk
         self._in_the_making: set[tuple[str, str]] = set()
         self._free = asyncio.Semaphore(MAX_CALLS)
 
@@ -67,11 +63,11 @@ class TitleMaker:
         if not self._line.options.makes_titles:
             return ()
         small = session.settings.small_model or self._line.options.small_model
-        large = "" if self._providers.is_scripted(model) else model
+        large = "" if self._desk.is_scripted(model) else model
         return list(dict.fromkeys(one for one in (small, large) if one))
 
     async def _make(self, session: Session, text: str, models: Sequence[str], session_hash: str) -> None:
-        calls: list[tuple[str, TitleCall]] = []
+        calls: list[tuple[Model, TitleCall]] = []
         try:
             title = await self._within_time(self._ask(models, text, session_hash, calls)) if models else ""
             if not self._line.is_cut and session.is_active:
@@ -93,37 +89,36 @@ class TitleMaker:
         return asking.result() if asking.done() and not asking.cancelled() else ""
 
     def _ask(
-        self, models: Sequence[str], text: str, session_hash: str, calls: list[tuple[str, TitleCall]]
+        self, models: Sequence[str], text: str, session_hash: str, calls: list[tuple[Model, TitleCall]]
     ) -> asyncio.Task[str]:
         asking = self._first_title(models, text, session_hash, calls)
         task: asyncio.Task[str] = self._line.owner.spawn("title call", asking)
         return task
 
     async def _first_title(
-        self, models: Sequence[str], text: str, session_hash: str, calls: list[tuple[str, TitleCall]]
+        self, models: Sequence[str], text: str, session_hash: str, calls: list[tuple[Model, TitleCall]]
     ) -> str:
         """The title of the first model that gives one; empty where none does."""
         async with self._free:
-            for model in models:
+            for name in models:
                 try:
-                    await self._catalog.prepare(model)
-                    await self._prices.prepare(model)
-                    provider, name = provider_of(self._providers, model)
-                    is_reasoning = self._catalog.facts(model).capabilities.is_reasoning
-                    call = TitleCall(name, text, is_reasoning=is_reasoning, session_hash=session_hash)
+                    await self._desk.prepare(name)
+                    model = self._desk.model(name)
+                    is_reasoning = model.capabilities.is_reasoning
+                    call = TitleCall(model.own_name, text, is_reasoning=is_reasoning, session_hash=session_hash)
                     calls.append((model, call))
-                    title = await call.run(provider)
+                    title = await call.run(model.provider)
                 except ProviderError as error:
-                    log.info("a title could not be made", model=model, reason=error.reason)
+                    log.info("a title could not be made", model=name, reason=error.reason)
                 except Exception as error:
                     # A session without a good title is no reason to stop the server.
-                    log.error("a title failed by a fault", model=model, exc_info=error)
+                    log.error("a title failed by a fault", model=name, exc_info=error)
                 else:
                     if title:
                         return title
         return ""
 
-    def _write(self, session: Session, title: str, calls: Sequence[tuple[str, TitleCall]]) -> None:
+    def _write(self, session: Session, title: str, calls: Sequence[tuple[Model, TitleCall]]) -> None:
         """Write title and usage in one step, beside whatever else the session writes (C-99)."""
         draft = session.draft()
         if not session.title:
@@ -136,8 +131,8 @@ class TitleMaker:
         used = content_pb2.RunUsage()
         for model, call in calls:
             usage = call.usage()
-            self._prices.settle(model, usage, call.reported_cost)
-            add_step(used, model, usage)
+            model.settle(usage, call.reported_cost)
+            add_step(used, model.name, usage)
         if calls:
             add_run(session.usage, used)
             draft.commit.session_usage = session.usage.SerializeToString()
