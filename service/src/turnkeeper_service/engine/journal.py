@@ -51,6 +51,13 @@ class Draft:
         self.event(event)
         self.commit.message_contexts.extend((message_id, in_context) for message_id in message_ids)
 
+    def start_run(self, run_id: str, turn_id: str, model: str) -> None:
+        """Add the beginning of a run's first floor turn."""
+        event = event_pb2.Event(run_id=run_id, turn_id=turn_id)
+        event.run_started.model = model
+        self.event(event)
+        self.commit.start_runs.append((run_id, int(self.now * 1_000_000)))
+
     def finish_run(self, run_id: str, outcome: event_pb2.Outcome, turn_id: str = "") -> None:
         """Add the one terminal of a run."""
         outcome.finish_time.FromNanoseconds(int(self.now * 1_000_000_000))

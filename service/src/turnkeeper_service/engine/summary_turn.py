@@ -78,10 +78,7 @@ class SummaryTurn:
         self._scheduling.fold_point()
         if not self.has_started:
             draft = self._journal.draft()
-            started = event_pb2.Event(run_id=self.plan.run_id, turn_id=self.plan.turn_id)
-            started.run_started.model = self.plan.model
-            draft.event(started)
-            draft.commit.start_runs.append((self.plan.run_id, int(draft.now * 1_000_000)))
+            draft.start_run(self.plan.run_id, self.plan.turn_id, self.plan.model)
             self.has_started = True
             await self._journal.submit(draft)
         is_written = False

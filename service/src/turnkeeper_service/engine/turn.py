@@ -278,10 +278,7 @@ class FloorTurn:
                 self._calls.open(self.num_steps, resume.message_id, resume.attempt + 1)
             return self._step_tools()
         if not self.has_started:
-            started = event_pb2.Event(run_id=plan.run_id, turn_id=plan.turn_id)
-            started.run_started.model = plan.model
-            draft.event(started)
-            draft.commit.start_runs.append((plan.run_id, int(draft.now * 1_000_000)))
+            draft.start_run(plan.run_id, plan.turn_id, plan.model)
             self._transcript.user(draft, plan.prompt, plan.run_id)
         self.has_started = True
         limit = plan.max_steps + (plan.max_steered_steps if fold else 0)
