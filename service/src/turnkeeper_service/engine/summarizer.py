@@ -16,7 +16,7 @@ from .journal import MAIN_CONTEXT, Draft, Journal
 from .model_call import ModelCall
 from .models import Model
 from .plan import TurnPlan
-from .step import StepAnswer
+from .step import StepAnswer, text_of
 from .summary import NUM_LENGTHS, kept_parts, num_tokens, shortened, summary_request
 
 LOST = "the process was lost"
@@ -77,7 +77,7 @@ class Summarizer:
         except ProviderError as error:
             await self._give_up(f"{error.title}: {error.detail}", error)
             raise
-        text = "".join(part.text.text for part in answer.message.parts if part.HasField("text")).strip()
+        text = text_of(answer.message).strip()
         self._answer, self._covered = answer, history
         if not text:
             await self._give_up("the model wrote none")
@@ -148,21 +148,19 @@ class Summarizer:
         if not self._open_id:
             return
         step = self._calls.step
-        is_ours = step is not None and step.opened.message_id == self._open_id
+        if step is not None and step.opened.message_id != self._open_id:
+            step = None
         event = self._event()
         discarded = event.summary_discarded
         discarded.message_id, discarded.detail = self._open_id, detail
-        if is_ours and step is not None:
-            if self._answer is not None:
-                discarded.usage.CopyFrom(self._answer.usage)
-            else:
-                discarded.usage.CopyFrom(self._calls.settle_failed(failure))
-            if step.opened.has_flushed:
-                draft.commit.drop_partials.append(self._plan.run_id)
+        if step is not None:
+            answer = self._answer
+            discarded.usage.CopyFrom(answer.usage if answer is not None else self._calls.settle_failed(failure))
             step.is_committed = True
-        else:
+        if step is None or step.opened.has_flushed:
+            # Of one that a lost process had begun, nobody knows what was flushed.
             draft.commit.drop_partials.append(self._plan.run_id)
-        draft.event(event, closes=step.opened if is_ours and step is not None else None)
+        draft.event(event, closes=step.opened if step is not None else None)
         self._open_id, self._answer = "", None
 
     def _event(self) -> event_pb2.Event:
