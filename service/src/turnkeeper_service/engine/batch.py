@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from turnkeeper.v1 import content_pb2, event_pb2, tool_service_pb2
+from turnkeeper.v1 import content_pb2, tool_service_pb2
 from turnkeeper_service.clock import Clock, seconds_of
 from turnkeeper_service.ids import short_id
 from turnkeeper_service.tools.arguments import NOT_JSON, BadArgumentsError, parse
@@ -217,7 +217,7 @@ class ToolBatch:
             holder=state.executor if state.has_started and state.replay_class != SAFE else "",
         )
         draft = self._journal.draft()
-        event = self._event()
+        event = self._plan.event()
         started = event.tool_call_started
         started.tool_call_id, started.executor = state.call.tool_call_id, offered.executor_name
         started.replay_class = offered.tool.replay_class
@@ -306,7 +306,7 @@ class ToolBatch:
         self, state: CallState, result: content_pb2.ToolResult, seconds: float, *, is_skipped: bool = False
     ) -> None:
         draft = self._journal.draft()
-        event = self._event()
+        event = self._plan.event()
         if is_skipped:
             event.tool_call_skipped.result.CopyFrom(result)
         else:
@@ -317,9 +317,6 @@ class ToolBatch:
         self._parking.end(state.call.tool_call_id, draft)
         state.result = result
         await self._journal.submit(draft)
-
-    def _event(self) -> event_pb2.Event:
-        return event_pb2.Event(run_id=self._plan.run_id, turn_id=self._plan.turn_id, context_id=MAIN_CONTEXT)
 
     def close(self, draft: Draft, why: str, *, is_cancelled: bool) -> content_pb2.Message:
         """Give every call without a result a synthetic one and write the message that holds all of them."""
@@ -335,7 +332,7 @@ class ToolBatch:
         for state in self.states:
             if state.result is None:
                 state.result = synthetic_result(state.call, why)
-                event = self._event()
+                event = self._plan.event()
                 if is_cancelled:
                     event.tool_call_cancelled.result.CopyFrom(state.result)
                 else:

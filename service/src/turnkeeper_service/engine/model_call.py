@@ -124,7 +124,7 @@ class ModelCall:
         draft = self._journal.draft()
         self.discard(draft, cause or error.reason, self.settle_failed(error))
         self.step = self._attempt(failed.number, opened.message_id, opened.attempt + 1, model)
-        event = self._event(opened.attempt + 1)
+        event = self._plan.event(opened.attempt + 1)
         scheduled = event.retry_scheduled
         scheduled.step, scheduled.model = failed.number, model.name
         scheduled.error.CopyFrom(found)
@@ -141,7 +141,7 @@ class ModelCall:
         """Write that what the open attempt has shown is void."""
         step = self.step
         assert step is not None
-        event = self._event(step.opened.attempt)
+        event = self._plan.event(step.opened.attempt)
         discarded = event.attempt_discarded
         discarded.message_id, discarded.attempt = step.opened.message_id, step.opened.attempt
         discarded.cause = cause
@@ -163,8 +163,3 @@ class ModelCall:
         step.model.settle(usage, None)
         add_step(self.usage, step.model.name, usage)
         return usage
-
-    def _event(self, attempt: int) -> event_pb2.Event:
-        return event_pb2.Event(
-            run_id=self._plan.run_id, turn_id=self._plan.turn_id, context_id=MAIN_CONTEXT, attempt=attempt
-        )

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from turnkeeper.v1 import event_pb2
 from turnkeeper_service.clock import Clock
 
-from .journal import MAIN_CONTEXT, Draft
+from .journal import Draft
 from .plan import TurnPlan
 from .scheduling import Scheduling
 
@@ -115,15 +114,12 @@ class Parking:
             self._tell_awaiting(draft)
             return
         self._is_told = False
-        event = self._event()
+        event = self._plan.event()
         event.run_resumed.cause = wait.label if wait is not None else RECOVERY
         draft.event(event)
 
     def _tell_awaiting(self, draft: Draft) -> None:
         self._is_told = True
-        event = self._event()
+        event = self._plan.event()
         event.run_awaiting.labels.extend(wait.label for wait in self._outside.values())
         draft.event(event)
-
-    def _event(self) -> event_pb2.Event:
-        return event_pb2.Event(run_id=self._plan.run_id, turn_id=self._plan.turn_id, context_id=MAIN_CONTEXT)

@@ -11,6 +11,7 @@ from turnkeeper_service.providers.retry import RetryPolicy
 from turnkeeper_service.tools.base import ToolAnswer, Toolbox
 
 from .approval import AskedBefore
+from .journal import MAIN_CONTEXT
 from .models import Models
 
 
@@ -122,6 +123,10 @@ class TurnPlan:
     detach: Callable[[asyncio.Task[ToolAnswer], content_pb2.ToolCall], None]
     """Takes over a tool that ignores its cancel (U-12)."""
     resume: Resume | None = None
+
+    def event(self, attempt: int = 0) -> event_pb2.Event:
+        """An event of the turn in the main context, for its payload to be set."""
+        return event_pb2.Event(run_id=self.run_id, turn_id=self.turn_id, context_id=MAIN_CONTEXT, attempt=attempt)
 
 
 @dataclass(frozen=True, slots=True)

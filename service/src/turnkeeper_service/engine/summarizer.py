@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from turnkeeper.v1 import content_pb2, event_pb2
+from turnkeeper.v1 import content_pb2
 from turnkeeper_service.ids import short_id
 from turnkeeper_service.providers.base import ModelRequest, ProviderError
 
@@ -67,7 +67,7 @@ class Summarizer:
         self.discard(draft, LOST)
         self._open_id = short_id("msg")
         step = self._calls.open(num_steps, self._open_id)
-        event = self._event()
+        event = self._plan.event()
         event.summary_started.is_automatic = is_automatic
         event.summary_started.message_id, event.summary_started.model = self._open_id, step.model.name
         draft.event(event)
@@ -121,7 +121,7 @@ class Summarizer:
         covered = [message.message_id for message in self._covered]
         if covered:
             draft.context_change(self._plan.run_id, covered, False)
-        event = self._event()
+        event = self._plan.event()
         finished = event.summary_finished
         finished.message_id, finished.covers_seq = self._open_id, self._message.parts[0].summary.covers_seq
         finished.usage.CopyFrom(answer.usage)
@@ -150,7 +150,7 @@ class Summarizer:
         step = self._calls.step
         if step is not None and step.opened.message_id != self._open_id:
             step = None
-        event = self._event()
+        event = self._plan.event()
         discarded = event.summary_discarded
         discarded.message_id, discarded.detail = self._open_id, detail
         if step is not None:
@@ -162,6 +162,3 @@ class Summarizer:
             draft.commit.drop_partials.append(self._plan.run_id)
         draft.event(event, closes=step.opened if step is not None else None)
         self._open_id, self._answer = "", None
-
-    def _event(self) -> event_pb2.Event:
-        return event_pb2.Event(run_id=self._plan.run_id, turn_id=self._plan.turn_id, context_id=MAIN_CONTEXT)

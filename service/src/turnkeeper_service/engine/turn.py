@@ -21,7 +21,7 @@ from .approval import Approvals
 from .batch import ToolBatch
 from .context_room import ContextRoom
 from .ends import completed, is_cut_short, output_invalid, tool_loop, unknown_tool
-from .journal import MAIN_CONTEXT, Draft, Journal, TurnJournal
+from .journal import Draft, Journal, TurnJournal
 from .loops import LoopDetector, signature
 from .model_call import PROCESS_LOST, ModelCall
 from .models import Model
@@ -292,7 +292,7 @@ class FloorTurn:
         step = self._calls.open(self.num_steps, short_id("msg"))
         self._transcript.ids.append(step.opened.message_id)
         tools = self._step_tools()
-        event = event_pb2.Event(run_id=plan.run_id, turn_id=plan.turn_id, context_id=MAIN_CONTEXT, attempt=1)
+        event = plan.event(attempt=1)
         event.step_started.step = self.num_steps
         event.step_started.model = step.model.name
         event.step_started.message_id = step.opened.message_id
