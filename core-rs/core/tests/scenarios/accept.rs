@@ -4,7 +4,7 @@ use turnkeeper_core::{Delivery, Error, Limits, RunRequest, SEQUENCE_END, Schedul
 
 use crate::world::{World, by_delivery};
 
-/// The core's part of G-10.
+/// The core's part of dispatch:G-10.
 #[test]
 fn a_run_id_is_accepted_once_while_it_is_here() {
     let world = World::new();

@@ -64,7 +64,7 @@ fn a_second_cancel_leaves_the_mark_where_it_is() {
     assert_eq!(&*again.covered[0].cancel.reason, "USER", "the first cancel stays");
 }
 
-/// The core's part of A-7: nothing starts, reservation and mark are gone.
+/// The core's part of dispatch:A-7: nothing starts, reservation and mark are gone.
 #[test]
 fn a_covered_reservation_is_cancelled_at_dispatch() {
     let world = World::new();
@@ -97,7 +97,7 @@ fn one_cancel_reaches_the_running_turn_and_the_reservation() {
     );
 }
 
-/// The core's part of B-2: cancel beats busy.
+/// The core's part of dispatch:B-2: cancel beats busy.
 #[test]
 fn a_covered_follow_up_is_not_queued_behind_a_busy_session() {
     let world = World::new();
@@ -130,7 +130,7 @@ fn a_mark_that_covers_nothing_goes_with_the_last_reservation() {
     assert!(world.is_idle());
 }
 
-/// The core's part of B-6: one cancel, two reservations, in whatever order they are dispatched.
+/// The core's part of dispatch:B-6: one cancel, two reservations, in whatever order they are dispatched.
 #[test]
 fn one_cancel_reaches_all_reservations() {
     for order in [["a", "b"], ["b", "a"]] {
@@ -146,7 +146,7 @@ fn one_cancel_reaches_all_reservations() {
     }
 }
 
-/// The core's part of B-7.
+/// The core's part of dispatch:B-7.
 #[test]
 fn an_idle_cancel_does_not_reach_the_next_run() {
     let world = World::new();
@@ -156,7 +156,7 @@ fn an_idle_cancel_does_not_reach_the_next_run() {
     assert!(matches!(world.conclude("next"), Conclusion::Concluded(None)));
 }
 
-/// The core's part of B-8: a later run is not covered, and does not wait for covered ones.
+/// The core's part of dispatch:B-8: a later run is not covered, and does not wait for covered ones.
 #[test]
 fn a_run_accepted_after_a_cancel_is_not_covered() {
     let world = World::new();
@@ -174,7 +174,7 @@ fn a_run_accepted_after_a_cancel_is_not_covered() {
     assert!(world.is_idle());
 }
 
-/// The core's part of R-5.
+/// The core's part of dispatch:R-5.
 #[test]
 fn a_cancel_up_to_a_sequence_keeps_what_came_later() {
     let world = World::new();
@@ -197,7 +197,7 @@ fn a_cancel_up_to_a_sequence_keeps_what_came_later() {
     assert_eq!(world.line(), ["z"]);
 }
 
-/// The core's part of R-7.
+/// The core's part of dispatch:R-7.
 #[test]
 fn a_cancel_empties_the_line_and_reports_each_run_once() {
     let world = World::new();
@@ -219,7 +219,7 @@ fn a_cancel_empties_the_line_and_reports_each_run_once() {
     );
 }
 
-/// The core's part of G-2.
+/// The core's part of dispatch:G-2.
 #[test]
 fn a_run_accepted_while_a_cancelled_one_cleans_up_runs_after_it() {
     let world = World::new();

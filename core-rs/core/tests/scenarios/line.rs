@@ -52,7 +52,7 @@ fn ten_thousand_runs_start_in_accept_order() {
     assert!(world.is_idle());
 }
 
-/// The core's part of D-1 and D-2: one turn at a time, the others behind it in order.
+/// The core's part of dispatch:D-1 and dispatch:D-2: one turn at a time, the others behind it in order.
 #[test]
 fn one_turn_at_a_time() {
     let world = World::new();
@@ -67,7 +67,7 @@ fn one_turn_at_a_time() {
     }
 }
 
-/// The core's part of G-1.
+/// The core's part of dispatch:G-1.
 #[test]
 fn the_line_moves_whatever_the_outcome() {
     let world = World::new();

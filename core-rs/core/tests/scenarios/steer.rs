@@ -8,7 +8,7 @@ fn target(steers: Option<&RunId>) -> Option<&str> {
     steers.map(RunId::as_str)
 }
 
-/// The core's part of B-3.
+/// The core's part of dispatch:B-3.
 #[test]
 fn a_covered_steer_does_not_fold() {
     let world = World::new();
@@ -26,7 +26,7 @@ fn a_covered_steer_does_not_fold() {
     assert!(world.finish("main").is_empty() && world.is_idle());
 }
 
-/// The core's part of R-2: sequences 1 to 4 behind the open run, a mark at the second, and only the later STEER folds.
+/// The core's part of dispatch:R-2: sequences 1 to 4 behind the open run, a mark at the second, and only the later STEER folds.
 #[test]
 fn a_mark_drops_up_to_it_and_the_later_steer_folds() {
     let world = World::new();
@@ -73,7 +73,7 @@ fn a_partition_leaves_queued_runs_in_order() {
     assert_eq!(world.line(), ["a", "b"]);
 }
 
-/// The core's part of R-8: a covered run is reported by the cancel, and never again.
+/// The core's part of dispatch:R-8: a covered run is reported by the cancel, and never again.
 #[test]
 fn a_covered_run_has_one_end() {
     let world = World::new();

@@ -33,7 +33,7 @@ const (
 //
 // The whole server, all tenants. Fails: PERMISSION_DENIED / NOT_ALLOWED for everybody without the role admin.
 type AdminServiceClient interface {
-	// Drain makes the server go away in order: no new submits, running turns to their next step boundary, then exit (U-17).
+	// Drain makes the server go away in order: no new submits, running turns to their next step boundary, then exit.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
 	// GetStats returns counts of this process.
 	GetStats(ctx context.Context, in *GetStatsRequest, opts ...grpc.CallOption) (*GetStatsResponse, error)
@@ -97,7 +97,7 @@ func (c *adminServiceClient) CancelAll(ctx context.Context, in *CancelAllRequest
 //
 // The whole server, all tenants. Fails: PERMISSION_DENIED / NOT_ALLOWED for everybody without the role admin.
 type AdminServiceServer interface {
-	// Drain makes the server go away in order: no new submits, running turns to their next step boundary, then exit (U-17).
+	// Drain makes the server go away in order: no new submits, running turns to their next step boundary, then exit.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
 	// GetStats returns counts of this process.
 	GetStats(context.Context, *GetStatsRequest) (*GetStatsResponse, error)

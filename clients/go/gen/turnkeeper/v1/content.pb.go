@@ -838,9 +838,9 @@ type Message struct {
 	RunId string `protobuf:"bytes,5,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	// The turn that it belongs to.
 	TurnId string `protobuf:"bytes,6,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
-	// The context that it belongs to (U-27); the session's main context is `main`.
+	// The context that it belongs to; the session's main context is `main`.
 	ContextId string `protobuf:"bytes,7,opt,name=context_id,json=contextId,proto3" json:"context_id,omitempty"`
-	// Whether it is sent to models; a message that is not is listed all the same (U-28).
+	// Whether it is sent to models; a message that is not is listed all the same.
 	InContext bool `protobuf:"varint,8,opt,name=in_context,json=inContext,proto3" json:"in_context,omitempty"`
 	// When it was committed.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
@@ -1278,7 +1278,7 @@ func (x *ModelUsage) GetUsage() *Usage {
 	return nil
 }
 
-// Usage of a run: its own floor turns, and all turns below them (U-8).
+// Usage of a run: its own floor turns, and all turns below them.
 type RunUsage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The sum of the run's own floor turns.

@@ -25,7 +25,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a run is for (U-5).
+// What a run is for.
 type RunKind int32
 
 const (
@@ -82,7 +82,7 @@ func (RunKind) EnumDescriptor() ([]byte, []int) {
 	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{0}
 }
 
-// How a prompt meets a busy session (U-19 to U-24).
+// How a prompt meets a busy session.
 type Delivery int32
 
 const (
@@ -143,7 +143,7 @@ func (Delivery) EnumDescriptor() ([]byte, []int) {
 	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{1}
 }
 
-// How a cancel acts on a running turn (U-11).
+// How a cancel acts on a running turn.
 type CancelMode int32
 
 const (
@@ -208,7 +208,7 @@ const (
 	OutcomeStatus_OUTCOME_STATUS_CANCELLED OutcomeStatus = 2
 	// An error ended it.
 	OutcomeStatus_OUTCOME_STATUS_FAILED OutcomeStatus = 3
-	// Its prompt went into another run (U-22).
+	// Its prompt went into another run.
 	OutcomeStatus_OUTCOME_STATUS_FOLDED OutcomeStatus = 4
 	// Its start deadline passed while it stood in line.
 	OutcomeStatus_OUTCOME_STATUS_EXPIRED OutcomeStatus = 5
@@ -438,7 +438,7 @@ func (OutcomeReason) EnumDescriptor() ([]byte, []int) {
 	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{4}
 }
 
-// What happens to a child when its parent ends (U-6).
+// What happens to a child when its parent ends.
 type OnParentEnd int32
 
 const (
@@ -552,7 +552,7 @@ func (TodoStatus) EnumDescriptor() ([]byte, []int) {
 	return file_turnkeeper_v1_event_proto_rawDescGZIP(), []int{6}
 }
 
-// Where a prompt was folded (U-22).
+// Where a prompt was folded.
 type Fold struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The run that took it.
@@ -707,7 +707,7 @@ func (x *RunError) GetTurnId() string {
 	return ""
 }
 
-// The value of a task that completed in a run (U-8).
+// The value of a task that completed in a run.
 type TaskResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The task.
@@ -1145,7 +1145,7 @@ func (x *RunStarted) GetAgentId() string {
 	return ""
 }
 
-// A run waits for something outside it (U-3).
+// A run waits for something outside it.
 type RunAwaiting struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What it waits for, as labels of its holds.
@@ -1986,7 +1986,7 @@ func (x *MessageCommitted) GetMessage() *Message {
 	return nil
 }
 
-// A message entered or left what models are sent (U-28).
+// A message entered or left what models are sent.
 type MessageContextChanged struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The messages.
@@ -2462,7 +2462,7 @@ func (x *TurnSpawned) GetPrompt() string {
 	return ""
 }
 
-// A turn waits and holds no permit (U-3).
+// A turn waits and holds no permit.
 type TurnParked struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What it waits for: `task`, `approval`, `client_tool` or `child`.
@@ -2911,7 +2911,7 @@ func (x *TaskCompleted) GetError() *RunError {
 	return nil
 }
 
-// A task group went back to earlier tasks (U-35).
+// A task group went back to earlier tasks.
 type TaskRegressed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The task that was left.

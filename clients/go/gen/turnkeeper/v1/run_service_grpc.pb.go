@@ -53,7 +53,7 @@ type RunServiceClient interface {
 	// Fails: NOT_FOUND / SESSION_NOT_FOUND, INVALID_ARGUMENT / INVALID_PAGE_TOKEN.
 	ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error)
 	// CancelRuns cancels all that its scope accepted before this call and nothing after it; it returns when the cancel is
-	// durable (U-11). Fails: NOT_FOUND / SESSION_NOT_FOUND, RESOURCE_EXHAUSTED / TENANT_LIMIT (too many unseen runs).
+	// durable. Fails: NOT_FOUND / SESSION_NOT_FOUND, RESOURCE_EXHAUSTED / TENANT_LIMIT (too many unseen runs).
 	CancelRuns(ctx context.Context, in *CancelRunsRequest, opts ...grpc.CallOption) (*CancelRunsResponse, error)
 	// ClearQueue cancels all accepted so far but the open run. Fails: NOT_FOUND / SESSION_NOT_FOUND.
 	ClearQueue(ctx context.Context, in *ClearQueueRequest, opts ...grpc.CallOption) (*ClearQueueResponse, error)
@@ -228,7 +228,7 @@ type RunServiceServer interface {
 	// Fails: NOT_FOUND / SESSION_NOT_FOUND, INVALID_ARGUMENT / INVALID_PAGE_TOKEN.
 	ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error)
 	// CancelRuns cancels all that its scope accepted before this call and nothing after it; it returns when the cancel is
-	// durable (U-11). Fails: NOT_FOUND / SESSION_NOT_FOUND, RESOURCE_EXHAUSTED / TENANT_LIMIT (too many unseen runs).
+	// durable. Fails: NOT_FOUND / SESSION_NOT_FOUND, RESOURCE_EXHAUSTED / TENANT_LIMIT (too many unseen runs).
 	CancelRuns(context.Context, *CancelRunsRequest) (*CancelRunsResponse, error)
 	// ClearQueue cancels all accepted so far but the open run. Fails: NOT_FOUND / SESSION_NOT_FOUND.
 	ClearQueue(context.Context, *ClearQueueRequest) (*ClearQueueResponse, error)

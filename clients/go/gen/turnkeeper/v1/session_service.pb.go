@@ -136,7 +136,7 @@ func (OrphanPolicy) EnumDescriptor() ([]byte, []int) {
 	return file_turnkeeper_v1_session_service_proto_rawDescGZIP(), []int{1}
 }
 
-// How many of the STEER runs that wait a fold point takes (U-20).
+// How many of the STEER runs that wait a fold point takes.
 type SteeringMode int32
 
 const (

@@ -49,7 +49,7 @@ type SessionServiceClient interface {
 	// UpdateSession changes settings; they take effect at the next run, tools at the next step.
 	// Fails: NOT_FOUND / SESSION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, UNKNOWN_MODEL.
 	UpdateSession(ctx context.Context, in *UpdateSessionRequest, opts ...grpc.CallOption) (*UpdateSessionResponse, error)
-	// DeleteSession erases a session and ends its streams; with force it first cancels what is under way (U-18).
+	// DeleteSession erases a session and ends its streams; with force it first cancels what is under way.
 	// Fails: NOT_FOUND / SESSION_NOT_FOUND, FAILED_PRECONDITION / SESSION_BUSY.
 	DeleteSession(ctx context.Context, in *DeleteSessionRequest, opts ...grpc.CallOption) (*DeleteSessionResponse, error)
 	// ListMessages lists committed messages in order, those outside the context too.
@@ -191,7 +191,7 @@ type SessionServiceServer interface {
 	// UpdateSession changes settings; they take effect at the next run, tools at the next step.
 	// Fails: NOT_FOUND / SESSION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, UNKNOWN_MODEL.
 	UpdateSession(context.Context, *UpdateSessionRequest) (*UpdateSessionResponse, error)
-	// DeleteSession erases a session and ends its streams; with force it first cancels what is under way (U-18).
+	// DeleteSession erases a session and ends its streams; with force it first cancels what is under way.
 	// Fails: NOT_FOUND / SESSION_NOT_FOUND, FAILED_PRECONDITION / SESSION_BUSY.
 	DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error)
 	// ListMessages lists committed messages in order, those outside the context too.

@@ -62,7 +62,7 @@ class AdminServiceServicer(object):
     """
 
     def Drain(self, request, context):
-        """Drain makes the server go away in order: no new submits, running turns to their next step boundary, then exit (U-17).
+        """Drain makes the server go away in order: no new submits, running turns to their next step boundary, then exit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class AdminServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]
-    """Drain makes the server go away in order: no new submits, running turns to their next step boundary, then exit (U-17)."""
+    """Drain makes the server go away in order: no new submits, running turns to their next step boundary, then exit."""
     GetStats: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetStatsRequest, _admin_service_pb2.GetStatsResponse]
     """GetStats returns counts of this process."""
     ListActiveTurns: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListActiveTurnsRequest, _admin_service_pb2.ListActiveTurnsResponse]
@@ -48,7 +48,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Drain: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]  # type: ignore[assignment]
-    """Drain makes the server go away in order: no new submits, running turns to their next step boundary, then exit (U-17)."""
+    """Drain makes the server go away in order: no new submits, running turns to their next step boundary, then exit."""
     GetStats: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetStatsRequest, _admin_service_pb2.GetStatsResponse]  # type: ignore[assignment]
     """GetStats returns counts of this process."""
     ListActiveTurns: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListActiveTurnsRequest, _admin_service_pb2.ListActiveTurnsResponse]  # type: ignore[assignment]
@@ -65,7 +65,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.DrainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.DrainResponse, _abc.Awaitable[_admin_service_pb2.DrainResponse]]:
-        """Drain makes the server go away in order: no new submits, running turns to their next step boundary, then exit (U-17)."""
+        """Drain makes the server go away in order: no new submits, running turns to their next step boundary, then exit."""
 
     @_abc_1.abstractmethod
     def GetStats(

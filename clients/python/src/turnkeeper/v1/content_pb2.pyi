@@ -427,9 +427,9 @@ class Message(_message.Message):
     turn_id: _builtins.str
     """The turn that it belongs to."""
     context_id: _builtins.str
-    """The context that it belongs to (U-27); the session's main context is `main`."""
+    """The context that it belongs to; the session's main context is `main`."""
     in_context: _builtins.bool
-    """Whether it is sent to models; a message that is not is listed all the same (U-28)."""
+    """Whether it is sent to models; a message that is not is listed all the same."""
     model: _builtins.str
     """The model that wrote it, as `provider/model`; empty where no model did."""
     finish_reason: Global___FinishReason.ValueType
@@ -638,7 +638,7 @@ Global___ModelUsage: _TypeAlias = ModelUsage  # noqa: Y015
 
 @_typing.final
 class RunUsage(_message.Message):
-    """Usage of a run: its own floor turns, and all turns below them (U-8)."""
+    """Usage of a run: its own floor turns, and all turns below them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

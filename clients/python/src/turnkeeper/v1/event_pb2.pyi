@@ -39,7 +39,7 @@ class _RunKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunKind.Value
     """What an agent says when it gets the floor of an idle session."""
 
 class RunKind(_RunKind, metaclass=_RunKindEnumTypeWrapper):
-    """What a run is for (U-5)."""
+    """What a run is for."""
 
 RUN_KIND_UNSPECIFIED: RunKind.ValueType  # 0
 """Never stored."""
@@ -69,7 +69,7 @@ class _DeliveryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Delivery.Val
     """Everything accepted before is cancelled and this run is next."""
 
 class Delivery(_Delivery, metaclass=_DeliveryEnumTypeWrapper):
-    """How a prompt meets a busy session (U-19 to U-24)."""
+    """How a prompt meets a busy session."""
 
 DELIVERY_UNSPECIFIED: Delivery.ValueType  # 0
 """The session's default, which is QUEUE unless it says otherwise."""
@@ -97,7 +97,7 @@ class _CancelModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CancelMode
     """The current tool finishes, one last step without tools follows; ABORT after 30 s."""
 
 class CancelMode(_CancelMode, metaclass=_CancelModeEnumTypeWrapper):
-    """How a cancel acts on a running turn (U-11)."""
+    """How a cancel acts on a running turn."""
 
 CANCEL_MODE_UNSPECIFIED: CancelMode.ValueType  # 0
 """Same as ABORT."""
@@ -122,7 +122,7 @@ class _OutcomeStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome
     OUTCOME_STATUS_FAILED: _OutcomeStatus.ValueType  # 3
     """An error ended it."""
     OUTCOME_STATUS_FOLDED: _OutcomeStatus.ValueType  # 4
-    """Its prompt went into another run (U-22)."""
+    """Its prompt went into another run."""
     OUTCOME_STATUS_EXPIRED: _OutcomeStatus.ValueType  # 5
     """Its start deadline passed while it stood in line."""
 
@@ -138,7 +138,7 @@ OUTCOME_STATUS_CANCELLED: OutcomeStatus.ValueType  # 2
 OUTCOME_STATUS_FAILED: OutcomeStatus.ValueType  # 3
 """An error ended it."""
 OUTCOME_STATUS_FOLDED: OutcomeStatus.ValueType  # 4
-"""Its prompt went into another run (U-22)."""
+"""Its prompt went into another run."""
 OUTCOME_STATUS_EXPIRED: OutcomeStatus.ValueType  # 5
 """Its start deadline passed while it stood in line."""
 Global___OutcomeStatus: _TypeAlias = OutcomeStatus  # noqa: Y015
@@ -307,7 +307,7 @@ class _OnParentEndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnParentE
     """It goes on; its result is orphaned."""
 
 class OnParentEnd(_OnParentEnd, metaclass=_OnParentEndEnumTypeWrapper):
-    """What happens to a child when its parent ends (U-6)."""
+    """What happens to a child when its parent ends."""
 
 ON_PARENT_END_UNSPECIFIED: OnParentEnd.ValueType  # 0
 """Same as WAIT."""
@@ -349,7 +349,7 @@ Global___TodoStatus: _TypeAlias = TodoStatus  # noqa: Y015
 
 @_typing.final
 class Fold(_message.Message):
-    """Where a prompt was folded (U-22)."""
+    """Where a prompt was folded."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -421,7 +421,7 @@ Global___RunError: _TypeAlias = RunError  # noqa: Y015
 
 @_typing.final
 class TaskResult(_message.Message):
-    """The value of a task that completed in a run (U-8)."""
+    """The value of a task that completed in a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -639,7 +639,7 @@ Global___RunStarted: _TypeAlias = RunStarted  # noqa: Y015
 
 @_typing.final
 class RunAwaiting(_message.Message):
-    """A run waits for something outside it (U-3)."""
+    """A run waits for something outside it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1059,7 +1059,7 @@ Global___MessageCommitted: _TypeAlias = MessageCommitted  # noqa: Y015
 
 @_typing.final
 class MessageContextChanged(_message.Message):
-    """A message entered or left what models are sent (U-28)."""
+    """A message entered or left what models are sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1299,7 +1299,7 @@ Global___TurnSpawned: _TypeAlias = TurnSpawned  # noqa: Y015
 
 @_typing.final
 class TurnParked(_message.Message):
-    """A turn waits and holds no permit (U-3)."""
+    """A turn waits and holds no permit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1517,7 +1517,7 @@ Global___TaskCompleted: _TypeAlias = TaskCompleted  # noqa: Y015
 
 @_typing.final
 class TaskRegressed(_message.Message):
-    """A task group went back to earlier tasks (U-35)."""
+    """A task group went back to earlier tasks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

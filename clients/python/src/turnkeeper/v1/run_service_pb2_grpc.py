@@ -126,7 +126,7 @@ class RunServiceServicer(object):
 
     def CancelRuns(self, request, context):
         """CancelRuns cancels all that its scope accepted before this call and nothing after it; it returns when the cancel is
-        durable (U-11). Fails: NOT_FOUND / SESSION_NOT_FOUND, RESOURCE_EXHAUSTED / TENANT_LIMIT (too many unseen runs).
+        durable. Fails: NOT_FOUND / SESSION_NOT_FOUND, RESOURCE_EXHAUSTED / TENANT_LIMIT (too many unseen runs).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

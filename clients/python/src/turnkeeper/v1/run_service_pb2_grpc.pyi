@@ -51,7 +51,7 @@ class RunServiceStub:
     """
     CancelRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunsRequest, _run_service_pb2.CancelRunsResponse]
     """CancelRuns cancels all that its scope accepted before this call and nothing after it; it returns when the cancel is
-    durable (U-11). Fails: NOT_FOUND / SESSION_NOT_FOUND, RESOURCE_EXHAUSTED / TENANT_LIMIT (too many unseen runs).
+    durable. Fails: NOT_FOUND / SESSION_NOT_FOUND, RESOURCE_EXHAUSTED / TENANT_LIMIT (too many unseen runs).
     """
     ClearQueue: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ClearQueueRequest, _run_service_pb2.ClearQueueResponse]
     """ClearQueue cancels all accepted so far but the open run. Fails: NOT_FOUND / SESSION_NOT_FOUND."""
@@ -93,7 +93,7 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     CancelRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunsRequest, _run_service_pb2.CancelRunsResponse]  # type: ignore[assignment]
     """CancelRuns cancels all that its scope accepted before this call and nothing after it; it returns when the cancel is
-    durable (U-11). Fails: NOT_FOUND / SESSION_NOT_FOUND, RESOURCE_EXHAUSTED / TENANT_LIMIT (too many unseen runs).
+    durable. Fails: NOT_FOUND / SESSION_NOT_FOUND, RESOURCE_EXHAUSTED / TENANT_LIMIT (too many unseen runs).
     """
     ClearQueue: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ClearQueueRequest, _run_service_pb2.ClearQueueResponse]  # type: ignore[assignment]
     """ClearQueue cancels all accepted so far but the open run. Fails: NOT_FOUND / SESSION_NOT_FOUND."""
@@ -162,7 +162,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CancelRunsResponse, _abc.Awaitable[_run_service_pb2.CancelRunsResponse]]:
         """CancelRuns cancels all that its scope accepted before this call and nothing after it; it returns when the cancel is
-        durable (U-11). Fails: NOT_FOUND / SESSION_NOT_FOUND, RESOURCE_EXHAUSTED / TENANT_LIMIT (too many unseen runs).
+        durable. Fails: NOT_FOUND / SESSION_NOT_FOUND, RESOURCE_EXHAUSTED / TENANT_LIMIT (too many unseen runs).
         """
 
     @_abc_1.abstractmethod

@@ -90,7 +90,7 @@ class _SteeringModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Steering
     """The first; the others wait for the next fold points, each of which is a step of its own."""
 
 class SteeringMode(_SteeringMode, metaclass=_SteeringModeEnumTypeWrapper):
-    """How many of the STEER runs that wait a fold point takes (U-20)."""
+    """How many of the STEER runs that wait a fold point takes."""
 
 STEERING_MODE_UNSPECIFIED: SteeringMode.ValueType  # 0
 """The server's default, which is ALL unless its settings say otherwise."""

@@ -122,7 +122,7 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSession(self, request, context):
-        """DeleteSession erases a session and ends its streams; with force it first cancels what is under way (U-18).
+        """DeleteSession erases a session and ends its streams; with force it first cancels what is under way.
         Fails: NOT_FOUND / SESSION_NOT_FOUND, FAILED_PRECONDITION / SESSION_BUSY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -46,7 +46,7 @@ class SessionServiceStub:
     Fails: NOT_FOUND / SESSION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, UNKNOWN_MODEL.
     """
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
-    """DeleteSession erases a session and ends its streams; with force it first cancels what is under way (U-18).
+    """DeleteSession erases a session and ends its streams; with force it first cancels what is under way.
     Fails: NOT_FOUND / SESSION_NOT_FOUND, FAILED_PRECONDITION / SESSION_BUSY.
     """
     ListMessages: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]
@@ -84,7 +84,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Fails: NOT_FOUND / SESSION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, UNKNOWN_MODEL.
     """
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]  # type: ignore[assignment]
-    """DeleteSession erases a session and ends its streams; with force it first cancels what is under way (U-18).
+    """DeleteSession erases a session and ends its streams; with force it first cancels what is under way.
     Fails: NOT_FOUND / SESSION_NOT_FOUND, FAILED_PRECONDITION / SESSION_BUSY.
     """
     ListMessages: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]  # type: ignore[assignment]
@@ -149,7 +149,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.DeleteSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.DeleteSessionResponse, _abc.Awaitable[_session_service_pb2.DeleteSessionResponse]]:
-        """DeleteSession erases a session and ends its streams; with force it first cancels what is under way (U-18).
+        """DeleteSession erases a session and ends its streams; with force it first cancels what is under way.
         Fails: NOT_FOUND / SESSION_NOT_FOUND, FAILED_PRECONDITION / SESSION_BUSY.
         """
 
