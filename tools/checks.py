@@ -1,16 +1,16 @@
-"""Checks that no linter knows: how long a file is, and that no file names this machine or a mirror of a registry."""
+"""Checks that no linter knows: sizes of files, names of this machine or of a mirror, and numbers of rules."""
 
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-WARN_LINES, MAX_LINES = 400, 600
-HAND_WRITTEN = {".go", ".java", ".js", ".proto", ".py", ".pyi", ".rs", ".sh", ".ts", ""}
-GENERATED = re.compile(r"(^|/)gen/|_pb2(_grpc)?\.pyi?$")
+from tools.files import GENERATED, ROOT, tracked
+from tools.rules import check_rules
+
+WARN_LINES, MAX_LINES = 300, 400
+HAND_WRITTEN = {".go", ".java", ".js", ".py", ".rs", ".sh", ".ts", ""}
 TESTS = re.compile(r"(^|/)tests/|(^|/)benches/|_test\.go$")
 SOURCES = {".go", ".java", ".js", ".md", ".py", ".pyi", ".rs", ".ts"}
 TEXTS_BY_NAME = {"LICENSE", ".gitignore"}
@@ -28,13 +28,6 @@ LOCK_HOSTS = {
 }
 
 
-def tracked() -> list[Path]:
-    """The files that git knows, and those that it would."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [Path(name) for name in sorted(output.split("\0")) if name and (ROOT / name).is_file()]
-
-
 def check_sizes(paths: list[Path]) -> list[str]:
     """Hand-written files beyond the limit; those that come near it are only named."""
     errors: list[str] = []
@@ -47,18 +40,12 @@ def check_sizes(paths: list[Path]) -> list[str]:
             or TESTS.search(name)
         ):
             continue
-        lines = _length(ROOT / path)
+        lines = len((ROOT / path).read_bytes().splitlines())
         if lines > MAX_LINES:
             errors.append(f"{name}: {lines} lines, at most {MAX_LINES}")
         elif lines > WARN_LINES:
             print(f"warning: {name}: {lines} lines, think about two files from {WARN_LINES} on")
     return errors
-
-
-def _length(path: Path) -> int:
-    """Lines of a file; of a proto those that are not comments, since every field of the contract carries one."""
-    lines = path.read_bytes().splitlines()
-    return len(lines) if path.suffix != ".proto" else sum(not line.strip().startswith(b"//") for line in lines)
 
 
 def check_places(paths: list[Path]) -> list[str]:
@@ -86,9 +73,9 @@ def check_places(paths: list[Path]) -> list[str]:
 
 
 def main() -> int:
-    """Run both checks."""
+    """Run the checks."""
     paths = tracked()
-    errors = check_sizes(paths) + check_places(paths)
+    errors = check_sizes(paths) + check_places(paths) + check_rules(paths)
     for error in errors:
         print(f"error: {error}")
     print(f"{len(paths)} files looked at, {len(errors)} errors")
