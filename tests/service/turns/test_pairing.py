@@ -15,7 +15,6 @@ from tests.service.turns.scenes import Tools, calls, result_text, said, scene, s
 from tests.service.turns.test_summaries import OVERFLOW, story, texts
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.engine.pairing import INTERRUPTED, paired
-from turnkeeper_service.engine.summary import LEFT_OUT
 
 
 def user(text: str) -> content_pb2.Message:
@@ -119,6 +118,6 @@ async def test_a_turn_of_many_calls_is_summarised_by_its_later_half_with_results
         await server.submit("s", "go", "r")
         assert (await server.terminals("s", ["r"]))["r"].text == "done"
         told_later = texts(requests[-2])
-        assert told_later[:2] == [LEFT_OUT, "call t"]
+        assert told_later[:2] == ["[The beginning of the conversation is left out.]", "call t"]
         assert told_later[2].startswith("t: word")
         assert len(told_later) == 4

@@ -205,6 +205,24 @@ async def test_a_session_without_tools_offers_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_call_where_no_tools_are_offered_is_answered_and_the_model_asked_once_more(tmp_path: Path) -> None:
+    async with scene(tmp_path) as on:
+        await on.server.submit("s", script(calls("look"), "done without"), "r")
+        outcome = await on.watch.terminal("r")
+        assert (reason_of(outcome), outcome.text, outcome.num_steps) == ("COMPLETED/ANSWERED", "done without", 2)
+        assert on.offered() == []
+        assert on.told()[-1] == "look: there is no tool 'look'"
+        assert (await on.results())["id-look"].is_error
+        # One that insists is a loop, and a last step stays the last one.
+        await on.server.submit("s", script(*[calls("look")] * 9), "loop")
+        assert reason_of(await on.watch.terminal("loop")) == "FAILED/TOOL_LOOP"
+        await on.server.submit("s", script({**calls("look"), "text": "so far"}, "never"), "last", max_steps=1)
+        outcome = await on.watch.terminal("last")
+        assert (reason_of(outcome), outcome.text, outcome.num_steps) == ("COMPLETED/STEP_LIMIT", "so far", 1)
+        await on.idle()
+
+
+@pytest.mark.asyncio
 async def test_a_turn_holds_say_what_it_waits_for(tmp_path: Path) -> None:
     tools = Tools()
     tools.held("look")

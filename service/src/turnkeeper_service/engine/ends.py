@@ -39,13 +39,6 @@ def completed(
     return TurnEnd(event_pb2.OUTCOME_STATUS_COMPLETED, reason, is_cancelled=concluding.is_cancelled)
 
 
-def unknown_tool(plan: TurnPlan, answer: StepAnswer) -> TurnEnd:
-    """The model called tools where there are none."""
-    names = ", ".join(sorted({call.name for call in answer.tool_calls}))
-    detail = f"no tools are offered in this session, and the model called {names}"
-    return _failed(plan, event_pb2.OUTCOME_REASON_TOOL, "Unknown tool", detail)
-
-
 def tool_loop(plan: TurnPlan) -> TurnEnd:
     """The model repeats itself (C-91)."""
     detail = "the model repeated the same tool calls with the same results"

@@ -19,7 +19,7 @@ RESERVED_SHARE = 0.2
 NUM_LENGTHS = 3
 """A request for a summary that is too long itself is made shorter so often: whole, cut short, the later half."""
 SHORT_CHARACTERS = 2_000
-LEFT_OUT = "[The beginning of the conversation is left out.]"
+BEGINNING_LEFT_OUT = "[The beginning of the conversation is left out.]"
 
 MAX_KEPT_BYTES = 8 << 20
 """A prompt and what was steered in behind it may be longer together than a message that can be sent."""
@@ -102,7 +102,7 @@ def shortened(history: Sequence[content_pb2.Message], level: int) -> Sequence[co
     if not later or later[0].role != content_pb2.ROLE_USER:
         # A conversation begins with the user.
         first = content_pb2.Message(role=content_pb2.ROLE_USER)
-        first.parts.add().text.text = LEFT_OUT
+        first.parts.add().text.text = BEGINNING_LEFT_OUT
         later.insert(0, first)
     return later
 

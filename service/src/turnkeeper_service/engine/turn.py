@@ -20,7 +20,7 @@ from turnkeeper_service.tools.base import OfferedTool
 from .approval import Approvals
 from .batch import ToolBatch
 from .context_room import ContextRoom
-from .ends import completed, is_cut_short, output_invalid, tool_loop, unknown_tool
+from .ends import completed, is_cut_short, output_invalid, tool_loop
 from .journal import Draft, Journal, TurnJournal
 from .loops import LoopDetector, signature
 from .model_call import PROCESS_LOST, ModelCall
@@ -66,8 +66,8 @@ class FloorTurn:
         """What the next step is to be told, until it is: by a stop, or of an answer that is no valid output."""
         self._output = TypedOutput(plan)
         self._had_tools_withheld = False
-        self._has_tools = False
-        """Whether the step that runs was offered tools; they may be gone when it ends."""
+        self._may_call = False
+        """Whether the calls of the step that runs are answered: none in a last step whose tools were taken away."""
         self._loops = LoopDetector()
         self._transcript = Transcript(plan)
         self.num_steps = plan.resume.step - 1 if plan.resume else 0
@@ -180,7 +180,7 @@ class FloorTurn:
             else:
                 self._note("model")
                 self._final = await self._ask(tools)
-                if self._final.tool_calls and tools and not is_cut_short(self._final):
+                if self._final.tool_calls and self._may_call and not is_cut_short(self._final):
                     await self._begin_batch(self._final)
                     continue
                 self._loops.step("")
@@ -310,10 +310,9 @@ class FloorTurn:
         """The tools of the step that begins: none in the last one that may be taken, and none after a stop."""
         tools = self._tools()
         self._had_tools_withheld = bool(tools) and self.num_steps >= self.plan.max_steps
-        if self._is_stopping or self._had_tools_withheld:
-            tools = {}
-        self._has_tools = bool(tools)
-        return tools
+        # Where there are no tools at all a call is still answered: there is no such tool.
+        self._may_call = not self._is_stopping and not self._had_tools_withheld
+        return tools if self._may_call else {}
 
     # ---- tools
 
@@ -368,9 +367,6 @@ class FloorTurn:
         self, answer: StepAnswer | None, reason: event_pb2.OutcomeReason.ValueType | None = None
     ) -> TurnEnd | None:
         """Propose that the turn ends here; None where it goes on: a steer comes first, or the model is asked again."""
-        may_call = not self._had_tools_withheld and not self._is_stopping
-        if answer is not None and answer.tool_calls and may_call and not is_cut_short(answer):
-            return unknown_tool(self.plan, answer)
         limit = self.plan.max_steps + self.plan.max_steered_steps if self.plan.max_steps else 0
         may_be_steered = self.num_steps < limit
         mismatch = self._output.mismatch if answer is not None and not is_cut_short(answer) else None
@@ -395,7 +391,7 @@ class FloorTurn:
     def write_end(self, draft: Draft) -> None:
         """Write the answer of the last step, and results for the calls that no tool will answer."""
         self._close_batch(draft, SKIPPED, is_cancelled=False)
-        self._write_unanswered(draft, CUT_SHORT if self._has_tools else NO_TOOLS, is_cancelled=False)
+        self._write_unanswered(draft, CUT_SHORT if self._may_call else NO_TOOLS, is_cancelled=False)
 
     def _write_unanswered(self, draft: Draft, why: str, *, is_cancelled: bool) -> None:
         """Write the answer of the last step whose calls, if it has any, will not run."""
