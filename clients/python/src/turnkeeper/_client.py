@@ -12,13 +12,12 @@ from turnkeeper._connection import Connection
 from turnkeeper._conversation import Conversation
 from turnkeeper._errors import TurnkeeperError
 from turnkeeper._ids import new_id
+from turnkeeper._options import Seconds, count, named_options, span
 from turnkeeper._streams import RunStream, SessionStream, TenantStream
 from turnkeeper._submission import (
     CancelModeName,
     Prompt,
-    Seconds,
     SubmitOptions,
-    as_timedelta,
     cancel_request,
     submission,
 )
@@ -57,6 +56,7 @@ from turnkeeper.v1.tool_service_pb2 import OfferTools, OpenWorker
 StrPath = str | os.PathLike[str]
 
 
+@named_options
 class Client:
     """A client of one server. Use it as `async with Client() as client`, in one event loop.
 
@@ -349,6 +349,6 @@ class Client:
         named = by_name(tools)
         offer = OfferTools(tools=[tool.tool for tool in named.values()])
         if reconnect_grace is not None:
-            offer.reconnect_grace.FromTimedelta(as_timedelta(reconnect_grace))
-        opening = OpenWorker(worker_id=worker_id, offer=offer, max_concurrent=max_concurrent)
+            offer.reconnect_grace.FromTimedelta(span("reconnect_grace", reconnect_grace))
+        opening = OpenWorker(worker_id=worker_id, offer=offer, max_concurrent=count("max_concurrent", max_concurrent))
         return Worker(self._connection, opening, named, self._live)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from turnkeeper._options import named_options, span
+
 if TYPE_CHECKING:
     from turnkeeper._errors import TurnkeeperError
 
@@ -19,6 +21,7 @@ DEFAULT_ADDRESS = "127.0.0.1:7450"
 SILENCE_SECONDS = 45.0
 
 
+@named_options
 @dataclass(frozen=True)
 class Backoff:
     """How long a lost stream waits before it connects again; each wait is random, up to three times the one before."""
@@ -29,6 +32,12 @@ class Backoff:
     """The longest wait, in seconds."""
     patience: float | None = 60.0
     """Seconds without a connection after which the stream gives up and raises; None never gives up."""
+
+    def __post_init__(self) -> None:
+        span("initial", self.initial)
+        span("maximum", self.maximum)
+        if self.patience is not None:
+            span("patience", self.patience)
 
     def next(self, previous: float) -> float:
         """The wait after one of `previous` seconds; 0 before the first."""

@@ -24,6 +24,7 @@ from turnkeeper._cursor import Cursor
 from turnkeeper._errors import TurnkeeperError
 from turnkeeper._ids import new_id
 from turnkeeper._leases import LeasedCalls
+from turnkeeper._options import choice, named_options
 from turnkeeper._submission import CancelModeName, Prompt, SubmitOptions, cancel_request, submission
 from turnkeeper._tools import AnyTool, by_name
 from turnkeeper._worker import Closable
@@ -57,6 +58,7 @@ class _Pending:
     is_sent: bool = False
 
 
+@named_options
 class Conversation:
     """A session, both ways. Use it as `async with client.converse(session_id) as conversation`.
 
@@ -141,7 +143,7 @@ class Conversation:
 
     async def steer(self, prompt: Prompt, **options: Unpack[SubmitOptions]) -> RunReceipt:
         """Submit a prompt that joins the run that is open, at its next step; its own run where there is none."""
-        options["delivery"] = "steer"
+        options["delivery"] = choice("delivery", options.get("delivery") or "steer", {"steer": "steer"})
         return await self.submit(prompt, **options)
 
     async def cancel(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
+from turnkeeper import _options
 from turnkeeper._ids import new_id
+from turnkeeper._options import Seconds
 from turnkeeper.v1 import event_pb2
 from turnkeeper.v1.content_pb2 import ModelParameters, Part, Text
 from turnkeeper.v1.run_service_pb2 import CancelRunsRequest, CancelScope, SequenceScope, Submission, TenantScope
@@ -15,7 +15,6 @@ from turnkeeper.v1.run_service_pb2 import CancelRunsRequest, CancelScope, Sequen
 Prompt: TypeAlias = str | Part | Sequence[str | Part]
 DeliveryName: TypeAlias = Literal["queue", "steer", "reject", "replace"]
 CancelModeName: TypeAlias = Literal["abort", "stop"]
-Seconds: TypeAlias = float | timedelta
 
 _DELIVERIES: Mapping[DeliveryName, event_pb2.Delivery.ValueType] = {
     "queue": event_pb2.DELIVERY_QUEUE,
@@ -30,79 +29,124 @@ _MODES: Mapping[CancelModeName, event_pb2.CancelMode.ValueType] = {
 
 
 class SubmitOptions(TypedDict, total=False):
-    """What a prompt may say beside its text. Everything may be left out."""
+    """What a prompt may say beside its text. Everything may be left out, or be None, which is the same."""
 
-    run_id: str
+    run_id: str | None
     """The run's id, and the key that makes a repeated submission the same one; minted here where it is not given."""
-    delivery: DeliveryName
+    delivery: DeliveryName | None
     """How it meets a busy session; the session's default where it is not given."""
-    require_idle: bool
+    require_idle: bool | None
     """Refuse it, SESSION_BUSY, unless the session is idle."""
-    expected_open_run_id: str
+    expected_open_run_id: str | None
     """Refuse it, OPEN_RUN_MISMATCH, unless this run is open."""
-    for_agent_id: str
+    for_agent_id: str | None
     """End it FAILED / FLOOR_CHANGED unless this agent has the floor when it starts."""
-    model: str
+    model: str | None
     """The model of this run as `provider/model`; the session's where it is not given."""
-    parameters: ModelParameters
+    parameters: ModelParameters | None
     """Parameters of this run's model calls; fields that are unset inherit."""
-    tool_choice: str
+    tool_choice: str | None
     """`auto`, `none`, `required` or a tool's name."""
-    output_schema: Mapping[str, Any] | str
+    output_schema: Mapping[str, Any] | str | None
     """A JSON Schema that the output must match."""
-    max_output_reprompts: int
+    max_output_reprompts: int | None
     """How often an answer that does not match is asked for again."""
-    output_reprompt: str
+    output_reprompt: str | None
     """What the model is then told, before what does not match."""
-    max_steps: int
+    max_steps: int | None
     """Most model steps of a turn."""
-    start_timeout: Seconds
-    """How long it may stand in line before it ends EXPIRED."""
-    run_timeout: Seconds
-    """How long it may take from its start."""
-    cancel_on_disconnect: Seconds
-    """Cancel it so long after its submitting stream was lost."""
-    pre_approved_tools: Sequence[str]
+    start_timeout: Seconds | None
+    """How long it may stand in line before it ends EXPIRED, in seconds."""
+    run_timeout: Seconds | None
+    """How long it may take from its start, in seconds."""
+    cancel_on_disconnect: Seconds | None
+    """Cancel it so many seconds after its submitting stream was lost."""
+    pre_approved_tools: Sequence[str] | None
     """Names of tools that need no approval in this run."""
 
 
 def submission(session_id: str, prompt: Prompt, **options: Unpack[SubmitOptions]) -> Submission:
-    """Write down a submission. It always has a run_id, so that sending it again is safe."""
-    message = Submission(session_id=session_id, run_id=options.get("run_id") or new_id(), prompt=parts(prompt))
-    if "delivery" in options:
-        message.delivery = _DELIVERIES[options["delivery"]]
-    conditions = message.preconditions
-    if options.get("require_idle"):
-        conditions.require_idle = True
-    if options.get("expected_open_run_id"):
-        conditions.expected_open_run_id = options["expected_open_run_id"]
-    if options.get("for_agent_id"):
-        conditions.for_agent_id = options["for_agent_id"]
-    message.model = options.get("model", "")
-    message.tool_choice = options.get("tool_choice", "")
-    if "parameters" in options:
-        message.parameters.CopyFrom(options["parameters"])
-    if "output_schema" in options:
-        schema = options["output_schema"]
-        message.output_schema_json = schema if isinstance(schema, str) else json.dumps(schema, sort_keys=True)
-    if "max_output_reprompts" in options:
-        message.max_output_reprompts = options["max_output_reprompts"]
-    message.output_reprompt = options.get("output_reprompt", "")
-    if "max_steps" in options:
-        message.max_steps = options["max_steps"]
-    if "start_timeout" in options:
-        message.start_timeout.FromTimedelta(as_timedelta(options["start_timeout"]))
-    if "run_timeout" in options:
-        message.run_timeout.FromTimedelta(as_timedelta(options["run_timeout"]))
-    if "cancel_on_disconnect" in options:
-        message.on_disconnect.cancel_after.FromTimedelta(as_timedelta(options["cancel_on_disconnect"]))
-    message.pre_approved_tools.extend(options.get("pre_approved_tools", ()))
+    """Write down a submission. It always has a run_id, so that sending it again is safe.
+
+    Raises:
+        ValueError: An option's value, which is named, is none.
+    """
+    message = Submission(session_id=_options.text("session_id", session_id), prompt=parts(prompt))
+    for option, value in options.items():
+        if value is not None:
+            _WRITE[option](message, option, value)
+    if message.run_id == "":
+        message.run_id = new_id()
     return message
+
+
+def _write_text(message: Submission, option: str, value: object) -> None:
+    setattr(message, option, _options.text(option, value))
+
+
+def _write_count(message: Submission, option: str, value: object) -> None:
+    setattr(message, option, _options.count(option, value))
+
+
+def _write_span(message: Submission, option: str, value: object) -> None:
+    getattr(message, option).FromTimedelta(_options.span(option, value))
+
+
+def _write_delivery(message: Submission, option: str, value: object) -> None:
+    message.delivery = _options.choice(option, value, _DELIVERIES)
+
+
+def _write_require_idle(message: Submission, option: str, value: object) -> None:
+    if _options.flag(option, value):
+        message.preconditions.require_idle = True
+
+
+def _write_precondition(message: Submission, option: str, value: object) -> None:
+    if condition := _options.text(option, value):
+        setattr(message.preconditions, option, condition)
+
+
+def _write_parameters(message: Submission, option: str, value: object) -> None:
+    message.parameters.CopyFrom(_options.instance(option, value, ModelParameters))
+
+
+def _write_output_schema(message: Submission, option: str, value: object) -> None:
+    message.output_schema_json = _options.json_schema(option, value)
+
+
+def _write_cancel_on_disconnect(message: Submission, option: str, value: object) -> None:
+    message.on_disconnect.cancel_after.FromTimedelta(_options.span(option, value))
+
+
+def _write_pre_approved_tools(message: Submission, option: str, value: object) -> None:
+    message.pre_approved_tools.extend(_options.texts(option, value))
+
+
+_WRITE: Mapping[str, Callable[[Submission, str, object], None]] = {
+    "run_id": _write_text,
+    "delivery": _write_delivery,
+    "require_idle": _write_require_idle,
+    "expected_open_run_id": _write_precondition,
+    "for_agent_id": _write_precondition,
+    "model": _write_text,
+    "parameters": _write_parameters,
+    "tool_choice": _write_text,
+    "output_schema": _write_output_schema,
+    "max_output_reprompts": _write_count,
+    "output_reprompt": _write_text,
+    "max_steps": _write_count,
+    "start_timeout": _write_span,
+    "run_timeout": _write_span,
+    "cancel_on_disconnect": _write_cancel_on_disconnect,
+    "pre_approved_tools": _write_pre_approved_tools,
+}
 
 
 def parts(prompt: Prompt) -> list[Part]:
     """A prompt as the parts of a message."""
-    listed = [prompt] if isinstance(prompt, str | Part) else prompt
+    listed: Any = [prompt] if isinstance(prompt, str | Part) else prompt
+    if not isinstance(listed, Sequence) or not all(isinstance(part, str | Part) for part in listed):
+        raise ValueError(f"prompt must be a string, a Part, or a list of both, not {type(prompt).__name__}")
     return [part if isinstance(part, Part) else Part(text=Text(text=part)) for part in listed]
 
 
@@ -122,10 +166,15 @@ def cancel_request(
     """Write down a cancel.
 
     Raises:
-        ValueError: The scope is not exactly one of a session, a run, or all sessions.
+        ValueError: The scope is not exactly one of a session, a run, or all sessions; the mode is none.
     """
     request = CancelRunsRequest(
-        mode=_MODES[mode], turn_id=turn_id, rollback=rollback, unwind=unwind, wait=wait, hint=hint
+        mode=_options.choice("mode", mode, _MODES),
+        turn_id=turn_id,
+        rollback=rollback,
+        unwind=unwind,
+        wait=wait,
+        hint=hint,
     )
     if all_sessions and session_id is None and run_id is None and up_to is None:
         request.scope.CopyFrom(CancelScope(tenant=TenantScope()))
@@ -139,8 +188,3 @@ def cancel_request(
     else:
         raise ValueError("a cancel is for a session (or up to a sequence of it), for a run, or for all sessions")
     return request
-
-
-def as_timedelta(value: Seconds) -> timedelta:
-    """A span of time that was given in seconds, or as it is."""
-    return value if isinstance(value, timedelta) else timedelta(seconds=value)

@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from turnkeeper._submission import Seconds, as_timedelta
+from turnkeeper._options import Seconds, named_options, span
 from turnkeeper.v1.content_pb2 import Part, Text, ToolResult
 from turnkeeper.v1.tool_service_pb2 import REPLAY_CLASS_NEVER, REPLAY_CLASS_SAFE, Tool
 
@@ -28,6 +28,7 @@ class EndTurn:
         self.result = result
 
 
+@named_options
 class FunctionTool:
     """A function as a tool: a coroutine function runs on the event loop, any other in a thread.
 
@@ -72,7 +73,7 @@ class FunctionTool:
             needs_approval=needs_approval,
         )
         if timeout is not None:
-            self.tool.timeout.FromTimedelta(as_timedelta(timeout))
+            self.tool.timeout.FromTimedelta(span("timeout", timeout))
 
     async def call(self, arguments_json: str) -> tuple[ToolResult, bool]:
         """Run the function: its result, and whether the turn ends with it."""
