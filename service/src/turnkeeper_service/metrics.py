@@ -128,7 +128,9 @@ class Metrics:
         self._commits.inc(count)
 
     def tokens(self, kind: TokenType, model: str, count: int) -> None:
-        """A model call used tokens. ``model`` is ``provider/model``."""
+        """A model call used tokens. ``model`` is ``provider/model``. A count that is none is not counted."""
+        if count < 0:
+            return
         if model not in self._models:
             if len(self._models) >= MAX_MODELS:
                 model = "other"

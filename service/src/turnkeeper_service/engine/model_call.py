@@ -16,7 +16,7 @@ from .journal import MAIN_CONTEXT, Draft, Journal
 from .models import Model
 from .plan import TurnPlan
 from .step import Step, StepAnswer
-from .usage import add_step, is_told
+from .usage import add_step, filled_in
 
 PROCESS_LOST = "PROCESS_LOST"
 
@@ -155,11 +155,9 @@ class ModelCall:
         """Count what the open attempt used that has no answer: as reported, else by what it has shown."""
         step = self.step
         assert step is not None
-        usage = failure.usage if failure is not None else None
-        if usage is None or not is_told(usage):
-            usage = content_pb2.Usage(num_calls=step.num_calls)
-            if step.opened.num_bytes:
-                usage = step.estimated()
+        told = failure.usage if failure is not None else None
+        nothing = content_pb2.Usage(num_calls=step.num_calls)
+        usage = filled_in(told, lambda: step.estimated() if step.opened.num_bytes else nothing)
         step.model.settle(usage, None)
         add_step(self.usage, step.model.name, usage)
         return usage

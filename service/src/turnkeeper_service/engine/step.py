@@ -22,7 +22,7 @@ from turnkeeper_service.providers.base import (
 
 from .models import Model
 from .plan import TurnPlan
-from .usage import estimate, is_told
+from .usage import estimate, filled_in
 
 DELTAS_PER_TURN_OF_THE_LOOP = 256
 """A provider that never waits must let others run now and then."""
@@ -139,10 +139,7 @@ class Step:
         return estimate(self._request.messages, self._request.system, self.opened.num_bytes)
 
     def _answer(self, finished: ModelFinished) -> StepAnswer:
-        usage = content_pb2.Usage()
-        usage.CopyFrom(finished.usage)
-        if not is_told(usage):
-            usage = self.estimated()
+        usage = filled_in(finished.usage, self.estimated)
         usage.num_calls = 1
         self.model.settle(usage, finished.provider_cost_usd)
         message = self._message(content_pb2.MESSAGE_STATUS_COMPLETE)

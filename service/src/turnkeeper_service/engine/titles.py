@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelFinished, ModelRequest, PartDelta, PartKind, Provider, ProviderError
 
-from .usage import estimate, is_told
+from .usage import estimate, filled_in
 
 COLUMNS = 50
 MAX_OUTPUT_TOKENS = 40
@@ -114,12 +114,16 @@ class TitleCall:
 
     def usage(self) -> content_pb2.Usage:
         """What the call used so far, estimated where its provider does not say."""
-        usage = content_pb2.Usage()
+        told: content_pb2.Usage | None = None
         if self._finished is not None:
-            usage.CopyFrom(self._finished.usage)
-        elif self._failure is not None and self._failure.usage is not None:
-            usage.CopyFrom(self._failure.usage)
-        if not is_told(usage) and self._num_bytes:
-            usage = estimate(self._request.messages, self._request.system, self._num_bytes)
+            told = self._finished.usage
+        elif self._failure is not None:
+            told = self._failure.usage
+        usage = filled_in(told, self._estimated)
         usage.num_calls = 1
         return usage
+
+    def _estimated(self) -> content_pb2.Usage:
+        if not self._num_bytes:
+            return content_pb2.Usage()
+        return estimate(self._request.messages, self._request.system, self._num_bytes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from turnkeeper.v1 import content_pb2
 
+MAX_COUNT = 1 << 53
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
@@ -13,7 +14,8 @@ def add(total: content_pb2.Usage, more: content_pb2.Usage) -> None:
     """Add one usage to another; a count is unset only where no part has it."""
     for name in _COUNTS:
         if more.HasField(name):  # type: ignore[arg-type]
-            setattr(total, name, getattr(total, name) + getattr(more, name))
+            # Bounded: no sum of what vendors say may leave what a count can hold.
+            setattr(total, name, min(getattr(total, name) + getattr(more, name), MAX_COUNT))
     if more.HasField("cost_usd"):
         total.cost_usd = total.cost_usd + more.cost_usd
     total.is_estimated = total.is_estimated or more.is_estimated
@@ -64,6 +66,27 @@ def context_of_summary(usage: content_pb2.Usage) -> content_pb2.ContextTokens:
 def is_told(usage: content_pb2.Usage) -> bool:
     """Whether a provider counted anything; one that says 0 of everything did not."""
     return any(getattr(usage, name) for name in _COUNTS)
+
+
+def filled_in(told: content_pb2.Usage | None, guess: Callable[[], content_pb2.Usage]) -> content_pb2.Usage:
+    """What a provider told; a guess where it told nothing (C-106), or no number that can be true (O-1).
+
+    A provider says the latter by ``is_estimated``: what of input and output it left unset then is to be guessed.
+    """
+    usage = content_pb2.Usage()
+    if told is None or not is_told(told):
+        usage.CopyFrom(guess())
+        return usage
+    usage.CopyFrom(told)
+    if not told.is_estimated:
+        return usage
+    guessed = guess()
+    usage.is_estimated = False
+    for name in ("input_tokens", "output_tokens"):
+        if not told.HasField(name) and guessed.HasField(name):
+            setattr(usage, name, getattr(guessed, name))
+            usage.is_estimated = True
+    return usage
 
 
 def estimate(messages: Iterable[content_pb2.Message], system: str, num_output_bytes: int) -> content_pb2.Usage:

@@ -14,6 +14,7 @@ from turnkeeper_service.providers.anthropic_messages_wire import (
 )
 from turnkeeper_service.providers.assembly import OpenPart
 from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
+from turnkeeper_service.providers.counts import are_usable, count_of
 from turnkeeper_service.providers.http_error import stream_error
 from turnkeeper_service.providers.sse import SseEvent
 from turnkeeper_service.providers.streaming import StreamDecoder
@@ -152,17 +153,23 @@ class MessagesDecoder(StreamDecoder):
             return
         self._has_usage = True
         total = self._usage
-        if usage.input_tokens is not None:
-            total.input_tokens = usage.input_tokens
-        if usage.output_tokens is not None:
-            total.output_tokens = usage.output_tokens
-        if usage.cache_read_input_tokens is not None:
-            total.cache_read_tokens = usage.cache_read_input_tokens
-        if usage.cache_creation_input_tokens is not None:
-            total.cache_write_tokens = usage.cache_creation_input_tokens
+        sent, said = count_of(usage.input_tokens, "input_tokens"), count_of(usage.output_tokens, "output_tokens")
+        if sent is not None:
+            total.input_tokens = sent
+        if said is not None:
+            total.output_tokens = said
+        if not are_usable((usage.input_tokens, usage.output_tokens), (sent, said)):
+            total.is_estimated = True
+            if said is None:
+                # What was said at the begin is no count of the answer.
+                total.ClearField("output_tokens")
+        if (read := count_of(usage.cache_read_input_tokens, "cache_read_input_tokens")) is not None:
+            total.cache_read_tokens = read
+        if (written := count_of(usage.cache_creation_input_tokens, "cache_creation_input_tokens")) is not None:
+            total.cache_write_tokens = written
         details = usage.output_tokens_details
-        if details is not None and details.thinking_tokens is not None:
-            total.reasoning_tokens = details.thinking_tokens
+        if (thought := count_of(details.thinking_tokens if details else None, "thinking_tokens")) is not None:
+            total.reasoning_tokens = thought
 
 
 def _with(raw: msgspec.Raw, key: str, value: object) -> msgspec.Raw:

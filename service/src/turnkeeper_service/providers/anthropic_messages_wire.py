@@ -10,16 +10,16 @@ import msgspec
 class OutputDetails(msgspec.Struct, gc=False):
     """What the answer's tokens are made of."""
 
-    thinking_tokens: int | None = None
+    thinking_tokens: Any = None
 
 
 class Usage(msgspec.Struct, gc=False):
     """Tokens so far; later events overwrite earlier ones field by field."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
+    input_tokens: Any = None
+    output_tokens: Any = None
+    cache_read_input_tokens: Any = None
+    cache_creation_input_tokens: Any = None
     output_tokens_details: OutputDetails | None = None
 
 

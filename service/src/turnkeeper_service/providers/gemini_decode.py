@@ -10,6 +10,7 @@ import msgspec
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.assembly import OpenPart
 from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
+from turnkeeper_service.providers.counts import are_usable, count_of, total_of
 from turnkeeper_service.providers.gemini_wire import Blob, Chunk, ContentPart, FunctionCall, Usage, decode_chunk
 from turnkeeper_service.providers.http_error import stream_error
 from turnkeeper_service.providers.sse import SseEvent
@@ -156,12 +157,18 @@ def _kept(key: str, raw: msgspec.Raw, signature: str) -> str:
 def _usage(usage: Usage) -> content_pb2.Usage:
     """Counts in our terms: input without cache, output with thoughts; what was not said stays unset."""
     result = content_pb2.Usage(num_calls=1)
-    read, thoughts = usage.cached_content_token_count, usage.thoughts_token_count
-    if usage.prompt_token_count is not None:
-        sent = usage.prompt_token_count + (usage.tool_use_prompt_token_count or 0)
-        result.input_tokens = max(0, sent - (read or 0))
-    if usage.candidates_token_count is not None or thoughts is not None:
-        result.output_tokens = (usage.candidates_token_count or 0) + (thoughts or 0)
+    read = count_of(usage.cached_content_token_count, "cachedContentTokenCount")
+    thoughts = count_of(usage.thoughts_token_count, "thoughtsTokenCount")
+    sent = count_of(usage.prompt_token_count, "promptTokenCount")
+    said = count_of(usage.candidates_token_count, "candidatesTokenCount")
+    result.is_estimated = not are_usable((usage.prompt_token_count, usage.candidates_token_count), (sent, said))
+    if sent is not None:
+        shown = total_of(sent, count_of(usage.tool_use_prompt_token_count, "toolUsePromptTokenCount"))
+        result.input_tokens = max(0, (shown or 0) - (read or 0))
+    # Thoughts alone are told where there was no answer; a count of it that is none makes no sum.
+    output = None if said is None and usage.candidates_token_count is not None else total_of(said, thoughts)
+    if output is not None:
+        result.output_tokens = output
     if read is not None:
         result.cache_read_tokens = read
     if thoughts is not None:

@@ -53,11 +53,11 @@ class Candidate(msgspec.Struct, gc=False, rename="camel"):
 class Usage(msgspec.Struct, gc=False, rename="camel"):
     """Tokens so far; each chunk says all of them anew, and not always more."""
 
-    prompt_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
-    cached_content_token_count: int | None = None
-    candidates_token_count: int | None = None
-    thoughts_token_count: int | None = None
+    prompt_token_count: Any = None
+    tool_use_prompt_token_count: Any = None
+    cached_content_token_count: Any = None
+    candidates_token_count: Any = None
+    thoughts_token_count: Any = None
 
     @property
     def says_something(self) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.assembly import OpenPart
 from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
+from turnkeeper_service.providers.counts import are_usable, cost_of, count_of, total_of
 from turnkeeper_service.providers.http_error import stream_error
 from turnkeeper_service.providers.openai_chat_wire import (
     Chunk,
@@ -109,7 +110,7 @@ class ChatDecoder(StreamDecoder):
             self._finish_reason,
             self._total() or content_pb2.Usage(),
             self._response_id,
-            float(cost) if isinstance(cost, (int, float)) else None,
+            cost_of(cost),
         )
         return [*self._parts.take(), finished]
 
@@ -245,19 +246,30 @@ def _joined(first: str | None, second: str | None) -> str | None:
 def _usage(usage: Usage, proven_output: int | None) -> content_pb2.Usage:
     """Counts in our terms: input without cache, output with reasoning; what was not said stays unset."""
     prompt = usage.prompt_tokens_details
-    read = _first(prompt.cached_tokens if prompt else None, usage.prompt_cache_hit_tokens, usage.cached_tokens)
-    written = _first(prompt.cache_write_tokens if prompt else None, usage.cache_creation_input_tokens)
+    read = _first(
+        ("cached_tokens", prompt.cached_tokens if prompt else None),
+        ("prompt_cache_hit_tokens", usage.prompt_cache_hit_tokens),
+        ("cached_tokens", usage.cached_tokens),
+    )
+    written = _first(
+        ("cache_write_tokens", prompt.cache_write_tokens if prompt else None),
+        ("cache_creation_input_tokens", usage.cache_creation_input_tokens),
+    )
     completion = usage.completion_tokens_details
-    reasoning = _first(completion.reasoning_tokens if completion else None)
+    reasoning = count_of(completion.reasoning_tokens if completion else None, "reasoning_tokens")
     result = content_pb2.Usage(num_calls=1)
-    if usage.prompt_tokens is not None:
-        result.input_tokens = max(0, int(usage.prompt_tokens) - (read or 0) - (written or 0))
-    if usage.completion_tokens is not None:
-        output = int(usage.completion_tokens)
-        # Some count reasoning beside the completion; the total gives it away.
-        if reasoning and usage.total_tokens == (usage.prompt_tokens or 0) + output + reasoning:
-            output += reasoning
-        result.output_tokens = output if proven_output is None else proven_output
+    sent = count_of(usage.prompt_tokens, "prompt_tokens")
+    output = count_of(usage.completion_tokens, "completion_tokens")
+    if sent is not None:
+        result.input_tokens = max(0, sent - (read or 0) - (written or 0))
+    result.is_estimated = not are_usable((usage.prompt_tokens, usage.completion_tokens), (sent, output))
+    # Some count reasoning beside the completion; the total gives it away.
+    if reasoning and output is not None and usage.total_tokens == (sent or 0) + output + reasoning:
+        output = total_of(output, reasoning)
+    if proven_output is not None:
+        output = proven_output
+    if output is not None:
+        result.output_tokens = output
     if read is not None:
         result.cache_read_tokens = read
     if written is not None:
@@ -267,14 +279,19 @@ def _usage(usage: Usage, proven_output: int | None) -> content_pb2.Usage:
     return result
 
 
-def _first(*values: int | float | None) -> int | None:
-    return next((int(value) for value in values if value is not None), None)
+def _first(*told: tuple[str, object]) -> int | None:
+    """The first count that is one, of fields that mean the same."""
+    counts = (count_of(value, name) for name, value in told)
+    return next((count for count in counts if count is not None), None)
 
 
 def _output_by_metadata(metadata: dict[str, Any]) -> int | None:
     """Output with thoughts, where a gateway passes on the counts of a vendor that keeps the two apart."""
     for value in metadata.values():
         counts = value.get("usageMetadata") if isinstance(value, dict) else None
-        if isinstance(counts, dict) and isinstance(counts.get("thoughtsTokenCount"), int):
-            return int(counts.get("candidatesTokenCount") or 0) + int(counts["thoughtsTokenCount"])
+        thoughts = (
+            count_of(counts.get("thoughtsTokenCount"), "thoughtsTokenCount") if isinstance(counts, dict) else None
+        )
+        if isinstance(counts, dict) and thoughts is not None:
+            return total_of(count_of(counts.get("candidatesTokenCount"), "candidatesTokenCount"), thoughts)
     return None

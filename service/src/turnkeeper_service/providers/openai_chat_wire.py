@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-Number = int | float | None
+Number = Any
+"""What a vendor gives for one: `counts` says whether it is."""
 
 
 class Function(msgspec.Struct, gc=False):
@@ -81,7 +82,7 @@ class Usage(msgspec.Struct, gc=False):
     prompt_cache_hit_tokens: Number = None
     cached_tokens: Number = None
     cache_creation_input_tokens: Number = None
-    cost: float | dict[str, Any] | None = None
+    cost: Any = None
 
 
 class Choice(msgspec.Struct, gc=False):

@@ -9,6 +9,7 @@ import msgspec
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.assembly import OpenPart
 from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
+from turnkeeper_service.providers.counts import are_usable, count_of
 from turnkeeper_service.providers.http_error import stream_error
 from turnkeeper_service.providers.openai_responses_items import (
     ANNOTATIONS,
@@ -251,17 +252,21 @@ def _usage(usage: Usage) -> content_pb2.Usage:
     """Counts in our terms: input without cache; what was not said stays unset."""
     result = content_pb2.Usage(num_calls=1)
     details = usage.input_tokens_details
-    read = details.cached_tokens if details is not None else None
-    written = details.cache_write_tokens if details is not None else None
-    if usage.input_tokens is not None:
-        result.input_tokens = max(0, usage.input_tokens - (read or 0) - (written or 0))
-    if usage.output_tokens is not None:
-        result.output_tokens = usage.output_tokens
+    read = count_of(details.cached_tokens if details is not None else None, "cached_tokens")
+    written = count_of(details.cache_write_tokens if details is not None else None, "cache_write_tokens")
+    sent = count_of(usage.input_tokens, "input_tokens")
+    said = count_of(usage.output_tokens, "output_tokens")
+    result.is_estimated = not are_usable((usage.input_tokens, usage.output_tokens), (sent, said))
+    if sent is not None:
+        result.input_tokens = max(0, sent - (read or 0) - (written or 0))
+    if said is not None:
+        result.output_tokens = said
     if read is not None:
         result.cache_read_tokens = read
     if written is not None:
         result.cache_write_tokens = written
     output = usage.output_tokens_details
-    if output is not None and output.reasoning_tokens is not None:
-        result.reasoning_tokens = output.reasoning_tokens
+    reasoning = count_of(output.reasoning_tokens if output is not None else None, "reasoning_tokens")
+    if reasoning is not None:
+        result.reasoning_tokens = reasoning
     return result

@@ -53,21 +53,21 @@ class OwnTool(msgspec.Struct, gc=False):
 class InputDetails(msgspec.Struct, gc=False):
     """What the input's tokens are made of."""
 
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
+    cached_tokens: Any = None
+    cache_write_tokens: Any = None
 
 
 class OutputDetails(msgspec.Struct, gc=False):
     """What the output's tokens are made of."""
 
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Any = None
 
 
 class Usage(msgspec.Struct, gc=False):
     """Tokens of the whole response."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    input_tokens: Any = None
+    output_tokens: Any = None
     input_tokens_details: InputDetails | None = None
     output_tokens_details: OutputDetails | None = None
 

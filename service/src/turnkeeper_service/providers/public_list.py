@@ -62,7 +62,7 @@ class PublicList:
         provider, info = found
         try:
             return float(info.calc_price(counted, provider).total_price)
-        except (LookupError, ValueError):
+        except (ArithmeticError, LookupError, ValueError):
             return None
 
     def context_window(self, model: str, base_url: str) -> int | None:

@@ -38,7 +38,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -53,6 +53,7 @@ from turnkeeper_service.providers.base import (
     PartKind,
     ProviderError,
 )
+from turnkeeper_service.providers.counts import MAX_COUNT
 from turnkeeper_service.providers.gates import Gates
 
 DEFAULT_TOKENS = 64
@@ -68,14 +69,17 @@ class ToolCallScript(msgspec.Struct, forbid_unknown_fields=True):
     id: str = ""
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] | None
+
+
 class UsageScript(msgspec.Struct, forbid_unknown_fields=True):
     """Counts that a reply claims."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    input_tokens: Count = None
+    output_tokens: Count = None
+    cache_read_tokens: Count = None
+    cache_write_tokens: Count = None
+    reasoning_tokens: Count = None
 
     def counted(self) -> content_pb2.Usage:
         """As a provider reports it."""
