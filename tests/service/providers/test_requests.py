@@ -197,7 +197,7 @@ def test_media_of_results() -> None:
     results.parts[0].tool_result.content[0].media.CopyFrom(IMAGE)
     request = ModelRequest("m", [user("Look."), calling, results, user("And?")])
     roles = [message["role"] for message in chat(request)["messages"]]
-    assert roles == ["user", "assistant", "tool", "tool", "user", "user"]
+    assert roles == ["user", "assistant", "tool", "tool", "user"]
     content = messages(request)["messages"][2]["content"]
     assert content[0]["content"][0]["type"] == "image"
 
@@ -260,7 +260,7 @@ def test_messages_that_say_nothing_are_left_out() -> None:
     empty, blank = answer(), answer()
     blank.parts.add().text.text = ""
     request = ModelRequest("m", [user("One."), empty, blank, user("Two.")])
-    assert [message["content"] for message in chat(request)["messages"]] == ["One.", "Two."]
+    assert [message["content"] for message in chat(request)["messages"]] == ["One.\n\nTwo."]
     (only,) = messages(request, is_cache_marked=False)["messages"]
     assert [block["text"] for block in only["content"]] == ["One.", "Two."]
 

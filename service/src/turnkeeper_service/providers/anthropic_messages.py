@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from turnkeeper_service.providers.anthropic_messages_decode import MessagesDecoder
-from turnkeeper_service.providers.anthropic_messages_request import build_body
+from turnkeeper_service.providers.anthropic_messages_request import NAMES, build_body
 from turnkeeper_service.providers.base import ModelRequest
 from turnkeeper_service.providers.streaming import HttpProvider, StreamDecoder
+from turnkeeper_service.providers.tool_names import ToolNames
 
 VERSION = "2023-06-01"
 
@@ -16,6 +17,7 @@ class AnthropicMessagesProvider(HttpProvider):
     """Answers model requests over ``POST {base_url}/messages``."""
 
     path = "/messages"
+    names = NAMES
 
     def auth_headers(self) -> Mapping[str, str]:
         """The format's version, and the key if there is one."""
@@ -24,9 +26,9 @@ class AnthropicMessagesProvider(HttpProvider):
             headers["x-api-key"] = self.key
         return headers
 
-    def encode(self, request: ModelRequest) -> bytes:
+    def encode(self, request: ModelRequest, names: ToolNames) -> bytes:
         """The body of the vendor's request."""
-        return build_body(request, self.options)
+        return build_body(request, self.options, names)
 
     def decoder(self) -> StreamDecoder:
         """A decoder for one stream."""

@@ -14,7 +14,9 @@ from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.summary import summary_text
+from turnkeeper_service.providers.tool_names import NameRule, ToolNames
 from turnkeeper_service.providers.wire_json import (
+    arguments_of,
     base64_text,
     detail,
     encode,
@@ -24,13 +26,15 @@ from turnkeeper_service.providers.wire_json import (
     struct_to_json,
 )
 
+NAMES = NameRule()
 _EPHEMERAL = {"type": "ephemeral"}
 _FOREIGN_TO_IDS = r"[^a-zA-Z0-9_-]"
 Json = dict[str, Any]
 
 
-def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
+def build_body(request: ModelRequest, options: ProviderOptions, names: ToolNames | None = None) -> bytes:
     """The request's JSON. Options of the caller's for this provider win, save over the model, messages and stream."""
+    names = names or ToolNames(NAMES, request.tools)
     parameters = request.parameters
     body: Json = {"max_tokens": options.default_max_output_tokens}
     if parameters.HasField("max_output_tokens"):
@@ -42,9 +46,9 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
         body["stop_sequences"] = list(parameters.stop)
     if request.output_schema_json:
         body["output_config"] = {"format": {"type": "json_schema", "schema": raw(request.output_schema_json)}}
-    messages = build_messages(request, options.name)
+    messages = build_messages(request, options.name, names)
     system = [{"type": "text", "text": request.system}] if request.system else []
-    tools = [_tool(tool) for tool in request.tools] or _withheld(request.messages)
+    tools = [_tool(tool, names) for tool in request.tools] or _withheld(request.messages, names)
     if options.is_cache_marked:
         # Four marks at most: what comes before each is stable from step to step.
         for items in (system, tools, *(message["content"] for message in messages[-2:])):
@@ -53,7 +57,7 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
         body["system"] = system
     if tools:
         body["tools"] = tools
-        body["tool_choice"] = _tool_choice(request.tool_choice if request.tools else "none")
+        body["tool_choice"] = _tool_choice(request.tool_choice if request.tools else "none", names)
     merge_options(body, struct_to_json(parameters.provider_options))
     body["model"] = request.model
     body["messages"] = messages
@@ -61,13 +65,13 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
     return encode(body)
 
 
-def build_messages(request: ModelRequest, provider: str) -> list[Json]:
+def build_messages(request: ModelRequest, provider: str, names: ToolNames) -> list[Json]:
     """The conversation as alternating user and assistant messages, results first in the message after their calls."""
     messages: list[Json] = []
     ids = CallIds(forbidden=_FOREIGN_TO_IDS)
     for message in fit_media(request, is_inside=True, says=_has_place_for):
         if message.role == content_pb2.ROLE_ASSISTANT:
-            content = _assistant(message, is_written_by(message, provider, request.model), ids)
+            content = _assistant(message, is_written_by(message, provider, request.model), ids, names)
             role = "assistant"
         else:
             content = _user(message.parts, ids)
@@ -81,7 +85,7 @@ def build_messages(request: ModelRequest, provider: str) -> list[Json]:
     return messages
 
 
-def _assistant(message: content_pb2.Message, is_own: bool, ids: CallIds) -> list[Any]:
+def _assistant(message: content_pb2.Message, is_own: bool, ids: CallIds, names: ToolNames) -> list[Any]:
     content: list[Any] = []
     unpaired = _unpaired(message) if is_own else frozenset()
     for part in message.parts:
@@ -101,9 +105,9 @@ def _assistant(message: content_pb2.Message, is_own: bool, ids: CallIds) -> list
             content.append(
                 {
                     "type": "tool_use",
-                    "id": ids.of_call(call.tool_call_id),
-                    "name": call.name,
-                    "input": raw(call.arguments_json),
+                    "id": ids.of_call(call.tool_call_id, is_own=is_own),
+                    "name": names.sent(call.name),
+                    "input": raw(arguments_of(call)),
                 }
             )
         elif kind == "reasoning" and is_own and part.reasoning.signature:
@@ -115,11 +119,15 @@ def _assistant(message: content_pb2.Message, is_own: bool, ids: CallIds) -> list
 
 
 class _Pairing(msgspec.Struct):
-    """What binds the blocks of a tool of the provider's own: the id of the call."""
+    """What binds the blocks of a tool of the provider's own: the id of the call. Whatever a vendor puts there."""
 
-    type: str = ""
-    id: str = ""
-    tool_use_id: str = ""
+    type: Any = ""
+    id: Any = ""
+    tool_use_id: Any = ""
+
+    @property
+    def is_call(self) -> bool:
+        return str(self.type).endswith("_tool_use")
 
 
 _decode_pairing = msgspec.json.Decoder(_Pairing).decode
@@ -128,7 +136,7 @@ _decode_pairing = msgspec.json.Decoder(_Pairing).decode
 def _id_of(block: str) -> str:
     """The call that a block is, or is the result of; "" for others."""
     found = _decode_pairing(block)
-    return found.tool_use_id or (found.id if found.type.endswith("_tool_use") else "")
+    return str(found.tool_use_id or (found.id if found.is_call else ""))
 
 
 def _unpaired(message: content_pb2.Message) -> frozenset[str]:
@@ -137,8 +145,8 @@ def _unpaired(message: content_pb2.Message) -> frozenset[str]:
     The vendor refuses both. An answer that was cut short has them, and one that paused.
     """
     found = [_decode_pairing(block) for part in message.parts if (block := detail(part, BLOCK))]
-    calls = {one.id for one in found if one.type.endswith("_tool_use")}
-    return frozenset(calls ^ {one.tool_use_id for one in found if one.tool_use_id})
+    calls = {str(one.id) for one in found if one.is_call}
+    return frozenset(calls ^ {str(one.tool_use_id) for one in found if one.tool_use_id})
 
 
 def _thinking(reasoning: content_pb2.Reasoning) -> Json:
@@ -188,25 +196,25 @@ def _media(media: content_pb2.Media) -> Json:
     return document
 
 
-def _withheld(messages: Iterable[content_pb2.Message]) -> list[Json]:
+def _withheld(messages: Iterable[content_pb2.Message], names: ToolNames) -> list[Json]:
     """The tools that were called before a request without tools: the format takes no calls of tools it is not told."""
-    names = {
-        part.tool_call.name: None
+    called = {
+        names.sent(part.tool_call.name): None
         for message in messages
         for part in message.parts
         if part.HasField("tool_call") and not part.tool_call.is_provider_executed
     }
-    return [{"name": name, "input_schema": {"type": "object"}} for name in names]
+    return [{"name": name, "input_schema": {"type": "object"}} for name in called]
 
 
-def _tool(tool: ToolDefinition) -> Json:
-    return {"name": tool.name, "description": tool.description, "input_schema": raw(tool.input_schema_json)}
+def _tool(tool: ToolDefinition, names: ToolNames) -> Json:
+    return {"name": names.sent(tool.name), "description": tool.description, "input_schema": raw(tool.input_schema_json)}
 
 
-def _tool_choice(choice: str) -> Json:
+def _tool_choice(choice: str, names: ToolNames) -> Json:
     if choice in ("auto", "none"):
         return {"type": choice}
-    return {"type": "any"} if choice == "required" else {"type": "tool", "name": choice}
+    return {"type": "any"} if choice == "required" else {"type": "tool", "name": names.sent(choice)}
 
 
 def _mark(items: list[Any]) -> None:

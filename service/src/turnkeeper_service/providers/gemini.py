@@ -8,13 +8,16 @@ from urllib.parse import quote
 
 from turnkeeper_service.providers.base import FailureReason, ModelRequest, ProviderError
 from turnkeeper_service.providers.gemini_decode import GeminiDecoder
-from turnkeeper_service.providers.gemini_request import build_body
+from turnkeeper_service.providers.gemini_request import NAMES, build_body
 from turnkeeper_service.providers.streaming import HttpProvider, StreamDecoder
+from turnkeeper_service.providers.tool_names import ToolNames
 from turnkeeper_service.providers.transport import Url, parse_url
 
 
 class GeminiProvider(HttpProvider):
     """Answers model requests over ``POST {base_url}/models/{model}:streamGenerateContent``."""
+
+    names = NAMES
 
     def url(self, request: ModelRequest) -> Url:
         """The model stands in the path; a name with a slash brings its own collection, as tuned models do."""
@@ -30,9 +33,9 @@ class GeminiProvider(HttpProvider):
         key = self.key
         return {"x-goog-api-key": key} if key else {}
 
-    def encode(self, request: ModelRequest) -> bytes:
+    def encode(self, request: ModelRequest, names: ToolNames) -> bytes:
         """The body of the vendor's request."""
-        return build_body(request, self.options)
+        return build_body(request, self.options, names)
 
     def decoder(self) -> StreamDecoder:
         """A decoder for one stream."""

@@ -11,7 +11,9 @@ from turnkeeper_service.providers.gemini_decode import CALL_ID, OWN, SIGNATURE
 from turnkeeper_service.providers.media import fit_media
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.summary import summary_text
+from turnkeeper_service.providers.tool_names import NameRule, ToolNames
 from turnkeeper_service.providers.wire_json import (
+    arguments_of,
     base64_text,
     detail,
     encode,
@@ -21,6 +23,7 @@ from turnkeeper_service.providers.wire_json import (
     struct_to_json,
 )
 
+NAMES = NameRule(begin="a-zA-Z_", max_length=63)
 _UNSIGNED = "skip_thought_signature_validator"
 """What the vendor wants on a call that another model made; its newer models refuse calls without a signature."""
 _SAMPLING = {
@@ -35,8 +38,9 @@ _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 Json = dict[str, Any]
 
 
-def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
+def build_body(request: ModelRequest, options: ProviderOptions, names: ToolNames | None = None) -> bytes:
     """The request's JSON. Options of the caller's for this provider win, save over the contents."""
+    names = names or ToolNames(NAMES, request.tools)
     parameters = request.parameters
     body: Json = {}
     if request.system:
@@ -53,17 +57,17 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
     if config:
         body["generationConfig"] = config
     if request.tools:
-        body["tools"] = [{"functionDeclarations": [_tool(tool) for tool in request.tools]}]
-        body["toolConfig"] = {"functionCallingConfig": _tool_choice(request.tool_choice)}
+        body["tools"] = [{"functionDeclarations": [_tool(tool, names) for tool in request.tools]}]
+        body["toolConfig"] = {"functionCallingConfig": _tool_choice(request.tool_choice, names)}
     merge_options(body, struct_to_json(parameters.provider_options))
     # The model and the wish for a stream stand in the path.
     for key in ("model", "stream"):
         body.pop(key, None)
-    body["contents"] = build_contents(request, options.name)
+    body["contents"] = build_contents(request, options.name, names)
     return encode(body)
 
 
-def build_contents(request: ModelRequest, provider: str) -> list[Json]:
+def build_contents(request: ModelRequest, provider: str, names: ToolNames) -> list[Json]:
     """The conversation, alternating between user and model, results in the order of their calls."""
     contents: list[Json] = []
     # Ids that the vendor gave, by the call's id; a result names its call by it, or else by order alone.
@@ -74,15 +78,15 @@ def build_contents(request: ModelRequest, provider: str) -> list[Json]:
         if message.role == content_pb2.ROLE_TOOL:
             results += [part.tool_result for part in message.parts if part.HasField("tool_result")]
             continue
-        _add(contents, "user", _results(results, order, vendor_ids))
+        _add(contents, "user", _results(results, order, vendor_ids, names))
         results = []
         if message.role == content_pb2.ROLE_ASSISTANT:
             is_own = is_written_by(message, provider, request.model)
             _note_calls(message, is_own, order, vendor_ids)
-            _add(contents, "model", list(_answer(message, is_own)))
+            _add(contents, "model", list(_answer(message, is_own, names)))
         else:
             _add(contents, "user", list(_prompt(message.parts)))
-    _add(contents, "user", _results(results, order, vendor_ids))
+    _add(contents, "user", _results(results, order, vendor_ids, names))
     return contents
 
 
@@ -103,7 +107,7 @@ def _note_calls(message: content_pb2.Message, is_own: bool, order: dict[str, int
             vendor_ids[call_id] = detail(part, CALL_ID) if is_own else ""
 
 
-def _answer(message: content_pb2.Message, is_own: bool) -> Iterator[Any]:
+def _answer(message: content_pb2.Message, is_own: bool, names: ToolNames) -> Iterator[Any]:
     has_called = False
     for part in message.parts:
         kind = part.WhichOneof("part")
@@ -121,7 +125,7 @@ def _answer(message: content_pb2.Message, is_own: bool) -> Iterator[Any]:
         elif kind == "media" and is_own:
             built = _media(part.media)
         elif kind == "tool_call" and not part.tool_call.is_provider_executed:
-            call: Json = {"name": part.tool_call.name, "args": raw(part.tool_call.arguments_json)}
+            call: Json = {"name": names.sent(part.tool_call.name), "args": raw(arguments_of(part.tool_call))}
             vendor_id = detail(part, CALL_ID) if is_own else ""
             if vendor_id:
                 call["id"] = vendor_id
@@ -146,14 +150,16 @@ def _prompt(parts: Iterable[content_pb2.Part]) -> Iterator[Json]:
             yield _media(part.media)
 
 
-def _results(results: list[content_pb2.ToolResult], order: dict[str, int], vendor_ids: dict[str, str]) -> list[Json]:
+def _results(
+    results: list[content_pb2.ToolResult], order: dict[str, int], vendor_ids: dict[str, str], names: ToolNames
+) -> list[Json]:
     in_order = sorted(results, key=lambda result: order.get(result.tool_call_id, len(order)))
-    return [_result(result, vendor_ids.get(result.tool_call_id, "")) for result in in_order]
+    return [_result(result, vendor_ids.get(result.tool_call_id, ""), names) for result in in_order]
 
 
-def _result(result: content_pb2.ToolResult, vendor_id: str) -> Json:
+def _result(result: content_pb2.ToolResult, vendor_id: str, names: ToolNames) -> Json:
     text = "".join(part.text.text for part in result.content if part.HasField("text"))
-    response: Json = {"name": result.name, "response": {"error" if result.is_error else "result": text}}
+    response: Json = {"name": names.sent(result.name), "response": {"error" if result.is_error else "result": text}}
     if vendor_id:
         response["id"] = vendor_id
     media = [_media(part.media) for part in result.content if part.HasField("media")]
@@ -168,14 +174,14 @@ def _media(media: content_pb2.Media) -> Json:
     return {"inlineData": {"mimeType": media.mime_type, "data": base64_text(media)}}
 
 
-def _tool(tool: ToolDefinition) -> Json:
+def _tool(tool: ToolDefinition, names: ToolNames) -> Json:
     return {
-        "name": tool.name,
+        "name": names.sent(tool.name),
         "description": tool.description,
         "parametersJsonSchema": raw(tool.input_schema_json),
     }
 
 
-def _tool_choice(choice: str) -> Json:
+def _tool_choice(choice: str, names: ToolNames) -> Json:
     mode = _MODES.get(choice)
-    return {"mode": mode} if mode else {"mode": "ANY", "allowedFunctionNames": [choice]}
+    return {"mode": mode} if mode else {"mode": "ANY", "allowedFunctionNames": [names.sent(choice)]}

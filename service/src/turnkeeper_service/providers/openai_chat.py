@@ -6,23 +6,25 @@ from collections.abc import Mapping
 
 from turnkeeper_service.providers.base import ModelRequest
 from turnkeeper_service.providers.openai_chat_decode import ChatDecoder
-from turnkeeper_service.providers.openai_chat_request import build_body
+from turnkeeper_service.providers.openai_chat_request import NAMES, build_body
 from turnkeeper_service.providers.streaming import HttpProvider, StreamDecoder
+from turnkeeper_service.providers.tool_names import ToolNames
 
 
 class OpenAIChatProvider(HttpProvider):
     """Answers model requests over ``POST {base_url}/chat/completions``."""
 
     path = "/chat/completions"
+    names = NAMES
 
     def auth_headers(self) -> Mapping[str, str]:
         """A bearer token, if there is a key."""
         key = self.key
         return {"authorization": f"Bearer {key}"} if key else {}
 
-    def encode(self, request: ModelRequest) -> bytes:
+    def encode(self, request: ModelRequest, names: ToolNames) -> bytes:
         """The body of the vendor's request."""
-        return build_body(request, self.options)
+        return build_body(request, self.options, names)
 
     def decoder(self) -> StreamDecoder:
         """A decoder for one stream."""

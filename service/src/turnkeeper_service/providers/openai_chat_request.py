@@ -11,9 +11,11 @@ from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
 from turnkeeper_service.providers.openai_chat_decode import REASONING_DETAILS, REASONING_FIELD
-from turnkeeper_service.providers.openai_content import Json, build_content
+from turnkeeper_service.providers.openai_content import Json, build_content, joined
 from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.tool_names import NameRule, ToolNames
 from turnkeeper_service.providers.wire_json import (
+    arguments_of,
     base64_text,
     data_uri,
     detail,
@@ -24,12 +26,14 @@ from turnkeeper_service.providers.wire_json import (
     struct_to_json,
 )
 
+NAMES = NameRule()
 _MAX_ID = 40
 _AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 
 
-def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
+def build_body(request: ModelRequest, options: ProviderOptions, names: ToolNames | None = None) -> bytes:
     """The request's JSON. Options of the caller's for this provider win, save over the model, messages and stream."""
+    names = names or ToolNames(NAMES, request.tools)
     parameters = request.parameters
     body: Json = {}
     if parameters.HasField("max_output_tokens"):
@@ -40,8 +44,8 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
     if parameters.stop:
         body["stop"] = list(parameters.stop)
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
-        body["tool_choice"] = _tool_choice(request.tool_choice)
+        body["tools"] = [_tool(tool, names) for tool in request.tools]
+        body["tool_choice"] = _tool_choice(request.tool_choice, names)
     if request.output_schema_json:
         schema = {"name": "answer", "strict": True, "schema": raw(request.output_schema_json)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -49,34 +53,55 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
         body["stream_options"] = {"include_usage": True}
     merge_options(body, struct_to_json(parameters.provider_options))
     body["model"] = request.model
-    body["messages"] = build_messages(request, options.name)
+    body["messages"] = build_messages(request, options.name, names)
     body["stream"] = True
     return encode(body)
 
 
-def build_messages(request: ModelRequest, provider: str) -> list[Json]:
-    """The conversation. Media of tool results follow behind the last result, so that results stay with their calls."""
+def build_messages(request: ModelRequest, provider: str, names: ToolNames) -> list[Json]:
+    """The conversation, neighbours of one role as one message: some vendors want user and assistant to alternate.
+
+    Media of tool results follow behind the last result, so that results stay with their calls.
+    """
     messages: list[Json] = []
     if request.system:
         messages.append({"role": "system", "content": request.system})
     answers_before_loop = _answers_before_tool_loop(request.messages)
     num_answers = 0
-    ids = CallIds(max_length=_MAX_ID)
+    ids = CallIds(max_length=_MAX_ID, is_numbered=False)
     for message in fit_media(request, is_inside=False):
         if message.role == content_pb2.ROLE_ASSISTANT:
             own = is_written_by(message, provider, request.model)
-            built = _assistant(message, own, num_answers >= answers_before_loop, ids)
+            built = _assistant(message, own, num_answers >= answers_before_loop, ids, names)
             num_answers += 1
             if built is not None:
-                messages.append(built)
+                _add(messages, built)
         elif message.role == content_pb2.ROLE_TOOL:
             messages.extend(_results(message, ids))
         else:
             content = _content(message.parts)
             if content:
                 role = "system" if message.role == content_pb2.ROLE_SYSTEM else "user"
-                messages.append({"role": role, "content": content})
+                _add(messages, {"role": role, "content": content})
     return messages
+
+
+def _add(messages: list[Json], message: Json) -> None:
+    """Add a message, or put it into its neighbour of the same role. Calls have their results between."""
+    last = messages[-1] if messages else None
+    if last is None or last["role"] != message["role"] or last.get("tool_calls"):
+        messages.append(message)
+        return
+    for key, value in message.items():
+        there = last.get(key)
+        if key == "role":
+            continue
+        if not there or not value:
+            last[key] = value or there
+        elif key == "content":
+            last[key] = joined(there, value, "text")
+        else:
+            last[key] = there + value
 
 
 def _answers_before_tool_loop(messages: Sequence[content_pb2.Message]) -> int:
@@ -85,7 +110,9 @@ def _answers_before_tool_loop(messages: Sequence[content_pb2.Message]) -> int:
     return roles[:last_prompt].count(content_pb2.ROLE_ASSISTANT)
 
 
-def _assistant(message: content_pb2.Message, is_own: bool, is_in_loop: bool, ids: CallIds) -> Json | None:
+def _assistant(
+    message: content_pb2.Message, is_own: bool, is_in_loop: bool, ids: CallIds, names: ToolNames
+) -> Json | None:
     texts: list[str] = []
     calls: list[Json] = []
     built: Json = {"role": "assistant"}
@@ -95,8 +122,9 @@ def _assistant(message: content_pb2.Message, is_own: bool, is_in_loop: bool, ids
         if kind == "text":
             texts.append(part.text.text)
         elif kind == "tool_call" and not part.tool_call.is_provider_executed:
-            function = {"name": part.tool_call.name, "arguments": part.tool_call.arguments_json or "{}"}
-            calls.append({"id": ids.of_call(part.tool_call.tool_call_id), "type": "function", "function": function})
+            call_id = ids.of_call(part.tool_call.tool_call_id, is_own=is_own)
+            function = {"name": names.sent(part.tool_call.name), "arguments": arguments_of(part.tool_call)}
+            calls.append({"id": call_id, "type": "function", "function": function})
         elif kind == "reasoning" and is_own:
             _add_reasoning(built, thinking, part, is_in_loop)
     text = "".join(texts)
@@ -149,12 +177,16 @@ def _media(media: content_pb2.Media) -> Json:
     return {"type": "file", "file": {"filename": media.name or "file", "file_data": data_uri(media)}}
 
 
-def _tool(tool: ToolDefinition) -> Json:
-    function = {"name": tool.name, "description": tool.description, "parameters": raw(tool.input_schema_json)}
+def _tool(tool: ToolDefinition, names: ToolNames) -> Json:
+    function = {
+        "name": names.sent(tool.name),
+        "description": tool.description,
+        "parameters": raw(tool.input_schema_json),
+    }
     return {"type": "function", "function": function}
 
 
-def _tool_choice(choice: str) -> str | Json:
+def _tool_choice(choice: str, names: ToolNames) -> str | Json:
     if choice in ("auto", "none", "required"):
         return choice
-    return {"type": "function", "function": {"name": choice}}
+    return {"type": "function", "function": {"name": names.sent(choice)}}

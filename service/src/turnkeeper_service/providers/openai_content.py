@@ -29,3 +29,14 @@ def build_content(
     if is_text and len(items) == 1:
         return str(items[0]["text"])
     return items
+
+
+def joined(first: str | list[Json], second: str | list[Json], text_type: str) -> str | list[Json]:
+    """Two contents as one: texts stay a text, paragraph by paragraph."""
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    return [*_items(first, text_type), *_items(second, text_type)]
+
+
+def _items(content: str | list[Json], text_type: str) -> list[Json]:
+    return [{"type": text_type, "text": content}] if isinstance(content, str) else content

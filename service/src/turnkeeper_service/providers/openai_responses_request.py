@@ -11,10 +11,12 @@ from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
-from turnkeeper_service.providers.openai_content import Json, build_content
+from turnkeeper_service.providers.openai_content import Json, build_content, joined
 from turnkeeper_service.providers.openai_responses_items import ANNOTATIONS, ITEM, ITEM_ID, OPEN_REASONING, PHASE
 from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.tool_names import NameRule, ToolNames
 from turnkeeper_service.providers.wire_json import (
+    arguments_of,
     data_uri,
     detail,
     encode,
@@ -24,11 +26,14 @@ from turnkeeper_service.providers.wire_json import (
     struct_to_json,
 )
 
+NAMES = NameRule()
 SEALED_REASONING = "reasoning.encrypted_content"
+_TEXT = "input_text"
 
 
-def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
+def build_body(request: ModelRequest, options: ProviderOptions, names: ToolNames | None = None) -> bytes:
     """The request's JSON. Options of the caller's for this provider win, save over the model, input and stream."""
+    names = names or ToolNames(NAMES, request.tools)
     parameters = request.parameters
     given = struct_to_json(parameters.provider_options)
     body: Json = {"store": False}
@@ -41,8 +46,8 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
         if parameters.HasField(name):
             body[name] = getattr(parameters, name)
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
-        body["tool_choice"] = _tool_choice(request.tool_choice)
+        body["tools"] = [_tool(tool, names) for tool in request.tools]
+        body["tool_choice"] = _tool_choice(request.tool_choice, names)
     if request.output_schema_json:
         schema = raw(request.output_schema_json)
         body["text"] = {"format": {"type": "json_schema", "name": "answer", "strict": True, "schema": schema}}
@@ -51,18 +56,18 @@ def build_body(request: ModelRequest, options: ProviderOptions) -> bytes:
         body["include"] = [SEALED_REASONING]
     merge_options(body, given)
     body["model"] = request.model
-    body["input"] = build_input(request, options.name)
+    body["input"] = build_input(request, options.name, names)
     body["stream"] = True
     return encode(body)
 
 
-def build_input(request: ModelRequest, provider: str) -> list[Any]:
-    """The conversation as items."""
+def build_input(request: ModelRequest, provider: str, names: ToolNames) -> list[Any]:
+    """The conversation as items, neighbours of one role as one message."""
     items: list[Any] = []
     ids = CallIds()
     for message in fit_media(request, is_inside=True, says=_has_place_for):
         if message.role == content_pb2.ROLE_ASSISTANT:
-            items += _assistant(message.parts, is_written_by(message, provider, request.model), ids)
+            items += _assistant(message.parts, is_written_by(message, provider, request.model), ids, names)
         elif message.role == content_pb2.ROLE_TOOL:
             for part in message.parts:
                 if part.HasField("tool_result"):
@@ -71,11 +76,15 @@ def build_input(request: ModelRequest, provider: str) -> list[Any]:
             content = _content(message.parts)
             if content:
                 role = "system" if message.role == content_pb2.ROLE_SYSTEM else "user"
-                items.append({"role": role, "content": content})
+                last = items[-1] if items else None
+                if isinstance(last, dict) and last.get("role") == role:
+                    last["content"] = joined(last["content"], content, _TEXT)
+                else:
+                    items.append({"role": role, "content": content})
     return items
 
 
-def _assistant(parts: Sequence[content_pb2.Part], is_own: bool, ids: CallIds) -> list[Any]:
+def _assistant(parts: Sequence[content_pb2.Part], is_own: bool, ids: CallIds, names: ToolNames) -> list[Any]:
     items: list[Any] = []
     for part in parts:
         kind = part.WhichOneof("part")
@@ -90,9 +99,9 @@ def _assistant(parts: Sequence[content_pb2.Part], is_own: bool, ids: CallIds) ->
             items.append(
                 {
                     "type": "function_call",
-                    "call_id": ids.of_call(call.tool_call_id),
-                    "name": call.name,
-                    "arguments": call.arguments_json or "{}",
+                    "call_id": ids.of_call(call.tool_call_id, is_own=is_own),
+                    "name": names.sent(call.name),
+                    "arguments": arguments_of(call),
                 }
             )
         elif kind == "reasoning" and is_own:
@@ -146,7 +155,7 @@ def _result(result: content_pb2.ToolResult, ids: CallIds) -> Json:
 
 
 def _content(parts: Iterable[content_pb2.Part]) -> str | list[Json]:
-    return build_content(parts, "input_text", _media)
+    return build_content(parts, _TEXT, _media)
 
 
 def _has_place_for(mime_type: str) -> bool:
@@ -161,17 +170,17 @@ def _media(media: content_pb2.Media) -> Json:
     return {"type": "input_file", "filename": media.name or "file", "file_data": data_uri(media)}
 
 
-def _tool(tool: ToolDefinition) -> Json:
+def _tool(tool: ToolDefinition, names: ToolNames) -> Json:
     # Strict is the format's default and takes only some schemas.
     schema: msgspec.Raw = raw(tool.input_schema_json)
     return {
         "type": "function",
-        "name": tool.name,
+        "name": names.sent(tool.name),
         "description": tool.description,
         "parameters": schema,
         "strict": False,
     }
 
 
-def _tool_choice(choice: str) -> str | Json:
-    return choice if choice in ("auto", "none", "required") else {"type": "function", "name": choice}
+def _tool_choice(choice: str, names: ToolNames) -> str | Json:
+    return choice if choice in ("auto", "none", "required") else {"type": "function", "name": names.sent(choice)}

@@ -11,6 +11,7 @@ from turnkeeper_service.providers.base import Clock, FailureReason, ModelEvent, 
 from turnkeeper_service.providers.credentials import Credential
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.sse import SseEvent, SseSplitter
+from turnkeeper_service.providers.tool_names import NameRule, ToolNames
 from turnkeeper_service.providers.transport import Body, HttpTransport, Url, parse_url
 
 _SHORTEST_SECRET = 8
@@ -62,6 +63,8 @@ class HttpProvider(ABC):
 
     path = ""
     """The format's path behind the base URL."""
+    names = NameRule()
+    """What the format takes as the name of a tool."""
 
     def url(self, request: ModelRequest) -> Url:
         """Where the request goes: the same for all, unless a format says otherwise."""
@@ -72,8 +75,8 @@ class HttpProvider(ABC):
         """The headers that carry the key and the version of the format."""
 
     @abstractmethod
-    def encode(self, request: ModelRequest) -> bytes:
-        """The body of the vendor's request."""
+    def encode(self, request: ModelRequest, names: ToolNames) -> bytes:
+        """The body of the vendor's request, with tools under the vendor's names."""
 
     @abstractmethod
     def decoder(self) -> StreamDecoder:
@@ -87,14 +90,13 @@ class HttpProvider(ABC):
         if request.session_hash:
             headers["x-session-id"] = headers["x-session-affinity"] = request.session_hash
         headers.update({name.lower(): value for name, value in self.options.headers.items()})
+        names = ToolNames(self.names, request.tools)
+        sent = self.encode(request, names)
         try:
-            async with (
-                self._transport.post_stream(
-                    self.url(request), headers, self.encode(request), self.options.timeouts
-                ) as body,
-                aclosing(_events(body, self.decoder())) as events,
-            ):
-                yield events
+            async with self._transport.post_stream(self.url(request), headers, sent, self.options.timeouts) as body:
+                given = _events(body, self.decoder())
+                async with aclosing(names.restored(given) if names.has_changes else given) as events:
+                    yield events
         except ProviderError as error:
             # Some vendors repeat the key that they refuse.
             if len(key) >= _SHORTEST_SECRET and key in error.detail:

@@ -11,6 +11,7 @@ import msgspec
 from google.protobuf import struct_pb2
 
 from turnkeeper.v1 import content_pb2
+from turnkeeper_service.json_text import is_too_deep, without_lone_surrogates
 
 T = TypeVar("T")
 _HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -35,8 +36,15 @@ def decode_event_data(decode: Callable[[bytes], T], data: bytes) -> T:
 
 
 def raw(json_text: str, default: str = "{}") -> msgspec.Raw:
-    """JSON that is passed on as it is."""
-    return msgspec.Raw((json_text or default).encode())
+    """JSON that is passed on as it is, save for what is no text in it."""
+    return msgspec.Raw(without_lone_surrogates(json_text or default).encode())
+
+
+def arguments_of(call: content_pb2.ToolCall) -> str:
+    """The arguments of a call as they go back to a vendor: such as were not taken for their depth are left out."""
+    if not call.arguments_json or is_too_deep(call.arguments_json):
+        return "{}"
+    return without_lone_surrogates(call.arguments_json)
 
 
 def struct_to_json(struct: struct_pb2.Struct) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from jsonschema.exceptions import ValidationError
 
 from turnkeeper.v1 import content_pb2
+from turnkeeper_service.json_text import MAX_DEPTH, is_too_deep
 
 from .base import Tool
 from .json_schema import validator, words_for
@@ -16,6 +17,7 @@ from .json_schema import validator, words_for
 INVALID_JSON = "invalid_arguments"
 """The provider detail in which an adapter keeps arguments that were not JSON (C-84)."""
 NOT_JSON = "the arguments are not valid JSON; send one JSON object"
+TOO_DEEP = f"the arguments are nested deeper than {MAX_DEPTH} levels"
 
 
 class BadArgumentsError(Exception):
@@ -31,8 +33,12 @@ def parse(tool: Tool, call: content_pb2.ToolCall) -> dict[str, Any]:
     """The arguments as an object. Raises BadArgumentsError."""
     try:
         arguments = json.loads(call.arguments_json or "{}")
-    except (ValueError, RecursionError):
+    except ValueError:
         raise BadArgumentsError(NOT_JSON) from None
+    except RecursionError:
+        raise BadArgumentsError(TOO_DEEP) from None
+    if is_too_deep(call.arguments_json):
+        raise BadArgumentsError(TOO_DEEP)
     if not isinstance(arguments, dict):
         raise BadArgumentsError("the arguments are not a JSON object")
     if tool.input_schema_json:

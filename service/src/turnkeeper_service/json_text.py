@@ -1,0 +1,38 @@
+"""JSON that others wrote, as text: what of it would be refused where it is passed on."""
+
+from __future__ import annotations
+
+import re
+
+MAX_DEPTH = 64
+"""Arguments that are nested deeper are not taken, and not sent to vendors: each of them stops at a depth of its own."""
+_ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.")
+_NO_BRACKETS = re.compile(r'"(?:[^"\\]+|\\.)*+"|[^\[\]{}"]+', re.DOTALL)
+_EMPTY = re.compile(r"\[\]|\{\}")
+_PAIR_LENGTH = 12
+
+
+def without_lone_surrogates(text: str) -> str:
+    """The same JSON with U+FFFD for each escape of half a character, which is no text and refused as such."""
+    if "\\ud" not in text and "\\uD" not in text:
+        return text
+    return _ESCAPE.sub(_whole, text)
+
+
+def _whole(match: re.Match[str]) -> str:
+    escape = match.group()
+    return escape if len(escape) in (2, _PAIR_LENGTH) else "\\ufffd"
+
+
+def is_too_deep(text: str, max_depth: int = MAX_DEPTH) -> bool:
+    """Whether JSON text nests deeper than so many levels; also where it is so long that parsing it would fail."""
+    if text.count("{") + text.count("[") <= max_depth:
+        return False
+    brackets = _NO_BRACKETS.sub("", text)
+    for _ in range(max_depth):
+        # One level from the inside out each time.
+        shorter = _EMPTY.sub("", brackets)
+        if shorter == brackets:
+            break
+        brackets = shorter
+    return bool(brackets)

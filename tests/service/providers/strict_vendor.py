@@ -1,0 +1,245 @@
+"""A vendor on the loopback that refuses what real ones refuse, in all four formats, and answers as it is told."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from examples.upstream import Answer, Request, Upstream
+from examples.upstream.dialects import CHAT, DIALECTS, GEMINI, MESSAGES, RESPONSES
+from tests.service.harness import Harness, load_settings, serving
+
+Json = dict[str, Any]
+NAMES = {GEMINI: r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}"}
+MAX_DEPTH = 100
+LONE = re.compile(r"[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that the vendor's model makes; ``arguments`` are JSON, sent as they stand."""
+
+    name: str
+    arguments: str = "{}"
+    call_id: str = "abcDEF123"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer."""
+
+    text: str = ""
+    calls: Sequence[Call] = ()
+
+    def stream(self, wire_format: str) -> bytes:
+        """The answer in a format."""
+        if not self.calls:
+            dialect = DIALECTS[wire_format]
+            return b"".join([*dialect.begin, dialect.delta(self.text or "ok"), *dialect.end(self.text or "ok", 1)])
+        return b"".join(_CALLING[wire_format](self.calls))
+
+
+def _data(event: object) -> bytes:
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+def _chat(calls: Sequence[Call]) -> Iterator[bytes]:
+    for index, call in enumerate(calls):
+        function = {"name": call.name, "arguments": call.arguments}
+        one = {"index": index, "id": call.call_id, "type": "function", "function": function}
+        yield _data({"choices": [{"index": 0, "delta": {"tool_calls": [one]}, "finish_reason": None}]})
+    yield _data({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    yield b"data: [DONE]\n\n"
+
+
+def _responses(calls: Sequence[Call]) -> Iterator[bytes]:
+    yield _data({"type": "response.created", "response": {"id": "r", "status": "in_progress", "output": []}})
+    items = []
+    for index, call in enumerate(calls):
+        item = {"type": "function_call", "id": f"fc_{index}", "call_id": call.call_id, "name": call.name}
+        items.append({**item, "arguments": call.arguments, "status": "completed"})
+        place = {"output_index": index, "item_id": f"fc_{index}"}
+        yield _data({"type": "response.output_item.added", **place, "item": {**item, "arguments": ""}})
+        yield _data({"type": "response.function_call_arguments.delta", **place, "delta": call.arguments})
+        yield _data({"type": "response.output_item.done", **place, "item": items[-1]})
+    yield _data({"type": "response.completed", "response": {"id": "r", "status": "completed", "output": items}})
+
+
+def _messages(calls: Sequence[Call]) -> Iterator[bytes]:
+    yield _data({"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 1, "output_tokens": 1}}})
+    for index, call in enumerate(calls):
+        block = {"type": "tool_use", "id": call.call_id, "name": call.name, "input": {}}
+        yield _data({"type": "content_block_start", "index": index, "content_block": block})
+        delta = {"type": "input_json_delta", "partial_json": call.arguments}
+        yield _data({"type": "content_block_delta", "index": index, "delta": delta})
+        yield _data({"type": "content_block_stop", "index": index})
+    yield _data({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 2}})
+    yield _data({"type": "message_stop"})
+
+
+def _gemini(calls: Sequence[Call]) -> Iterator[bytes]:
+    parts = ",".join(f'{{"functionCall":{{"name":{json.dumps(one.name)},"args":{one.arguments}}}}}' for one in calls)
+    yield b'data: {"candidates":[{"content":{"role":"model","parts":[%b]},"finishReason":"STOP"}]}\n\n' % parts.encode()
+
+
+_CALLING = {CHAT: _chat, RESPONSES: _responses, MESSAGES: _messages, GEMINI: _gemini}
+
+
+@dataclass
+class StrictVendor:
+    """Answers with the replies in order, the last one ever again; what it refuses it keeps in ``problems``."""
+
+    replies: list[Reply] = field(default_factory=list)
+    ids: str = r".{1,40}"
+    """What it takes as the id of a call, where the format sends one."""
+    problems: list[str] = field(default_factory=list)
+    bodies: list[Json] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.upstream = Upstream(self._answer)
+
+    def _answer(self, request: Request) -> Answer:
+        body, wire_format = request.json, request.wire_format
+        self.bodies.append(body)
+        problem = next(self._problems(wire_format, body, request.body), "")
+        if problem:
+            self.problems.append(problem)
+            return Answer.error(400, json.dumps({"error": {"message": problem, "code": 400}}))
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        return Answer.of(reply.stream(wire_format))
+
+    def _problems(self, wire_format: str, body: Json, text: bytes) -> Iterator[str]:
+        if any(LONE.search(one) for one in strings(body)):
+            yield "half a character"
+        if depth_of(body) > MAX_DEPTH:
+            yield "nested too deeply"
+        legal = NAMES.get(wire_format, r"[A-Za-z0-9_-]{1,64}")
+        for name in [*called_names(wire_format, body), *offered_names(wire_format, body)]:
+            if not re.fullmatch(legal, name):
+                yield f"the name {name[:80]!r}"
+        if len(set(offered_names(wire_format, body))) < len(offered_names(wire_format, body)):
+            yield "two tools of one name"
+        called, answered = call_ids(wire_format, body)
+        if called != answered or len(set(called)) < len(called):
+            yield f"calls {called} and results {answered}"
+        for call_id in called:
+            if not re.fullmatch(self.ids, call_id):
+                yield f"the id {call_id!r}"
+        roles = roles_of(wire_format, body)
+        if any(one == other and one != "tool" for one, other in pairwise(roles)):
+            yield f"roles must alternate: {roles}"
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All strings in a value; JSON in a string counts too, as servers parse arguments."""
+    if isinstance(value, str):
+        yield value
+        if value[:1] == "{":
+            try:
+                yield from strings(json.loads(value))
+            except (ValueError, RecursionError):
+                return
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings(inner)
+
+
+def depth_of(value: Any) -> int:
+    """How deeply a value nests, JSON in strings included."""
+    if isinstance(value, str) and value[:1] == "{":
+        try:
+            value = json.loads(value)
+        except RecursionError:
+            return 10_000
+        except ValueError:
+            return 0
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
+
+
+def _blocks(body: Json) -> Iterator[Json]:
+    for message in body["messages"]:
+        if isinstance(message["content"], list):
+            yield from message["content"]
+
+
+def _parts(body: Json) -> Iterator[Json]:
+    for content in body["contents"]:
+        yield from content["parts"]
+
+
+def called_names(wire_format: str, body: Json) -> list[str]:
+    """The names of the calls in a request, and of the results where they carry them."""
+    if wire_format == CHAT:
+        return [call["function"]["name"] for one in body["messages"] for call in one.get("tool_calls", ())]
+    if wire_format == RESPONSES:
+        return [item["name"] for item in body["input"] if item.get("type") == "function_call"]
+    if wire_format == MESSAGES:
+        return [block["name"] for block in _blocks(body) if block["type"] == "tool_use"]
+    kinds = ("functionCall", "functionResponse")
+    return [part[kind]["name"] for part in _parts(body) for kind in kinds if kind in part]
+
+
+def tools_of(wire_format: str, body: Json) -> dict[str, Any]:
+    """The schemas of the tools that a request offers, by name."""
+    if wire_format == CHAT:
+        return {tool["function"]["name"]: tool["function"]["parameters"] for tool in body.get("tools", ())}
+    if wire_format == RESPONSES:
+        return {tool["name"]: tool["parameters"] for tool in body.get("tools", ())}
+    if wire_format == MESSAGES:
+        return {tool["name"]: tool["input_schema"] for tool in body.get("tools", ())}
+    declared = [one for tool in body.get("tools", ()) for one in tool.get("functionDeclarations", ())]
+    return {one["name"]: one["parametersJsonSchema"] for one in declared}
+
+
+def offered_names(wire_format: str, body: Json) -> list[str]:
+    """The names of the tools that a request offers."""
+    return list(tools_of(wire_format, body))
+
+
+def call_ids(wire_format: str, body: Json) -> tuple[list[str], list[str]]:
+    """The ids of the calls and of the results; none where the format goes by order."""
+    if wire_format == CHAT:
+        called = [call["id"] for one in body["messages"] for call in one.get("tool_calls", ())]
+        return called, [one["tool_call_id"] for one in body["messages"] if one["role"] == "tool"]
+    if wire_format == RESPONSES:
+        kinds = ("function_call", "function_call_output")
+        called, answered = ([item["call_id"] for item in body["input"] if item.get("type") == kind] for kind in kinds)
+        return called, answered
+    if wire_format == MESSAGES:
+        called = [block["id"] for block in _blocks(body) if block["type"] == "tool_use"]
+        return called, [block["tool_use_id"] for block in _blocks(body) if block["type"] == "tool_result"]
+    return [], []
+
+
+def roles_of(wire_format: str, body: Json) -> list[str]:
+    """Who speaks, in order."""
+    if wire_format == GEMINI:
+        return [content["role"] for content in body["contents"]]
+    if wire_format == RESPONSES:
+        return [item.get("role", "tool") for item in body["input"]]
+    return [message["role"] for message in body["messages"] if message["role"] != "system"]
+
+
+@asynccontextmanager
+async def strict(
+    data_dir: Path, wire_format: str, *replies: Reply, ids: str = r".{1,40}", **more: Any
+) -> AsyncIterator[tuple[Harness, StrictVendor]]:
+    """A server whose provider ``up`` is a strict vendor, with the session ``s``."""
+    vendor = StrictVendor([*replies, Reply()], ids)
+    async with vendor.upstream as upstream:
+        settings = {"providers.up.format": wire_format, "providers.up.base_url": upstream.base_url}
+        settings |= more.pop("settings", {})
+        async with serving(data_dir, settings=load_settings(data_dir, **settings), **more) as server:
+            await server.session("s", model="up/m")
+            yield server, vendor
