@@ -69,7 +69,7 @@ async def test_no_server_is_one_line_and_one(server: FakeServer, command: Comman
     await server.stop()
     done = await command("cancel", "--session", "s")
     assert done.code == 1
-    assert done.err.startswith(f"turnkeeper: no server at {server.address} (")
+    assert done.err.startswith(f"turnkeeper: no connection to {server.address}: the connection is refused")
     assert done.err.count("\n") == 1
 
 

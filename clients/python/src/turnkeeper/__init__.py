@@ -8,6 +8,7 @@
 The messages of the contract that callers meet are exported here; all of them are in `turnkeeper.v1`.
 """
 
+from turnkeeper import _quiet as _quiet
 from turnkeeper._assembler import DeltaGapError, Item, MessageAssembler, OpenMessage, OpenPart
 from turnkeeper._client import Client
 from turnkeeper._config import Backoff

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
 import grpc.aio
 
 from turnkeeper._config import Settings
+from turnkeeper._diagnosis import diagnose, misplaced
 from turnkeeper._errors import TurnkeeperError
 from turnkeeper.v1.run_service_pb2_grpc import RunServiceStub
 from turnkeeper.v1.session_service_pb2_grpc import SessionServiceStub
@@ -30,6 +32,10 @@ Response = TypeVar("Response")
 T = TypeVar("T")
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+CONNECT_SECONDS = 3.0
+"""The longest wait for the first connection; with its diagnosis it is under 5 s."""
+START_SECONDS = 1.0
+"""How long a server that is not there may be one that is just starting."""
 KEEPALIVE_SECONDS = 30
 KEEPALIVE_TIMEOUT_SECONDS = 10
 
@@ -88,10 +94,11 @@ class Readable(Protocol):
 class Retry:
     """Waits between the connections of one stream, and knows when to give up."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, connection: Connection) -> None:
         """Begin as if the stream had just been connected."""
-        self._backoff = settings.backoff
-        self._tell = settings.on_connection
+        self._connection = connection
+        self._backoff = connection.settings.backoff
+        self._tell = connection.settings.on_connection
         self._delay = 0.0
         self._lost_at: float | None = None
 
@@ -108,7 +115,7 @@ class Retry:
             TurnkeeperError: The one given, where another connection would not help or has not helped for too long.
         """
         if not error.is_resumable:
-            raise error
+            raise await self._connection.explained(error)
         now = asyncio.get_running_loop().time()
         if self._lost_at is None:
             self._lost_at = now
@@ -117,7 +124,7 @@ class Retry:
         self._delay = self._backoff.next(self._delay)
         delay = max(self._delay, error.retry_after or 0.0)
         if self._backoff.patience is not None and now + delay - self._lost_at > self._backoff.patience:
-            raise error
+            raise await self._connection.explained(error)
         await asyncio.sleep(delay)
 
 
@@ -129,6 +136,7 @@ class Connection:
         self.settings = settings
         self.is_closed = False
         self._channel: grpc.aio.Channel | None = None
+        self._is_reached = False
         self._runs: RunServiceAsyncStub | None = None
         self._sessions: SessionServiceAsyncStub | None = None
         self._tools: ToolServiceAsyncStub | None = None
@@ -169,9 +177,10 @@ class Connection:
             TurnkeeperError: The call was refused or could not be made.
         """
         try:
+            await self._reach()
             return await method(request, timeout=timeout, metadata=self.metadata)
         except grpc.aio.AioRpcError as error:
-            raise TurnkeeperError.from_rpc(error) from None
+            raise await self.explained(TurnkeeperError.from_rpc(error)) from None
         except asyncio.CancelledError:
             self._raise_if_closed()
             raise
@@ -183,6 +192,7 @@ class Connection:
             TurnkeeperError: The stream ended otherwise, or was silent for too long.
         """
         try:
+            await self._reach()
             async with asyncio.timeout(self.settings.silence):
                 found = await call.read()
         except grpc.aio.AioRpcError as error:
@@ -195,6 +205,17 @@ class Connection:
             raise
         return found if isinstance(found, response) else None
 
+    async def explained(self, error: TurnkeeperError) -> TurnkeeperError:
+        """The error; where no server answered, with the cause that is found at its address."""
+        if error.reason:
+            return error
+        if (words := misplaced(self.settings.address, error.message)) is not None:
+            error.message = words
+        elif error.code is grpc.StatusCode.UNAVAILABLE and error.is_resumable:
+            cause = await diagnose(self.settings)
+            error.message = cause.words if cause is not None else error.message
+        return error
+
     async def close(self) -> None:
         """End all calls and close the channel; again does nothing."""
         self.is_closed = True
@@ -202,6 +223,36 @@ class Connection:
         self._runs = self._sessions = self._tools = None
         if channel is not None:
             await channel.close()
+
+    async def _reach(self) -> None:
+        """Wait for the first connection of this client, which is given up sooner than one that was lost.
+
+        Raises:
+            TurnkeeperError: There is none, and why.
+        """
+        if self._is_reached:
+            return
+        channel, now = self._open(), asyncio.get_running_loop().time
+        settled, given_up = now() + START_SECONDS, now() + CONNECT_SECONDS
+        while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+            if self.is_closed:
+                raise TurnkeeperError.closed()
+            is_failed, is_early = state is grpc.ChannelConnectivity.TRANSIENT_FAILURE, now() < settled
+            if is_failed or now() >= given_up:
+                cause = await diagnose(self.settings)
+                if cause is not None and (cause.is_lasting or not is_early):
+                    raise self._unreachable(cause.words)
+                if now() >= given_up:
+                    raise self._unreachable(f"no connection to {self.settings.address}: no answer comes")
+            # A failure stands until there is a connection: nothing says that another attempt has failed too.
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(settled if is_failed and is_early else given_up):
+                    await channel.wait_for_state_change(state)
+        self._is_reached = True
+
+    def _unreachable(self, words: str) -> TurnkeeperError:
+        is_lasting = self.settings.backoff.patience is not None
+        return TurnkeeperError(grpc.StatusCode.UNAVAILABLE, words, is_lasting=is_lasting)
 
     def _raise_if_closed(self) -> None:
         """Tell a closed channel, which gRPC reports as the cancel of a task, from a real cancel."""

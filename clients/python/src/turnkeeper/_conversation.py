@@ -252,7 +252,7 @@ class Conversation:
 
     async def _drive(self) -> None:
         """Keep the conversation connected until it is over. The one task; `close` awaits it."""
-        retry = Retry(self._connection.settings)
+        retry = Retry(self._connection)
         try:
             while not self._is_over:
                 try:

@@ -54,8 +54,9 @@ class TurnkeeperError(Exception):
         metadata: Mapping[str, str] | None = None,
         violations: tuple[Violation, ...] = (),
         retry_after: float | None = None,
+        is_lasting: bool = False,
     ) -> None:
-        """Take the parts as the server gave them."""
+        """Take the parts as the server gave them; a lasting error is one that no other connection mends."""
         super().__init__(message)
         self.code = code
         self.message = message
@@ -64,6 +65,7 @@ class TurnkeeperError(Exception):
         self.violations = violations
         self.retry_after = retry_after
         self.run_id: str | None = None
+        self._is_lasting = is_lasting
 
     def __str__(self) -> str:
         name = f"{self.code.name}/{self.reason}" if self.reason else self.code.name
@@ -74,6 +76,8 @@ class TurnkeeperError(Exception):
     @property
     def is_resumable(self) -> bool:
         """Whether a stream that ended so may go on over another connection."""
+        if self._is_lasting:
+            return False
         if self.code is grpc.StatusCode.UNAVAILABLE:
             return True
         if self.reason:

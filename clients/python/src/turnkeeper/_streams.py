@@ -136,7 +136,7 @@ class RunStream(Stream[RunItem]):
         return self.outcome.text if self.outcome is not None else ""
 
     async def _run(self, connection: Connection) -> AsyncGenerator[RunItem]:
-        retry = Retry(connection.settings)
+        retry = Retry(connection)
         while self.outcome is None:
             try:
                 async with aclosing(self._connected(connection, retry)) as items:
@@ -241,7 +241,7 @@ async def _resuming(
     take: Callable[[Response], list[T]],
 ) -> AsyncGenerator[T]:
     """What is new in the responses of a call that is opened again whenever it is lost, up to its proper end."""
-    retry = Retry(connection.settings)
+    retry = Retry(connection)
     while True:
         call = open_call()
         try:

@@ -90,7 +90,7 @@ class Worker:
 
     async def _drive(self) -> None:
         """Keep the worker connected. The one task; `close` awaits it."""
-        retry = Retry(self._connection.settings)
+        retry = Retry(self._connection)
         try:
             while True:
                 try:

@@ -374,13 +374,11 @@ def _run(
                 return await command(client)
             except TurnkeeperError as error:
                 if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
-                    return _show.fail(f"no server at {where} ({_show.short(error.message)})")
+                    return _show.fail(error.message)
                 if error.code is grpc.StatusCode.UNAUTHENTICATED and not os.environ.get("TURNKEEPER_TOKEN"):
                     return _show.fail(f"{error} (TURNKEEPER_TOKEN is not set)")
                 return _show.fail(str(error))
 
-    # gRPC's core writes lines of its own about lost connections; this command says what matters.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         code = asyncio.run(run())
     except KeyboardInterrupt:
