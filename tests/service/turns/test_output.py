@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 
 from tests.service.dispatch.script import at_gate, reply
 from tests.service.failure.stories import kinds, reason_of, text_of
@@ -111,6 +113,16 @@ async def test_what_is_an_output(tmp_path: Path) -> None:
         f"```\n{GOOD}\n```\n": GOOD,
         f"Here it is:\n\n```JSON\n{GOOD}\n```\nThat is all.": GOOD,
         f"```python\nx = 1\n```\nso\n```json\n{GOOD}\n```": GOOD,
+        f"```python\nx = {{'a': 1}}\n```\n{GOOD}": GOOD,
+        f"\ufeff{GOOD}": GOOD,
+        f"\ufeff```json\n\ufeff{GOOD}\n```": GOOD,
+        f"{GOOD} it is": GOOD,
+        f"It is {GOOD}": GOOD,
+        f"I looked [1] and [2] at {{it}}, and\n\n{GOOD}\n\nis what I found.": GOOD,
+        f"```json\n{GOOD}": GOOD,
+        f"```json\n// the answer\n{GOOD}\n```": GOOD,
+        f'Not {{"question": 1}} but {GOOD}.': GOOD,
+        '{"answer": 4} with "quotes{"': '{"answer": 4}',
     }
     async with scene(tmp_path) as on:
         for number, (text, output) in enumerate(fits.items()):
@@ -123,13 +135,14 @@ async def test_what_is_an_output(tmp_path: Path) -> None:
 async def test_what_is_no_output_and_what_is_said_of_it(tmp_path: Path) -> None:
     fails = {
         "": "the answer is not JSON",
-        f"{GOOD} it is": "the answer is not JSON",
-        f"It is {GOOD}": "the answer is not JSON",
+        f"It is {GOOD} or {GOOD}": "the answer is not JSON",
+        "It is {answer: 42} or [answer]": "the answer is not JSON",
+        'It is {"answer": "secret"}.': "answer: 'secret' is not of type 'integer'",
         f"```json\n{GOOD}\n```\n```json\n{GOOD}\n```": "the answer is not JSON",
-        f"```json\n{GOOD}": "the answer is not JSON",
         '{"answer": NaN}': "the answer is not JSON",
         '{"answer": ' + "7" * 5000 + "}": "the answer is not JSON",
         "[" * 12_000: "the answer is nested too deeply",
+        "so " + '[{"a":' * 12_000: "the answer is not JSON",
         "[1]": "the answer: [1] is not of type 'object'",
         "{}": "the answer: 'answer' is a required property",
         '{"answer": "secret"}': "answer: 'secret' is not of type 'integer'",
@@ -158,6 +171,57 @@ def test_an_output_has_a_longest_size() -> None:
     assert output_of(longest, "{}") == longest
     with pytest.raises(OutputMismatchError, match="longer than 4194304 bytes"):
         output_of(longest + " " * 3 + "1", "{}")
+
+
+def test_prose_full_of_brackets_is_given_up_soon() -> None:
+    for one in ("[", '["', "{", '{"a":[', "[1,"):
+        with pytest.raises(OutputMismatchError):
+            output_of("x" + one * 500_000, "{}")
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "is_valid"),
+    [
+        ("4.02", "0.01", True),
+        ("19.99", "0.01", True),
+        ("-0.07", "0.01", True),
+        ("1e3", "0.001", True),
+        ("1e308", "1e-308", True),
+        ("123456789.01", "0.01", True),
+        ("0.3", "0.1", True),
+        ("7", "0.7", True),
+        ("8", "0.7", False),
+        ("4.025", "0.01", False),
+        ("1e-320", "0.01", False),
+        ("1e999", "0.01", False),
+        ("6", "4", False),
+        ("true", "0.3", True),
+    ],
+)
+@pytest.mark.asyncio
+async def test_numbers_are_compared_as_the_decimals_that_they_are_written_as(
+    tmp_path: Path, number: str, step: str, is_valid: bool
+) -> None:
+    schema = f'{{"type": "object", "properties": {{"price": {{"multipleOf": {step}}}}}, "required": ["price"]}}'
+    tools = Tools()
+    tools.quick("book")
+    tools.add("pay", pay)
+    tools.offered["book"].tool.input_schema_json = schema
+    price = f'{{"price": {number}}}'
+    async with scene(tmp_path, tools) as on:
+        called = {"tool_calls": [{"name": name, "arguments": price, "id": name} for name in ("book", "pay")]}
+        outcome = await end_of(on, script(called, price), output_schema_json=schema, max_output_reprompts=0)
+        assert reason_of(outcome) == ("COMPLETED/ANSWERED" if is_valid else "FAILED/OUTPUT_INVALID")
+        found = await on.results()
+        assert found["book"].is_error != is_valid
+        # A function has a step of its own, and a limit.
+        is_paid = Fraction(number) % Fraction("0.01") == 0 and Fraction(number) < 1e9 if number != "true" else False
+        assert found["pay"].is_error != is_paid
+
+
+def pay(price: Annotated[float, Field(multiple_of=0.01, le=1e9)]) -> str:
+    """Pay."""
+    return f"paid {price}"
 
 
 @pytest.mark.asyncio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from itertools import islice
 from typing import NoReturn
 
@@ -18,6 +19,10 @@ MAX_OUTPUT_BYTES = 4 << 20
 MAX_CHARACTERS_AT_ONCE = 16 << 10
 """A longer answer is checked beside the event loop."""
 MAX_ERRORS_LOOKED_AT = 100
+MAX_BRACKETS_TRIED = 200
+BLANK = " \t\r\n\f\v\x85\xa0\u2028\u2029\u200b\ufeff"
+"""What stands around an answer and is none of it: white space and the mark of a byte order."""
+_BRACKET = re.compile(r"[{\[]")
 WORDS = "The answer does not have the form that was asked for."
 
 
@@ -31,6 +36,10 @@ class OutputMismatchError(Exception):
         super().__init__(message)
         self.detail = detail
         self.is_final = is_final
+
+
+class NotJsonError(OutputMismatchError):
+    """An answer is no JSON as it stands."""
 
 
 class TypedOutput:
@@ -75,19 +84,36 @@ class TypedOutput:
 
 
 def output_of(text: str, schema_json: str) -> str:
-    """The JSON that an answer is, or that stands in its one fenced block. Raises OutputMismatchError."""
-    output = text.strip()
-    blocks = [] if output[:1] in ("{", "[") else _fenced(output)
-    if len(blocks) == 1:
-        output = blocks[0].strip()
-    if len(output.encode()) > MAX_OUTPUT_BYTES:
+    """The one JSON value of an answer: all of it, or what its one fenced block is, or what stands in its prose.
+
+    Raises OutputMismatchError.
+    """
+    answer = text.strip(BLANK)
+    if len(answer.encode()) > MAX_OUTPUT_BYTES:
         problem = f"the answer is longer than {MAX_OUTPUT_BYTES} bytes"
         raise OutputMismatchError(problem, problem)
+    blocks = [] if answer[:1] in ("{", "[") else _fenced(answer)
+    output = blocks[0].strip(BLANK) if len(blocks) == 1 else answer
+    try:
+        _check(output, schema_json)
+    except NotJsonError:
+        found = _in_prose(answer)
+        if len(found) > 1:
+            # An example beside the answer, or a number in brackets: what fits is the answer, if nothing else does.
+            found = [one for one in found if _fits(one, schema_json)]
+        if len(found) != 1:
+            raise
+        output = found[0]
+        _check(output, schema_json)
+    return output
+
+
+def _check(output: str, schema_json: str) -> None:
     try:
         value = json.loads(output, parse_constant=_refuse)
     except ValueError as error:
         place = f" ({error.msg}, line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise OutputMismatchError(f"the answer is not JSON{place}", f"the answer is not JSON{place}") from None
+        raise NotJsonError(f"the answer is not JSON{place}", f"the answer is not JSON{place}") from None
     except RecursionError:
         raise _too_deep() from None
     try:
@@ -101,7 +127,34 @@ def output_of(text: str, schema_json: str) -> str:
         raise OutputMismatchError(problem, problem, is_final=True) from None
     if found is not None:
         raise _mismatch(found)
-    return output
+
+
+def _fits(output: str, schema_json: str) -> bool:
+    try:
+        _check(output, schema_json)
+    except OutputMismatchError as error:
+        if error.is_final:
+            raise
+        return False
+    return True
+
+
+def _in_prose(text: str) -> list[str]:
+    """The objects and arrays between other words, the outermost ones. So many brackets are tried, and no more."""
+    decoder = json.JSONDecoder(parse_constant=_refuse)
+    found: list[str] = []
+    place = 0
+    for _ in range(MAX_BRACKETS_TRIED):
+        bracket = _BRACKET.search(text, place)
+        if bracket is None:
+            break
+        start, place = bracket.start(), bracket.end()
+        try:
+            _, place = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        found.append(text[start:place])
+    return found
 
 
 def _mismatch(error: ValidationError) -> OutputMismatchError:

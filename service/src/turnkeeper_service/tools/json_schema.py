@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 import referencing
+from jsonschema import validators
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import Draft202012Validator, validator_for
 
@@ -56,7 +59,35 @@ def _built(schema_json: str) -> Any:
         raise BadSchemaError("is not JSON") from None
     except RecursionError:
         raise BadSchemaError("is nested too deeply") from None
-    return bounded(kind)(schema, registry=referencing.Registry())
+    return _decimal(bounded(kind))(schema, registry=referencing.Registry())
+
+
+@lru_cache(maxsize=16)
+def _decimal(kind: Any) -> Any:
+    """A class of validators that compares numbers as the decimals that they are written as."""
+    extend: Any = validators.extend
+    names = [name for name in ("multipleOf", "divisibleBy") if name in kind.VALIDATORS]
+    return extend(kind, dict.fromkeys(names, _check_multiple))
+
+
+def _check_multiple(validator: Any, step: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    if validator.is_type(instance, "number") and not _is_multiple(instance, step):
+        yield ValidationError(f"{instance!r} is not a multiple of {step}")
+
+
+def _is_multiple(number: float, step: float) -> bool:
+    if isinstance(number, int) and isinstance(step, int):
+        return number % step == 0
+    try:
+        return (_decimal_of(number) / _decimal_of(step)).denominator == 1
+    except ValueError:
+        # Infinite, as what JSON writes beyond the largest float is read.
+        return False
+
+
+def _decimal_of(number: float) -> Fraction:
+    """The decimal that a float was written as, exactly."""
+    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
 _kept = lru_cache(maxsize=64)(_built)
