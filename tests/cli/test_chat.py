@@ -203,7 +203,7 @@ async def test_a_session_that_is_there_keeps_its_model_and_says_so(server: FakeS
     echoes(server)
     done = await command("chat", "--session", SESSION, "--model", "p/other", given="hello\n")
     assert (done.code, done.out) == (0, "hello\n")
-    assert done.err == "[the session was there already, with the default model]\n"
+    assert done.err == "[the session was there already, with scripted/echo]\n"
 
 
 async def test_what_is_typed_while_an_answer_streams_is_submitted_at_once(server: FakeServer) -> None:

@@ -143,7 +143,7 @@ class Server:
                 limits.max_system_prompt_bytes,
                 limits.max_output_schema_bytes,
             )
-            validator = Validator(bounds, runs.has_model)
+            validator = Validator(bounds, runs.why_no_model)
             self._wire = WireServer(
                 server_options(settings),
                 Gatekeeper(authenticator, self._metrics, settings.server.max_message_bytes),

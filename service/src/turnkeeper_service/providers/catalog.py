@@ -41,6 +41,11 @@ class ModelCatalog:
         self._public = public
         self._cool_down = cool_down
 
+    @property
+    def names(self) -> list[str]:
+        """The models that are configured, sorted."""
+        return sorted(self._own)
+
     async def prepare(self, model: str) -> None:
         """Read the public list, if this model needs it and nobody has."""
         if self._own.get(model, _UNKNOWN).context_window is None and self._base_url(model):

@@ -18,6 +18,8 @@ from turnkeeper_service.providers.scripted import ScriptedProvider
 from turnkeeper_service.providers.streaming import HttpProvider
 
 SCRIPTED = "scripted"
+SCRIPTED_MODELS = ("echo", "lorem")
+"""Those that need no file."""
 _HTTP_FORMATS: dict[str, type[HttpProvider]] = {
     "openai-chat": OpenAIChatProvider,
     "openai-responses": OpenAIResponsesProvider,
@@ -55,6 +57,12 @@ class ProviderRegistry:
         """The names of all providers, sorted."""
         return sorted(self._providers)
 
+    @property
+    def offers(self) -> list[str]:
+        """What models may be called: the scripted ones by their names, those of a vendor, who knows them, by ``*``."""
+        own = {name: SCRIPTED_MODELS if name in self._scripted else ("*",) for name in self.names}
+        return [f"{name}/{model}" for name, models in own.items() for model in models]
+
     def resolve(self, model: str) -> tuple[Provider, str]:
         """The provider of ``provider/model`` and the vendor's own name of the model.
 
@@ -62,12 +70,12 @@ class ProviderRegistry:
         """
         name, slash, own_name = model.partition("/")
         if not slash or not name or not own_name:
-            raise UnknownModelError(model, f"{model!r} is not of the form provider/model")
+            raise UnknownModelError(model, f"{model[:200]!r} is not of the form provider/model")
         provider = self._providers.get(name)
         if provider is None:
             near = difflib.get_close_matches(name, self._providers, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UnknownModelError(model, f"there is no provider {name!r}{hint}")
+            raise UnknownModelError(model, f"there is no provider {name[:80]!r}{hint}")
         return provider, own_name
 
     def is_scripted(self, model: str) -> bool:

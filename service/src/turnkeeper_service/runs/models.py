@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection
 
 from turnkeeper_service.engine.models import Model
@@ -12,6 +13,9 @@ from turnkeeper_service.providers.prices import PriceList
 from turnkeeper_service.providers.registry import ProviderRegistry
 
 from .missing import provider_of
+
+MAX_NAMED = 20
+"""Most models that a refusal lists."""
 
 
 class ModelDesk:
@@ -28,6 +32,18 @@ class ModelDesk:
     def chain(self, name: str) -> FallbackChain:
         """The model and those that stand in for it."""
         return self._catalog.chain(name)
+
+    def why_none(self, name: str) -> str:
+        """Why no provider answers for ``provider/model``, and which models there are; empty where one does."""
+        try:
+            self._providers.resolve(name)
+        except LookupError as error:
+            there = list(dict.fromkeys([*self._catalog.names, *self._providers.offers]))
+            near = [one for one in there if one.endswith(f"/{name}")] or difflib.get_close_matches(name, there, 1, 0.8)
+            meant = f"; did you mean {near[0]!r}?" if near and "did you mean" not in str(error) else ""
+            more = f" and {len(there) - MAX_NAMED} more" if len(there) > MAX_NAMED else ""
+            return f"{error}{meant}; there are {', '.join(there[:MAX_NAMED])}{more}"
+        return ""
 
     def is_scripted(self, name: str) -> bool:
         """Whether a model is one of the server's own that play a script."""

@@ -73,7 +73,6 @@ class Runs:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._providers = providers
         self._owner = owner
         self.epoch = boot.epoch
         self.feed = NoticeFeed()
@@ -90,9 +89,9 @@ class Runs:
         )
         own = todo_tool(self.table) if options.has_todos else {}
         toolbox = SessionToolbox(self.remote, {**own, **(tools or {})}, tool_servers)
-        models = ModelDesk(providers, prices, catalog, cool_downs)
-        titles = TitleMaker(self.line, models)
-        planner = TurnPlanner(self.line, models, toolbox, self.approvals)
+        self._models = ModelDesk(providers, prices, catalog, cool_downs)
+        titles = TitleMaker(self.line, self._models)
+        planner = TurnPlanner(self.line, self._models, toolbox, self.approvals)
         self.late = LateResults(self.line, self.table)
         self._driver = FloorDriver(self.line, planner, titles, self.late)
         self.line.driven_by(self._driver.drive, self._driver.close_begun)
@@ -185,15 +184,11 @@ class Runs:
         return messages
 
     def _session_view(self, session: Session) -> session_service_pb2.Session:
-        return session_view(session, self._core.snapshot(session.key))
+        return session_view(session, self._core.snapshot(session.key), self.line.options.default_model)
 
-    def has_model(self, model: str) -> bool:
-        """Whether a provider answers for ``provider/model``."""
-        try:
-            self._providers.resolve(model)
-        except LookupError:
-            return False
-        return True
+    def why_no_model(self, model: str) -> str:
+        """Why no provider answers for ``provider/model``, and which models there are; empty where one does."""
+        return self._models.why_none(model)
 
     # ---- runs
 

@@ -18,7 +18,7 @@ _STATES = {"parked": run_service_pb2.RUN_STATE_AWAITING, "woken": run_service_pb
 """Of runs whose turn has begun, by their place in the core."""
 
 
-def session_view(session: Session, snapshot: Snapshot | None) -> session_service_pb2.Session:
+def session_view(session: Session, snapshot: Snapshot | None, default_model: str) -> session_service_pb2.Session:
     """A session."""
     view = session_service_pb2.Session(
         session_id=session.session_id,
@@ -32,6 +32,7 @@ def session_view(session: Session, snapshot: Snapshot | None) -> session_service
         title=session.title,
         context_tokens=session.context,
         todos=session.todos,
+        model=session.settings.model or default_model,
     )
     view.create_time.FromMicroseconds(session.created_us)
     view.update_time.FromMicroseconds(session.updated_us)

@@ -76,15 +76,16 @@ class Bounds:
     max_output_schema_bytes: int = 32 << 10
 
 
-HasModel = Callable[[str], bool]
+WhyNoModel = Callable[[str], str]
+"""Why there is no such model; empty where there is."""
 
 
 class Validator:
     """Checks requests against the bounds and the models of this server."""
 
-    def __init__(self, bounds: Bounds, has_model: HasModel) -> None:
+    def __init__(self, bounds: Bounds, why_no_model: WhyNoModel) -> None:
         self._bounds = bounds
-        self._has_model = has_model
+        self._why_no_model = why_no_model
 
     def submission(self, message: Submission, path: str = "submission.") -> None:
         """Check a prompt; ``path`` is where the request holds it. Raises Refused."""
@@ -193,8 +194,8 @@ class Validator:
         found.refuse()
 
     def _model(self, found: Findings, path: str, model: str) -> None:
-        if not self._has_model(model):
-            found.add(path, f"no provider has the model {model[:200]!r}", Reason.ERROR_REASON_UNKNOWN_MODEL)
+        if why := self._why_no_model(model):
+            found.add(path, why, Reason.ERROR_REASON_UNKNOWN_MODEL)
 
 
 def check_id(found: Findings, path: str, value: str) -> None:

@@ -407,7 +407,9 @@ type Session struct {
 	// What its main context holds.
 	ContextTokens *ContextTokens `protobuf:"bytes,12,opt,name=context_tokens,json=contextTokens,proto3" json:"context_tokens,omitempty"`
 	// What its models have noted to do, in order.
-	Todos         []*Todo `protobuf:"bytes,13,rep,name=todos,proto3" json:"todos,omitempty"`
+	Todos []*Todo `protobuf:"bytes,13,rep,name=todos,proto3" json:"todos,omitempty"`
+	// The model of a prompt that names none: the one of its settings, else the server's default.
+	Model         string `protobuf:"bytes,14,opt,name=model,proto3" json:"model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -531,6 +533,13 @@ func (x *Session) GetTodos() []*Todo {
 		return x.Todos
 	}
 	return nil
+}
+
+func (x *Session) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
 }
 
 // Asks for a new session.
@@ -1858,7 +1867,7 @@ const file_turnkeeper_v1_session_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x11\n" +
 	"\x0f_auto_summarizeB\f\n" +
 	"\n" +
-	"_max_steps\"\xbb\x04\n" +
+	"_max_steps\"\xd1\x04\n" +
 	"\aSession\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12:\n" +
@@ -1877,7 +1886,8 @@ const file_turnkeeper_v1_session_service_proto_rawDesc = "" +
 	"queuedRuns\x12\x14\n" +
 	"\x05title\x18\v \x01(\tR\x05title\x12C\n" +
 	"\x0econtext_tokens\x18\f \x01(\v2\x1c.turnkeeper.v1.ContextTokensR\rcontextTokens\x12)\n" +
-	"\x05todos\x18\r \x03(\v2\x13.turnkeeper.v1.TodoR\x05todos\"q\n" +
+	"\x05todos\x18\r \x03(\v2\x13.turnkeeper.v1.TodoR\x05todos\x12\x14\n" +
+	"\x05model\x18\x0e \x01(\tR\x05model\"q\n" +
 	"\x14CreateSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12:\n" +

@@ -86,9 +86,9 @@ def chat(
             async with client.converse(session or new_id(), create_with=settings) as conversation:
                 if is_interactive:
                     screen.remark(f"session {conversation.session_id} · {HELP}")
-                kept = conversation.session.settings.model
+                kept = conversation.session.model
                 if model and kept != model:
-                    screen.remark(f"[the session was there already, with {kept or 'the default model'}]")
+                    screen.remark(f"[the session was there already, with {kept}]")
                 listed = client.list_approvals(conversation.session_id)
                 waiting = [found async for found in listed] if is_interactive else []
                 talk = Chat(
@@ -186,7 +186,7 @@ def sessions(address: Address = None, tls_ca: TlsCa = None, as_json: Json = Fals
                 screen.json("session", found)
             busy = f"busy, {found.queued_runs} in line" if found.is_busy else "idle"
             title = _show.short(found.title, 40)
-            rows.append((found.session_id, busy, found.settings.model, _show.when(found.update_time), title))
+            rows.append((found.session_id, busy, found.model, _show.when(found.update_time), title))
         if not as_json:
             screen.table(("SESSION", "STATE", "MODEL", "CHANGED", "TITLE"), rows)
         return 0

@@ -242,6 +242,7 @@ class Session(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     TODOS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Its id."""
     state: Global___SessionState.ValueType
@@ -256,6 +257,8 @@ class Session(_message.Message):
     """Runs in line behind it."""
     title: _builtins.str
     """Its title: the one of its settings, else one that the server made of its first prompt; empty until there is one."""
+    model: _builtins.str
+    """The model of a prompt that names none: the one of its settings, else the server's default."""
     @_builtins.property
     def settings(self) -> Global___SessionSettings:
         """Its settings."""
@@ -296,10 +299,11 @@ class Session(_message.Message):
         title: _builtins.str = ...,
         context_tokens: _content_pb2.ContextTokens | None = ...,
         todos: _abc.Iterable[_event_pb2.Todo] | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "create_time", b"create_time", "settings", b"settings", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "create_time", b"create_time", "is_busy", b"is_busy", "last_seq", b"last_seq", "open_run_id", b"open_run_id", "queued_runs", b"queued_runs", "session_id", b"session_id", "settings", b"settings", "state", b"state", "title", b"title", "todos", b"todos", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "create_time", b"create_time", "is_busy", b"is_busy", "last_seq", b"last_seq", "model", b"model", "open_run_id", b"open_run_id", "queued_runs", b"queued_runs", "session_id", b"session_id", "settings", b"settings", "state", b"state", "title", b"title", "todos", b"todos", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
