@@ -12,6 +12,16 @@ pub enum Scope {
     Process,
 }
 
+/// What a bound counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unit {
+    /// Runs.
+    Runs,
+    /// Bytes of prompts in line.
+    Bytes,
+}
+
 /// One variant for each thing that a caller can act on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -33,6 +43,8 @@ pub enum Error {
     QueueFull {
         /// Whose bound.
         scope: Scope,
+        /// What it counts.
+        unit: Unit,
         /// The bound.
         limit: usize,
     },

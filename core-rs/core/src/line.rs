@@ -65,6 +65,7 @@ pub(crate) struct Line {
     /// Slots before this one are holes; this one, if there is one, is live.
     head: usize,
     live: usize,
+    bytes: usize,
     covered: BTreeMap<Sequence, CoveredReservation>,
     index: Option<Box<Index>>,
 }
@@ -75,9 +76,9 @@ impl Line {
         self.live + self.covered.len()
     }
 
-    /// Runs in line that no cancel covers.
-    pub(crate) fn live(&self) -> usize {
-        self.live
+    /// Bytes of the prompts in line, covered reservations included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The run that everybody else in line waits for.
@@ -173,6 +174,7 @@ impl Line {
             }
         }
         self.live += 1;
+        self.bytes += entry.run.bytes;
         if at_end {
             self.slots.push(Slot {
                 sequence,
@@ -197,6 +199,7 @@ impl Line {
         if let Some(index) = &mut self.index {
             index.ids.insert(reservation.run.id.clone(), reservation.run.sequence);
         }
+        self.bytes += reservation.run.bytes;
         self.covered.insert(reservation.run.sequence, reservation);
         self.index_if_long();
     }
@@ -204,6 +207,7 @@ impl Line {
     /// Takes a live run out; the caller has unbound it.
     pub(crate) fn remove(&mut self, sequence: Sequence) -> Option<Entry> {
         let entry = self.lift(sequence)?;
+        self.bytes -= entry.run.bytes;
         if let Some(index) = &mut self.index {
             index.ids.remove(&entry.run.id);
         }
@@ -222,6 +226,7 @@ impl Line {
 
     pub(crate) fn remove_covered(&mut self, sequence: Sequence) -> Option<CoveredReservation> {
         let reservation = self.covered.remove(&sequence)?;
+        self.bytes -= reservation.run.bytes;
         if let Some(index) = &mut self.index {
             index.ids.remove(&reservation.run.id);
         }

@@ -174,6 +174,8 @@ pub(crate) struct Run {
     pub(crate) id: RunId,
     pub(crate) sequence: Sequence,
     pub(crate) kind: Kind,
+    /// How much its prompt counts for while it is in line.
+    pub(crate) bytes: usize,
     /// When it came to its present place.
     pub(crate) since: f64,
 }

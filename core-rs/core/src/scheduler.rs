@@ -12,76 +12,14 @@ use hashbrown::hash_table::Entry;
 
 use crate::error::Error;
 use crate::gate::{Gate, Grant};
-use crate::id::{Address, SEQUENCE_END, Sequence};
+use crate::id::{Address, SEQUENCE_END};
 use crate::ledger::Ledger;
 use crate::outcome::{Accepted, CancelResult, Conclusion, Dispatched, Partition, Wake};
-use crate::run::{Cancel, Delivery, Kind, RunRef};
+use crate::request::{CancelScope, Limits, Restore, RunRequest};
+use crate::run::{Cancel, Place, RunRef};
 use crate::session::{Reach, Session, Submit};
 use crate::sync::{HashState, Mutex, SHARDS};
-use crate::view::{Snapshot, Stats};
-
-/// Bounds of one scheduler; 0 allows none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Limits {
-    /// Runs in the line of one session.
-    pub queue_per_session: usize,
-    /// Runs that are not over, in all sessions.
-    pub open_runs: usize,
-    /// Running turns.
-    pub running_turns: usize,
-    /// Running turns of one tenant.
-    pub running_turns_per_tenant: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            queue_per_session: 10_000,
-            open_runs: 100_000,
-            running_turns: 256,
-            running_turns_per_tenant: 64,
-        }
-    }
-}
-
-/// How a run wants to be accepted.
-#[derive(Clone, Debug, Default)]
-pub struct RunRequest<'a> {
-    /// What it does.
-    pub kind: Kind,
-    /// How it reaches the session.
-    pub delivery: Delivery,
-    /// Refused unless no uncancelled run is reserved, queued or open.
-    pub require_idle: bool,
-    /// Refused unless this run is open.
-    pub expected_open_run_id: Option<&'a str>,
-    /// A cancel met it before it came: it is accepted past all checks, and never starts.
-    pub cancelled: Option<Arc<Cancel>>,
-}
-
-/// A run that an earlier process accepted.
-#[derive(Clone, Debug)]
-pub struct Restore<'a> {
-    /// Its stamp.
-    pub sequence: Sequence,
-    /// What it does.
-    pub kind: Kind,
-    /// The run that it was bound to.
-    pub steers: Option<&'a str>,
-    /// The cancel that covers it.
-    pub cancelled: Option<Arc<Cancel>>,
-}
-
-/// What a cancel of a session covers.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CancelScope {
-    /// Nothing accepted after this sequence; without it, all that is accepted by now.
-    pub up_to: Option<Sequence>,
-    /// Not the open run.
-    pub spare_open: bool,
-    /// No run of kind bootstrap.
-    pub spare_bootstrap: bool,
-}
+use crate::view::{Counts, Snapshot, Stats};
 
 type Shard = Mutex<HashTable<Session>>;
 
@@ -93,6 +31,7 @@ pub struct Scheduler {
     gate: Gate,
     ledger: Ledger,
     queue_limit: usize,
+    byte_limit: usize,
 }
 
 impl Scheduler {
@@ -106,8 +45,9 @@ impl Scheduler {
             shards: (0..SHARDS).map(|_| Mutex::new(HashTable::new())).collect(),
             hasher: HashState::default(),
             gate: Gate::new(limits.running_turns, limits.running_turns_per_tenant),
-            ledger: Ledger::new(epoch, last_sequence, limits.open_runs)?,
+            ledger: Ledger::new(epoch, last_sequence, limits.open_runs, limits.line_bytes)?,
             queue_limit: limits.queue_per_session,
+            byte_limit: limits.line_bytes_per_session,
         })
     }
 
@@ -117,15 +57,16 @@ impl Scheduler {
     ///
     /// In this order: the run exists, another run than the expected one is open, the session is busy, a bound is reached.
     pub fn accept(&self, at: Address<'_>, run_id: &str, request: RunRequest<'_>, now: f64) -> Result<Accepted, Error> {
-        let (ledger, gate) = (&self.ledger, &self.gate);
+        let (ledger, gate, bytes) = (&self.ledger, &self.gate, request.bytes);
         let submit = Submit {
             request,
             now,
             queue_limit: self.queue_limit,
+            byte_limit: self.byte_limit,
             ledger,
             gate,
         };
-        self.with_new(at, |session| session.accept(run_id, submit))
+        self.with_new(at, bytes, |session| session.accept(run_id, submit))
     }
 
     /// Puts a stored run back as a reservation with its old sequence, past all bounds (U-16).
@@ -134,15 +75,15 @@ impl Scheduler {
     ///
     /// The run exists, or its sequence is another's or was never stamped.
     pub fn restore(&self, at: Address<'_>, run_id: &str, restore: Restore<'_>, now: f64) -> Result<(), Error> {
-        let sequence = restore.sequence;
+        let (sequence, bytes) = (restore.sequence, restore.bytes);
         if sequence.get() == 0 || sequence.get() >= SEQUENCE_END {
             return Err(Error::SequenceRefused {
                 sequence: sequence.get(),
             });
         }
-        self.with_new(at, |session| {
+        self.with_new(at, bytes, |session| {
             session.restore(run_id, restore, now)?;
-            self.ledger.readmit(sequence);
+            self.ledger.readmit(sequence, bytes);
             Ok(())
         })
     }
@@ -257,19 +198,17 @@ impl Scheduler {
         };
         let mut total = CancelResult::default();
         for shard in &self.shards {
-            let mut left = 0;
             shard.lock().retain(|session| {
                 if session.tenant() == tenant {
-                    let before = session.runs();
+                    let before = session.load();
                     let result = session.cover(&reach, cancel, &self.gate, now);
-                    left += before - session.runs();
+                    self.ledger.leave(session.load().gone_since(before));
                     total.covered.extend(result.covered);
                     total.concluded.extend(result.concluded);
                     total.starts.extend(result.starts);
                 }
                 session.runs() > 0
             });
-            self.ledger.leave(left);
         }
         total.covered.sort_by_key(|covered| covered.run.sequence());
         total.concluded.sort_by_key(RunRef::sequence);
@@ -311,6 +250,18 @@ impl Scheduler {
         self.with(at, |session| session.snapshot())
     }
 
+    /// Where a run stands, and how many uncancelled runs are ahead of it; none if the session has no such run.
+    #[must_use]
+    pub fn place(&self, at: Address<'_>, run_id: &str) -> Option<(Place, usize)> {
+        self.with(at, |session| session.place(run_id)).flatten()
+    }
+
+    /// How much a session has to do, whatever the length of its line.
+    #[must_use]
+    pub fn counts(&self, at: Address<'_>) -> Counts {
+        self.with(at, |session| session.counts()).unwrap_or_default()
+    }
+
     /// Counts over all sessions.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -319,6 +270,7 @@ impl Scheduler {
         Stats {
             sessions,
             open_runs: self.ledger.runs(),
+            line_bytes: self.ledger.bytes(),
             running_turns: gate.in_use(),
             waiting_turns: gate.waiting(),
             parked_turns: gate.parked(),
@@ -354,11 +306,11 @@ impl Scheduler {
         let mut shard = self.shard(hash).lock();
         let mut entry = shard.find_entry(hash, |session| session.names(at)).ok()?;
         let session = entry.get_mut();
-        let before = session.runs();
+        let before = session.load();
         let result = step(session);
-        let after = session.runs();
-        self.ledger.leave(before - after);
-        if after == 0 {
+        let after = session.load();
+        self.ledger.leave(after.gone_since(before));
+        if after.runs == 0 {
             entry.remove();
         }
         Some(result)
@@ -375,8 +327,13 @@ impl Scheduler {
             .unwrap_or_else(|| Err(Error::UnknownRun { run_id: run_id.into() }))
     }
 
-    /// A step that counts one run in; an idle session gets its entry, and loses it again if the step is refused.
-    fn with_new<R>(&self, at: Address<'_>, step: impl FnOnce(&mut Session) -> Result<R, Error>) -> Result<R, Error> {
+    /// A step that counts one run of so many bytes in; an idle session gets its entry, and loses it again if the step is refused.
+    fn with_new<R>(
+        &self,
+        at: Address<'_>,
+        bytes: usize,
+        step: impl FnOnce(&mut Session) -> Result<R, Error>,
+    ) -> Result<R, Error> {
         let hash = self.hasher.hash_one(at);
         let mut shard = self.shard(hash).lock();
         let mut entry = match shard.entry(hash, |session| session.names(at), Session::hash) {
@@ -384,11 +341,12 @@ impl Scheduler {
             Entry::Vacant(entry) => entry.insert(Session::new(at, hash)),
         };
         let session = entry.get_mut();
-        let before = session.runs();
+        let before = session.load();
         let result = step(session);
-        let after = session.runs();
-        self.ledger.leave(before + usize::from(result.is_ok()) - after);
-        if after == 0 {
+        let after = session.load();
+        let counted = if result.is_ok() { before.with_one(bytes) } else { before };
+        self.ledger.leave(after.gone_since(counted));
+        if after.runs == 0 {
             entry.remove();
         }
         result

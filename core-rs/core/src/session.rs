@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::gate::{Asked, Class, Entered, Gate, Grant, Ticket, Waiter};
 use crate::id::{Address, RunId, Sequence, SessionKey};
+use crate::ledger::Load;
 use crate::line::{Entry, Line};
 use crate::run::{Cancel, CancelMode, Covered, Kind, Place, Run, RunRef};
 use crate::steer::Bound;
@@ -109,6 +110,14 @@ impl Session {
     /// Runs that are not over; without any, the session needs no entry.
     pub(crate) fn runs(&self) -> usize {
         self.line.len() + usize::from(self.open.is_some())
+    }
+
+    /// What it counts for.
+    pub(crate) fn load(&self) -> Load {
+        Load {
+            runs: self.runs(),
+            bytes: self.line.bytes(),
+        }
     }
 
     fn named(&self, run: &Run) -> RunRef {

@@ -53,6 +53,22 @@ pub struct Snapshot {
     pub queued: usize,
 }
 
+/// How much one session has to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// The run that waits at the gate, runs or is parked.
+    pub open: Option<RunId>,
+    /// The first uncancelled run in line.
+    pub head: Option<RunId>,
+    /// Reservations in line, covered ones included.
+    pub reserved: usize,
+    /// Dispatched runs in line.
+    pub queued: usize,
+    /// Bytes of the prompts in line.
+    pub bytes: usize,
+}
+
 /// Counts over all sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -61,6 +77,8 @@ pub struct Stats {
     pub sessions: usize,
     /// Runs accepted and not over.
     pub open_runs: usize,
+    /// Bytes of the prompts in line.
+    pub line_bytes: usize,
     /// Permits in use.
     pub running_turns: usize,
     /// Heads, and turns that were woken, that wait for a permit.

@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pyclass_init::PyClassInitializer;
-use turnkeeper_core::{Error, RunId, Scope};
+use turnkeeper_core::{Error, RunId, Scope, Unit};
 
 /// Base of every refusal of the scheduler. A refused call has changed nothing.
 #[pyclass(frozen, subclass, extends = PyException, module = "turnkeeper_core._core")]
@@ -63,17 +63,19 @@ pub(crate) struct QueueFullError {
     scope: String,
     #[pyo3(get)]
     limit: usize,
+    #[pyo3(get)]
+    unit: String,
 }
 
 #[pymethods]
 impl QueueFullError {
     #[new]
     #[pyo3(
-        signature = (message=String::new(), scope=String::from("session"), limit=0),
-        text_signature = "(message='', scope='session', limit=0)"
+        signature = (message=String::new(), scope=String::from("session"), limit=0, unit=String::from("runs")),
+        text_signature = "(message='', scope='session', limit=0, unit='runs')"
     )]
-    fn new(message: String, scope: String, limit: usize) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(SchedulerError { message }).add_subclass(Self { scope, limit })
+    fn new(message: String, scope: String, limit: usize, unit: String) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(SchedulerError { message }).add_subclass(Self { scope, limit, unit })
     }
 }
 
@@ -116,9 +118,10 @@ pub(crate) fn raised(error: Error) -> PyErr {
     match error {
         Error::SessionBusy { open_run_id } => PyErr::new::<SessionBusyError, _>((message, owned(open_run_id))),
         Error::OpenRunMismatch { open_run_id } => PyErr::new::<OpenRunMismatchError, _>((message, owned(open_run_id))),
-        Error::QueueFull { scope, limit } => {
+        Error::QueueFull { scope, unit, limit } => {
             let scope = if scope == Scope::Session { "session" } else { "process" };
-            PyErr::new::<QueueFullError, _>((message, scope, limit))
+            let unit = if unit == Unit::Runs { "runs" } else { "bytes" };
+            PyErr::new::<QueueFullError, _>((message, scope, limit, unit))
         }
         Error::RunExists { run_id } => PyErr::new::<RunExistsError, _>((message, run_id.as_str().to_owned())),
         Error::UnknownRun { run_id } => PyErr::new::<UnknownRunError, _>((message, run_id.as_str().to_owned())),

@@ -34,7 +34,7 @@ mod _core {
     #[pymodule_export]
     use crate::scheduler::Scheduler;
     #[pymodule_export]
-    use crate::view::{Hold, RunView, Snapshot, Stats};
+    use crate::view::{Counts, Hold, RunView, Snapshot, Stats};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::literal;
 use crate::outcome::{Accepted, Conclusion, Dispatched, Partition};
 use crate::run::{RunRef, runs};
-use crate::view::{Snapshot, Stats};
+use crate::view::{Counts, Snapshot, Stats};
 
 /// All scheduling state of all sessions. Thread-safe; an idle session leaves no entry.
 #[pyclass(frozen, module = "turnkeeper_core._core")]
@@ -40,7 +40,7 @@ impl Scheduler {
     /// Check preconditions and bounds and stamp a reservation, in one step.
     #[pyo3(signature = (
         tenant, session_id, run_id, now, *,
-        kind="prompt", delivery="queue", require_idle=false, expected_open_run_id=None, cancelled=None,
+        kind="prompt", delivery="queue", bytes=0, require_idle=false, expected_open_run_id=None, cancelled=None,
     ))]
     fn accept(
         &self,
@@ -50,6 +50,7 @@ impl Scheduler {
         now: f64,
         kind: &str,
         delivery: &str,
+        bytes: usize,
         require_idle: bool,
         expected_open_run_id: Option<&str>,
         cancelled: Option<&Bound<'_, Cancel>>,
@@ -57,6 +58,7 @@ impl Scheduler {
         let request = RunRequest {
             kind: literal::kind(kind)?,
             delivery: literal::delivery(delivery)?,
+            bytes,
             require_idle,
             expected_open_run_id,
             cancelled: of(cancelled),
@@ -69,7 +71,8 @@ impl Scheduler {
 
     /// Put a stored run back as a reservation with its old sequence, past all bounds.
     #[pyo3(signature = (
-        tenant, session_id, run_id, sequence, now, *, kind="prompt", delivery="queue", steers=None, cancelled=None,
+        tenant, session_id, run_id, sequence, now, *, kind="prompt", delivery="queue", bytes=0, steers=None,
+        cancelled=None,
     ))]
     fn restore(
         &self,
@@ -80,6 +83,7 @@ impl Scheduler {
         now: f64,
         kind: &str,
         delivery: &str,
+        bytes: usize,
         steers: Option<&str>,
         cancelled: Option<&Bound<'_, Cancel>>,
     ) -> PyResult<()> {
@@ -89,6 +93,7 @@ impl Scheduler {
         let restore = Restore {
             sequence: Sequence::new(sequence),
             kind: literal::kind(kind)?,
+            bytes,
             steers,
             cancelled: of(cancelled),
         };
@@ -245,6 +250,23 @@ impl Scheduler {
     /// The session as it is, None if it has no work.
     fn snapshot(&self, tenant: &str, session_id: &str) -> Option<Snapshot> {
         self.0.snapshot(Address::new(tenant, session_id)).map(Snapshot)
+    }
+
+    /// Where a run stands, and how many uncancelled runs are ahead of it; None if the session has no such run.
+    fn place<'py>(
+        &self,
+        py: Python<'py>,
+        tenant: &str,
+        session_id: &str,
+        run_id: &str,
+    ) -> Option<(&Bound<'py, PyString>, usize)> {
+        let (place, ahead) = self.0.place(Address::new(tenant, session_id), run_id)?;
+        Some((literal::place_text(py, place), ahead))
+    }
+
+    /// How much a session has to do, whatever the length of its line.
+    fn counts(&self, tenant: &str, session_id: &str) -> Counts {
+        Counts(self.0.counts(Address::new(tenant, session_id)))
     }
 
     /// Counts over all sessions.

@@ -122,6 +122,43 @@ impl Snapshot {
     }
 }
 
+/// How much one session has to do.
+#[pyclass(frozen, eq, module = "turnkeeper_core._core")]
+#[derive(PartialEq, Eq)]
+pub(crate) struct Counts(pub(crate) core::Counts);
+
+#[pymethods]
+impl Counts {
+    #[getter]
+    fn open(&self) -> Option<&str> {
+        self.0.open.as_ref().map(core::RunId::as_str)
+    }
+
+    #[getter]
+    fn head(&self) -> Option<&str> {
+        self.0.head.as_ref().map(core::RunId::as_str)
+    }
+
+    #[getter]
+    fn reserved(&self) -> usize {
+        self.0.reserved
+    }
+
+    #[getter]
+    fn queued(&self) -> usize {
+        self.0.queued
+    }
+
+    #[getter]
+    fn bytes(&self) -> usize {
+        self.0.bytes
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
 /// Counts over all sessions.
 #[pyclass(frozen, eq, module = "turnkeeper_core._core")]
 #[derive(PartialEq, Eq)]
@@ -137,6 +174,11 @@ impl Stats {
     #[getter]
     fn open_runs(&self) -> usize {
         self.0.open_runs
+    }
+
+    #[getter]
+    fn line_bytes(&self) -> usize {
+        self.0.line_bytes
     }
 
     #[getter]

@@ -23,6 +23,7 @@ mod cycle {
             open_runs: MANY,
             running_turns: MANY,
             running_turns_per_tenant: MANY,
+            ..Limits::default()
         };
         Scheduler::new(limits, 0, 0).unwrap()
     }

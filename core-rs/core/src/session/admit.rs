@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::{Cancel, Entry, Error, Gate, Kind, Place, Reach, Run, RunRef, Sequence, Session};
-use crate::error::Scope;
+use crate::error::{Scope, Unit};
 use crate::ledger::Ledger;
 use crate::line::CoveredReservation;
 use crate::outcome::{Accepted, Dispatch, Dispatched};
+use crate::request::{Restore, RunRequest};
 use crate::run::Delivery;
-use crate::scheduler::{Restore, RunRequest};
 use crate::steer::Bound;
 
 /// An accept, with what it is measured against.
@@ -16,6 +16,7 @@ pub(crate) struct Submit<'a> {
     pub(crate) request: RunRequest<'a>,
     pub(crate) now: f64,
     pub(crate) queue_limit: usize,
+    pub(crate) byte_limit: usize,
     pub(crate) ledger: &'a Ledger,
     pub(crate) gate: &'a Gate,
 }
@@ -27,24 +28,31 @@ impl Session {
             request,
             now,
             queue_limit,
+            byte_limit,
             ledger,
             gate,
         } = submit;
         self.refuse_known(run_id)?;
         if request.cancelled.is_none() {
             self.check_preconditions(&request)?;
+            let full = |unit, limit| Error::QueueFull {
+                scope: Scope::Session,
+                unit,
+                limit,
+            };
             if self.line.len() >= queue_limit {
-                return Err(Error::QueueFull {
-                    scope: Scope::Session,
-                    limit: queue_limit,
-                });
+                return Err(full(Unit::Runs, queue_limit));
+            }
+            if self.line.bytes().saturating_add(request.bytes) > byte_limit {
+                return Err(full(Unit::Bytes, byte_limit));
             }
         }
-        let sequence = ledger.admit(request.cancelled.is_none())?;
+        let sequence = ledger.admit(request.cancelled.is_none(), request.bytes)?;
         let run = Run {
             id: run_id.into(),
             sequence,
             kind: request.kind,
+            bytes: request.bytes,
             since: now,
         };
         if let Some(cancel) = request.cancelled {
@@ -99,6 +107,7 @@ impl Session {
             id: run_id.into(),
             sequence,
             kind: restore.kind,
+            bytes: restore.bytes,
             since: now,
         };
         if let Some(cancel) = restore.cancelled {
@@ -185,7 +194,8 @@ impl Session {
                 open_run_id: self.open_run_id(),
             });
         }
-        let idle = open.is_none() && self.line.live() == 0;
+        // A run that a cancel covers is not over before its terminal.
+        let idle = self.runs() == 0;
         if !idle && (request.require_idle || request.delivery == Delivery::Reject) {
             return Err(Error::SessionBusy {
                 open_run_id: self.open_run_id(),

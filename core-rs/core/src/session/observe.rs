@@ -1,9 +1,30 @@
 //! The session as an observer sees it.
 
 use super::{Place, Session};
-use crate::view::{RunView, Snapshot};
+use crate::view::{Counts, RunView, Snapshot};
 
 impl Session {
+    /// Where a run stands, and how many uncancelled runs are ahead of it.
+    pub(crate) fn place(&self, run_id: &str) -> Option<(Place, usize)> {
+        if let Some(open) = self.open.as_ref().filter(|open| open.run.id.as_str() == run_id) {
+            return Some((open.place(), 0));
+        }
+        let sequence = self.line.find(run_id)?;
+        let queued = self.line.get(sequence).is_some_and(|entry| entry.queued);
+        let place = if queued { Place::Queued } else { Place::Reserved };
+        Some((place, self.position(sequence)))
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            open: self.open_run_id(),
+            head: self.line.front().map(|entry| entry.run.id.clone()),
+            reserved: self.reserved,
+            queued: self.line.len() - self.reserved,
+            bytes: self.line.bytes(),
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
         let uncovered = self.line.entries().map(|entry| RunView {
             run: self.named(&entry.run),

@@ -154,6 +154,18 @@ impl Model {
         self.find(at, id).filter(begun)
     }
 
+    pub(crate) fn place(&self, run: usize) -> Place {
+        let run = &self.runs[run];
+        match run.state {
+            State::Reserved => Place::Reserved,
+            State::Queued => Place::Queued,
+            State::Waiting => Place::Waiting,
+            State::Woken => Place::Woken,
+            _ if !run.permit => Place::Parked,
+            _ => Place::Running,
+        }
+    }
+
     pub(crate) fn position(&self, at: At, sequence: u64) -> usize {
         let ahead = |run: &&usize| self.runs[**run].sequence < sequence && self.runs[**run].cancel.is_none();
         self.here(at).iter().filter(ahead).count()
@@ -172,7 +184,7 @@ impl Model {
         if request.expected.is_some() && request.expected != open {
             return Some(Refusal::Mismatch);
         }
-        let busy = open.is_some() || !self.uncancelled_line(at).is_empty();
+        let busy = !self.here(at).is_empty();
         if busy && (request.require_idle || request.delivery == Delivery::Reject) {
             return Some(Refusal::Busy);
         }

@@ -171,6 +171,7 @@ fn limits() -> impl Strategy<Value = Limits> {
                 open_runs,
                 running_turns,
                 running_turns_per_tenant,
+                ..Limits::default()
             },
         )
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use turnkeeper_core::{
     Address, Cancel, CancelMode, CancelResult, CancelScope, Conclusion, Covered, Dispatch, Error, Kind, Limits, Place,
-    Restore, RunRef, RunRequest, Scheduler, Scope, Sequence, Wake,
+    Restore, RunId, RunRef, RunRequest, Scheduler, Scope, Sequence, Wake,
 };
 
 use crate::fates::{Fate, Fates};
@@ -17,6 +17,8 @@ mod cancel;
 mod check;
 mod turn;
 
+/// What every prompt counts for.
+const BYTES: usize = 7;
 const TENANT: [&str; TENANTS] = ["t0", "t1"];
 const SESSION: [&str; SESSIONS] = ["s0", "s1", "s2", "s3", "s4"];
 

@@ -1,6 +1,8 @@
 //! Preconditions and bounds, in their order; a refusal changes nothing.
 
-use turnkeeper_core::{Delivery, Error, Limits, RunRequest, SEQUENCE_END, Scheduler, Scope};
+use std::sync::Arc;
+
+use turnkeeper_core::{Cancel, Delivery, Error, Limits, Place, RunRequest, SEQUENCE_END, Scheduler, Scope, Unit};
 
 use crate::world::{World, by_delivery};
 
@@ -51,10 +53,13 @@ fn reject_needs_an_idle_session() {
         Error::SessionBusy { open_run_id: None }
     );
     world.cancel();
-    assert!(
-        world.try_accept("d", by_delivery(Delivery::Reject)).is_ok(),
-        "only a cancelled run is in line"
+    assert_eq!(
+        world.try_accept("d", by_delivery(Delivery::Reject)).unwrap_err(),
+        Error::SessionBusy { open_run_id: None },
+        "a cancelled run is not over before it has left the line"
     );
+    world.go("c");
+    assert!(world.try_accept("d", by_delivery(Delivery::Reject)).is_ok());
 }
 
 #[test]
@@ -96,6 +101,7 @@ fn bounds_are_those_of_the_session_and_of_the_process() {
         full,
         Error::QueueFull {
             scope: Scope::Session,
+            unit: Unit::Runs,
             limit: 2
         }
     );
@@ -112,6 +118,7 @@ fn bounds_are_those_of_the_session_and_of_the_process() {
         full,
         Error::QueueFull {
             scope: Scope::Process,
+            unit: Unit::Runs,
             limit: 3
         }
     );
@@ -162,4 +169,90 @@ fn sequences_start_above_epoch_and_stored_maximum_and_end_below_two_to_53() {
     let before = scheduler.stats();
     let refused = scheduler.accept(at, "q", RunRequest::default(), 0.0).unwrap_err();
     assert_eq!((refused, scheduler.stats()), (Error::SequencesExhausted, before));
+}
+
+/// A prompt of so many bytes.
+fn of_bytes(bytes: usize) -> RunRequest<'static> {
+    RunRequest {
+        bytes,
+        ..RunRequest::default()
+    }
+}
+
+#[test]
+fn prompts_in_line_are_bounded_by_their_bytes() {
+    let world = World::with(Limits {
+        line_bytes_per_session: 10,
+        line_bytes: 15,
+        ..Limits::default()
+    });
+    let full = |scope, limit| Error::QueueFull {
+        scope,
+        unit: Unit::Bytes,
+        limit,
+    };
+    let bytes = || (world.counts().bytes, world.scheduler.stats().line_bytes);
+    world.submit_as("open", of_bytes(10));
+    assert_eq!(bytes(), (0, 0), "what is open is not in line");
+    world.submit_as("a", of_bytes(6));
+    world.try_accept("b", of_bytes(4)).unwrap();
+    assert_eq!(
+        world.try_accept("c", of_bytes(1)).unwrap_err(),
+        full(Scope::Session, 10)
+    );
+    world.try_accept("empty", of_bytes(0)).unwrap();
+    let elsewhere = World {
+        session: "elsewhere",
+        ..world
+    };
+    elsewhere.submit_as("open", of_bytes(5));
+    elsewhere.try_accept("a", of_bytes(5)).unwrap();
+    let before = elsewhere.scheduler.stats();
+    assert_eq!(
+        elsewhere.try_accept("b", of_bytes(1)).unwrap_err(),
+        full(Scope::Process, 15)
+    );
+    assert_eq!(elsewhere.scheduler.stats(), before, "a refused run counts for nothing");
+    let tombstoned = RunRequest {
+        cancelled: Some(Arc::new(Cancel::new("USER"))),
+        ..of_bytes(100)
+    };
+    elsewhere.try_accept("tombstoned", tombstoned).unwrap();
+    assert_eq!(elsewhere.scheduler.stats().line_bytes, 115);
+    elsewhere.go("tombstoned");
+    elsewhere.scheduler.abandon(elsewhere.at(), "a", 0.0).unwrap();
+    assert_eq!(elsewhere.scheduler.stats().line_bytes, 10);
+    let world = World {
+        session: "s",
+        ..elsewhere
+    };
+    world.cancel();
+    assert_eq!(world.counts().bytes, 4, "a covered reservation has not left yet");
+    world.go("b");
+    assert_eq!(world.scheduler.stats().line_bytes, 0);
+}
+
+#[test]
+fn places_are_told_without_a_walk_along_the_line() {
+    let world = World::new();
+    assert_eq!(world.counts().open, None);
+    world.submit("open");
+    world.submit("a");
+    world.hold_back("b");
+    world.submit("c");
+    let place = |run| world.scheduler.place(world.at(), run);
+    assert_eq!(place("open"), Some((Place::Running, 0)));
+    assert_eq!(place("b"), Some((Place::Reserved, 2)));
+    assert_eq!(place("c"), Some((Place::Queued, 3)));
+    assert_eq!(place("nobody"), None);
+    world.cancel_run("b");
+    assert_eq!(place("b"), Some((Place::Reserved, 2)), "covered, it is still here");
+    assert_eq!(place("c"), Some((Place::Queued, 2)), "and ahead of nobody");
+    let counts = world.counts();
+    let named = |run: &Option<turnkeeper_core::RunId>| run.as_ref().map(ToString::to_string);
+    assert_eq!(
+        (named(&counts.open), named(&counts.head)),
+        (Some("open".into()), Some("a".into()))
+    );
+    assert_eq!((counts.reserved, counts.queued), (1, 2));
 }

@@ -10,6 +10,7 @@ fn stored(sequence: u64) -> Restore<'static> {
     Restore {
         sequence: Sequence::new(sequence),
         kind: Kind::Prompt,
+        bytes: 0,
         steers: None,
         cancelled: None,
     }

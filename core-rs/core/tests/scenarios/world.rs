@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use turnkeeper_core::{
-    Accepted, Address, Cancel, CancelMode, CancelResult, CancelScope, Conclusion, Covered, Delivery, Dispatch,
+    Accepted, Address, Cancel, CancelMode, CancelResult, CancelScope, Conclusion, Counts, Covered, Delivery, Dispatch,
     Dispatched, Error, Kind, Limits, Place, RunRef, RunRequest, Scheduler, Sequence, Snapshot,
 };
 
 pub(crate) struct World {
     pub(crate) scheduler: Scheduler,
-    session: &'static str,
+    pub(crate) session: &'static str,
 }
 
 pub(crate) fn names<'a>(runs: impl IntoIterator<Item = &'a RunRef>) -> Vec<String> {
@@ -119,6 +119,10 @@ impl World {
 
     pub(crate) fn inspect(&self) -> Snapshot {
         self.scheduler.snapshot(self.at()).unwrap_or_default()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.scheduler.counts(self.at())
     }
 
     pub(crate) fn mark(&self) -> Option<Sequence> {

@@ -15,6 +15,7 @@ __all__ = [
     "Cancel",
     "CancelResult",
     "Conclusion",
+    "Counts",
     "Covered",
     "Dispatched",
     "Hold",
@@ -57,12 +58,14 @@ class OpenRunMismatchError(SchedulerError):
 
 @final
 class QueueFullError(SchedulerError):
-    """A bound is reached. ``scope`` is "session" or "process"; ``limit`` its number of runs."""
-    def __new__(cls, message: str = "", scope: str = "session", limit: int = 0) -> Self: ...
+    """A bound is reached. ``scope`` is "session" or "process"; ``limit`` its number of ``unit``, "runs" or "bytes"."""
+    def __new__(cls, message: str = "", scope: str = "session", limit: int = 0, unit: str = "runs") -> Self: ...
     @property
     def scope(self) -> str: ...
     @property
     def limit(self) -> int: ...
+    @property
+    def unit(self) -> str: ...
 
 @final
 class RunExistsError(SchedulerError):
@@ -80,12 +83,14 @@ class UnknownRunError(SchedulerError):
 
 @final
 class Limits:
-    """Bounds of one scheduler; every number counts runs or turns, and 0 allows none."""
+    """Bounds of one scheduler; every number counts runs, turns or bytes of prompts in line, and 0 allows none."""
     def __new__(
         cls,
         *,
         queue_per_session: int = 10_000,
         open_runs: int = 100_000,
+        line_bytes_per_session: int = 64 << 20,
+        line_bytes: int = 512 << 20,
         running_turns: int = 256,
         running_turns_per_tenant: int = 64,
     ) -> Limits: ...
@@ -93,6 +98,10 @@ class Limits:
     def queue_per_session(self) -> int: ...
     @property
     def open_runs(self) -> int: ...
+    @property
+    def line_bytes_per_session(self) -> int: ...
+    @property
+    def line_bytes(self) -> int: ...
     @property
     def running_turns(self) -> int: ...
     @property
@@ -266,6 +275,21 @@ class Snapshot:
     def queued(self) -> int: ...
 
 @final
+class Counts:
+    """How much one session has to do. ``head`` is the first uncancelled run in line; covered runs are ``reserved``."""
+    @property
+    def open(self) -> str | None: ...
+    @property
+    def head(self) -> str | None: ...
+    @property
+    def reserved(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
+    @property
+    def bytes(self) -> int:
+        """Of the prompts in line."""
+
+@final
 class Stats:
     """Counts over all sessions."""
     @property
@@ -273,6 +297,8 @@ class Stats:
     @property
     def open_runs(self) -> int:
         """Runs accepted and not over: reserved, queued, waiting or running."""
+    @property
+    def line_bytes(self) -> int: ...
     @property
     def running_turns(self) -> int: ...
     @property
@@ -297,13 +323,14 @@ class Scheduler:
         *,
         kind: Kind = "prompt",
         delivery: Delivery = "queue",
+        bytes: int = 0,
         require_idle: bool = False,
         expected_open_run_id: str | None = None,
         cancelled: Cancel | None = None,
     ) -> Accepted:
         """Check preconditions and bounds and stamp a reservation, in one step (U-9, U-19 to U-24).
 
-        ``cancelled`` (a tombstone met it) makes the run exempt from preconditions, bounds and its own delivery; its
+        ``bytes`` is what its prompt counts for while it is in line. ``cancelled`` (a tombstone met it) makes the run exempt from preconditions, bounds and its own delivery; its
         dispatch answers "cancelled". Raises SessionBusyError, OpenRunMismatchError, QueueFullError, RunExistsError.
         """
     def restore(
@@ -316,6 +343,7 @@ class Scheduler:
         *,
         kind: Kind = "prompt",
         delivery: Delivery = "queue",
+        bytes: int = 0,
         steers: str | None = None,
         cancelled: Cancel | None = None,
     ) -> None:
@@ -393,4 +421,11 @@ class Scheduler:
         """From now on nothing starts or goes on: dispatch queues, finish pops nothing, wake leaves parked (U-17)."""
     def snapshot(self, tenant: str, session_id: str) -> Snapshot | None:
         """The session as it is, None if it has no work."""
+    def place(self, tenant: str, session_id: str, run_id: str) -> tuple[Place, int] | None:
+        """Where a run stands, and how many uncancelled runs are ahead of it; None if the session has no such run.
+
+        Takes the logarithm of the line.
+        """
+    def counts(self, tenant: str, session_id: str) -> Counts:
+        """How much a session has to do, whatever the length of its line."""
     def stats(self) -> Stats: ...

@@ -11,6 +11,7 @@ impl Replay {
             RunRequest {
                 kind: request.kind,
                 delivery: request.delivery,
+                bytes: BYTES,
                 require_idle: request.require_idle,
                 expected_open_run_id: request.expected,
                 cancelled: request.cancelled.clone(),
@@ -58,6 +59,7 @@ impl Replay {
         let restore = Restore {
             sequence: Sequence::new(sequence),
             kind,
+            bytes: BYTES,
             steers: target.as_deref(),
             cancelled: cancelled.clone(),
         };

@@ -26,6 +26,35 @@ impl Replay {
         }
     }
 
+    /// What is asked about one run, and about the session as a whole, is what the model says.
+    fn check_places(&self, at: At) {
+        let counts = self.core.counts(address(at));
+        let line = self.model.line(at);
+        let named = |run: Option<usize>| run.map(|run| self.model.runs[run].id.as_str());
+        let open = self.model.open(at);
+        assert_eq!(counts.open.as_ref().map(RunId::as_str), named(open));
+        let head = line.iter().copied().find(|run| self.model.runs[*run].cancel.is_none());
+        assert_eq!(counts.head.as_ref().map(RunId::as_str), named(head));
+        assert_eq!(counts.reserved, self.model.reserved(at));
+        assert_eq!(
+            (counts.queued, counts.bytes),
+            (line.len() - counts.reserved, line.len() * BYTES)
+        );
+        for run in open.into_iter().chain(line) {
+            let known = &self.model.runs[run];
+            let ahead = if open == Some(run) {
+                0
+            } else {
+                self.model.position(at, known.sequence)
+            };
+            assert_eq!(
+                self.core.place(address(at), &known.id),
+                Some((self.model.place(run), ahead))
+            );
+        }
+        assert_eq!(self.core.place(address(at), "never seen"), None);
+    }
+
     /// The session, and all counts, are what the model says.
     pub(super) fn check(&mut self, at: At) {
         self.model.settle_fairness();
@@ -39,6 +68,9 @@ impl Replay {
         assert_eq!(stats.waiting_turns, self.model.gate.len());
         assert_eq!(stats.parked_turns, self.model.parked());
         assert_eq!(stats.last_sequence, self.model.last);
+        let in_line = (0..SESSIONS).map(|session| self.model.line(place(session)).len());
+        assert_eq!(stats.line_bytes, in_line.sum::<usize>() * BYTES);
+        self.check_places(at);
         let Some(seen) = self.core.snapshot(address(at)) else {
             return assert!(self.model.here(at).is_empty());
         };
@@ -61,15 +93,8 @@ impl Replay {
             .collect();
         let expected: Vec<_> = expected
             .map(|run| {
+                let place = self.model.place(run);
                 let run = &self.model.runs[run];
-                let place = match run.state {
-                    State::Reserved => Place::Reserved,
-                    State::Queued => Place::Queued,
-                    State::Waiting => Place::Waiting,
-                    State::Woken => Place::Woken,
-                    _ if !run.permit => Place::Parked,
-                    _ => Place::Running,
-                };
                 let steers = run.steers.map(|target| self.id(target));
                 (
                     run.sequence,
