@@ -83,12 +83,41 @@ def test_refusals_are_exceptions_with_fields() -> None:
     scheduler.accept("tenant", "other", "d", 0.0)
     with pytest.raises(QueueFullError) as full:
         scheduler.accept("tenant", "third", "e", 0.0)
-    assert (full.value.scope, full.value.limit) == ("process", 3)
+    assert (full.value.scope, full.value.limit, full.value.unit) == ("process", 3, "runs")
     for refusal in (unknown.value, exists.value, busy.value, mismatch.value, full.value):
         assert isinstance(refusal, SchedulerError)
         copy = pickle.loads(pickle.dumps(refusal))
         assert (type(copy), str(copy), copy.args) == (type(refusal), str(refusal), refusal.args)
         assert str(refusal) == refusal.args[0] != ""
+
+
+def test_places_and_counts_need_no_snapshot() -> None:
+    scheduler = Scheduler()
+    submit(scheduler, "open")
+    scheduler.accept(*AT, "a", 0.0, bytes=5)
+    submit(scheduler, "b")
+    assert scheduler.place(*AT, "open") == ("running", 0)
+    assert scheduler.place(*AT, "a") == ("reserved", 1)
+    assert scheduler.place(*AT, "b") == ("queued", 2)
+    assert scheduler.place(*AT, "c") is None
+    counts = scheduler.counts(*AT)
+    assert (counts.open, counts.head, counts.reserved, counts.queued, counts.bytes) == ("open", "a", 1, 1, 5)
+    idle = scheduler.counts("tenant", "other")
+    assert (idle.open, idle.head, idle.reserved, idle.queued, idle.bytes) == (None, None, 0, 0, 0)
+
+
+def test_prompts_in_line_are_bounded_by_their_bytes() -> None:
+    scheduler = Scheduler(Limits(line_bytes_per_session=10, line_bytes=15))
+    scheduler.accept(*AT, "a", 0.0, bytes=10)
+    with pytest.raises(QueueFullError) as full:
+        scheduler.accept(*AT, "b", 0.0, bytes=1)
+    assert (full.value.scope, full.value.limit, full.value.unit) == ("session", 10, "bytes")
+    with pytest.raises(QueueFullError) as full:
+        scheduler.accept("tenant", "other", "c", 0.0, bytes=6)
+    assert (full.value.scope, full.value.limit, full.value.unit) == ("process", 15, "bytes")
+    scheduler.accept(*AT, "tombstoned", 0.0, bytes=100, cancelled=Cancel("USER"))
+    scheduler.restore(*AT, "stored", 50, 0.0, bytes=100)
+    assert scheduler.stats().line_bytes == 210
 
 
 def test_words_and_numbers_that_are_none_are_refused() -> None:

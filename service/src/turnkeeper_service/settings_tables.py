@@ -108,6 +108,8 @@ class LimitSettings(Table):
 
     max_queued_runs_per_session: Count = setting(10_000, "Runs in line in one session.")
     max_open_runs: Count = setting(100_000, "Runs accepted and not over.")
+    max_queued_bytes_per_session: Count = setting(64 << 20, "Bytes of the prompts in line in one session.")
+    max_queued_bytes: Count = setting(512 << 20, "Bytes of the prompts in line in all sessions.")
     max_running_turns: Count = setting(256, "Turns that run at the same time.")
     max_running_turns_per_tenant: Count = setting(64, "Of these, of one tenant.")
     max_prompt_bytes: Count = setting(4 << 20, "Longest prompt, its attachments included.")

@@ -11,12 +11,17 @@ from turnkeeper_service.settings_tables import LimitSettings, McpSettings
 from turnkeeper_service.tools.mcp_options import McpOptions
 from turnkeeper_service.wire.server import ServerOptions
 
+MAX_PAGE_BYTES = 3 << 20
+"""A page ends before it is longer than clients take by default, or than half of what this server sends."""
+
 
 def core_limits(limits: LimitSettings) -> Limits:
     """Bounds of the core."""
     return Limits(
         queue_per_session=limits.max_queued_runs_per_session,
         open_runs=limits.max_open_runs,
+        line_bytes_per_session=limits.max_queued_bytes_per_session,
+        line_bytes=limits.max_queued_bytes,
         running_turns=limits.max_running_turns,
         running_turns_per_tenant=limits.max_running_turns_per_tenant,
     )
@@ -44,6 +49,7 @@ def run_options(settings: Settings) -> RunOptions:
         max_tool_result_bytes=limits.max_tool_result_bytes,
         approval_timeout=settings.tools.approval_timeout_seconds,
         is_allowed_by_default=settings.tools.approval_default == "allow",
+        max_page_bytes=min(MAX_PAGE_BYTES, settings.server.max_message_bytes // 2),
         partial_flush_interval=limits.partial_flush_interval_seconds,
         partial_flush_bytes=limits.partial_flush_bytes,
         retry=RetryPolicy(

@@ -330,8 +330,9 @@ class Scheduler:
     ) -> Accepted:
         """Check preconditions and bounds and stamp a reservation, in one step (U-9, U-19 to U-24).
 
-        ``bytes`` is what its prompt counts for while it is in line. ``cancelled`` (a tombstone met it) makes the run exempt from preconditions, bounds and its own delivery; its
-        dispatch answers "cancelled". Raises SessionBusyError, OpenRunMismatchError, QueueFullError, RunExistsError.
+        ``bytes`` is what its prompt counts for while it is in line. ``cancelled`` (a tombstone met it) makes the run
+        exempt from preconditions, bounds and its own delivery; its dispatch answers "cancelled". Raises
+        SessionBusyError, OpenRunMismatchError, QueueFullError, RunExistsError.
         """
     def restore(
         self,

@@ -44,6 +44,11 @@ def fixed_by_target(submission: run_service_pb2.Submission) -> list[str]:
     return [name for name in fixed if name in given]
 
 
+def bytes_in_line(submission: run_service_pb2.Submission) -> int:
+    """What a submission counts for while its run is in line."""
+    return sum(part.ByteSize() for part in submission.prompt) + len(submission.output_schema_json.encode())
+
+
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """A submit that stands: the run in memory, or its row where it is over already."""
@@ -147,6 +152,7 @@ class Acceptor:
             submission.run_id,
             kind=kind_of(kind),
             delivery=_DELIVERIES[delivery],
+            num_bytes=bytes_in_line(submission),
             require_idle=preconditions.require_idle,
             expected_open_run_id=preconditions.expected_open_run_id or None,
             cancelled=cancel_of(tombstone) if tombstone is not None else None,

@@ -175,7 +175,7 @@ class Canceller:
         by_session: dict[tuple[str, str], list[Covered]] = {}
         for one in found.covered:
             by_session.setdefault((one.run.tenant, one.run.session_id), []).append(one)
-        futures: list[asyncio.Future[None]] = []
+        futures: dict[asyncio.Future[None], None] = {}
         for covered in by_session.values():
             runs = [self._line.runs[(one.run.tenant, one.run.run_id)] for one in covered]
             session: Session = runs[0].session
@@ -184,15 +184,15 @@ class Canceller:
             if draft.events:
                 draft.on_durable.append(act)
                 future = session.submit(draft)
-                futures.append(future)
+                futures[future] = None
                 for run in runs:
                     # Commits are durable in order: what waits for this one has waited for a weaker one before it.
                     run.cancel_durable = future
             for run in runs:
-                if run.cancel_durable is not None and run.cancel_durable not in futures:
-                    futures.append(run.cancel_durable)
+                if run.cancel_durable is not None:
+                    futures[run.cancel_durable] = None
         self._line.begin(found.starts)
-        return futures
+        return list(futures)
 
     async def _carry_out(
         self, tenant: str, found: CancelResult, template: event_pb2.RunCancelRequested, *, wait: bool
@@ -207,8 +207,9 @@ class Canceller:
             raise store_unavailable() from None
         outcomes = {run.run_id: await self._outcome(run) for run in (concluded + covered if wait else concluded)}
         receipt = run_service_pb2.CancelReceipt()
+        ended = set(concluded)
         for run in sorted(covered + concluded, key=lambda run: run.sequence):
-            disposition = ALREADY_FINISHED if run in concluded else COVERED
+            disposition = ALREADY_FINISHED if run in ended else COVERED
             receipt.runs.add(run_id=run.run_id, disposition=disposition, outcome=outcomes.get(run.run_id))
         return receipt
 

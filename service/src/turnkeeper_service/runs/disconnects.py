@@ -23,15 +23,17 @@ class Disconnects:
         self._canceller = canceller
         self._watchers: Counter[tuple[str, str, str]] = Counter()
         """Streams that watch a session, by tenant, session and principal."""
+        self._counting: dict[tuple[str, str, str], set[Run]] = {}
+        """Runs whose time counts, by the same."""
+        self._lost: set[Run] = set()
+        """Runs that were lost once and are not over."""
 
     @contextmanager
     def watching(self, session: Session, principal: str) -> Iterator[None]:
         """A principal watches a session meanwhile."""
-        for run_id in session.runs:
-            run = self._line.runs[(session.tenant, run_id)]
-            if run.principal == principal:
-                run.stop_timer("disconnect")
         key = (*session.key, principal)
+        for run in self._counting.pop(key, ()):
+            run.stop_timer("disconnect")
         self._watchers[key] += 1
         try:
             yield
@@ -43,9 +45,22 @@ class Disconnects:
     def lost(self, run: Run) -> None:
         """The stream that submitted a run is gone, or the process that had it."""
         policy = run.submission.on_disconnect
-        is_watched = (*run.session.key, run.principal) in self._watchers
-        if policy.HasField("cancel_after") and not is_watched and not run.finished.done():
+        key = (*run.session.key, run.principal)
+        if policy.HasField("cancel_after") and key not in self._watchers and not run.finished.done():
+            self._counting.setdefault(key, set()).add(run)
+            if run not in self._lost:
+                self._lost.add(run)
+                run.finished.add_done_callback(lambda _: self._over(run))
             self._line.arm(run, "disconnect", seconds_of(policy.cancel_after), lambda: self._cancel(run))
+
+    def _over(self, run: Run) -> None:
+        self._lost.discard(run)
+        key = (*run.session.key, run.principal)
+        counting = self._counting.get(key)
+        if counting is not None:
+            counting.discard(run)
+            if not counting:
+                del self._counting[key]
 
     def _cancel(self, run: Run) -> None:
         if self._line.is_cut or self._line.is_draining or run.finished.done():

@@ -96,6 +96,7 @@ class RunOptions:
     max_tool_result_bytes: int = 1 << 20
     approval_timeout: float = 86_400.0
     is_allowed_by_default: bool = False
+    max_page_bytes: int = 4 << 20
     partial_flush_interval: float = 0.5
     partial_flush_bytes: int = 16 << 10
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -139,15 +140,6 @@ class Line:
     def num_detached(self) -> int:
         """Work that ignores its cancel and has not ended yet (U-12)."""
         return sum(name.startswith(("turn ", "tool ")) for name in self.owner.names())
-
-    def active(self, tenant: str) -> list[Run]:
-        """Runs whose floor turn runs or waits for its permit, of one tenant or, with "", of all."""
-        heads = (session_runs for session_runs in self.runs.values() if tenant in ("", session_runs.session.tenant))
-        return [run for run in heads if run.state == RunState.STARTED or self._is_waiting(run)]
-
-    def _is_waiting(self, run: Run) -> bool:
-        snapshot = self.core.snapshot(run.session.key)
-        return snapshot is not None and snapshot.open is not None and snapshot.open.run.run_id == run.run_id
 
     def arm(self, run: Run, name: str, seconds: float, callback: Callable[[], object]) -> None:
         """Give a run a timer of this name, in the place of an earlier one; none any more once the server is cut."""

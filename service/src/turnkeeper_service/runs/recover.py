@@ -10,6 +10,7 @@ from turnkeeper.v1 import event_pb2, run_service_pb2
 from turnkeeper_service.engine.plan import Resume
 from turnkeeper_service.store.base import RunRow, RunState, SessionState, Store
 
+from .accept import bytes_in_line
 from .approvals import ApprovalDesk
 from .cancel import Canceller, cancel_of
 from .disconnects import Disconnects
@@ -99,6 +100,7 @@ class Recovery:
             run.sequence,
             kind=kind_of(run.kind),
             delivery=delivery,
+            num_bytes=bytes_in_line(submission),
             steers=row.steers if is_steer else None,
             cancelled=cancel_of(run.cancel) if is_aborted and run.cancel is not None else None,
         )

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.clock import Clock
-from turnkeeper_service.errors import run_not_found
 from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import Position, Reader, ReadFilter
 from turnkeeper_service.events.tenant import NoticeFeed
@@ -15,7 +14,7 @@ from turnkeeper_service.providers.catalog import ModelCatalog
 from turnkeeper_service.providers.fallback import CoolDowns
 from turnkeeper_service.providers.prices import PriceList
 from turnkeeper_service.providers.registry import ProviderRegistry
-from turnkeeper_service.store.base import Boot, RunRow, RunState, SessionRow, Store, StoreClosedError
+from turnkeeper_service.store.base import Boot, RunRow, SessionRow, Store, StoreClosedError
 from turnkeeper_service.tasks import TaskOwner
 from turnkeeper_service.tools.base import OfferedTool, ToolServers
 from turnkeeper_service.tools.remote import RemoteTools
@@ -31,17 +30,18 @@ from .line import Checkpoints, Line, Observer, RunOptions
 from .models import ModelDesk
 from .notices import notices_of
 from .observed import observe
+from .overview import Overview
 from .partials import PartialFlusher
 from .planning import TurnPlanner
 from .recover import Recovery
 from .run import Run
-from .scheduler import CoreScheduler, Limits, Snapshot, Stats
+from .scheduler import CoreScheduler, Limits, Stats
 from .session import Session
 from .table import SessionTable
 from .titles import TitleMaker
 from .todos import todo_tool
 from .toolbox import SessionToolbox
-from .views import holds_of, receipt_of_row, receipt_of_run, run_of_row, run_view, session_view
+from .views import receipt_of_row
 
 __all__ = ["RunOptions", "Runs"]
 
@@ -81,6 +81,7 @@ class Runs:
         self._flusher = PartialFlusher(store, clock, options.partial_flush_interval, options.partial_flush_bytes)
         self.line = Line(core, store, clock, options, owner, checkpoints=checkpoints, observer=observer)
         self.table = SessionTable(store, self._make_session)
+        self._overview = Overview(self.line, self.table, self._make_session)
         self._canceller = Canceller(self.line, self.table)
         self._acceptor = Acceptor(self.line, self.table, self._canceller)
         self.remote = RemoteTools(clock)
@@ -142,27 +143,22 @@ class Runs:
     ) -> tuple[session_service_pb2.Session, bool]:
         """Create a session; also whether an earlier call had made it. Raises Refused."""
         session, is_replay = await self._lifecycle.create(tenant, session_id, settings)
-        return self._session_view(session), is_replay
+        return self._overview.session(session), is_replay
 
     async def get_session(self, tenant: str, session_id: str) -> session_service_pb2.Session:
         """A session. Raises Refused SESSION_NOT_FOUND."""
         async with self.table.pin(tenant, session_id) as session:
-            return self._session_view(session)
+            return self._overview.session(session)
 
     async def list_sessions(self, tenant: str, after: str, limit: int) -> tuple[list[session_service_pb2.Session], str]:
-        """A page of sessions and where the next one starts."""
-        page = await self._store.list_sessions(tenant, after=after, limit=limit)
-        views = []
-        for row in page.sessions:
-            live = self.table.get((tenant, row.session_id))
-            views.append(self._session_view(live if live is not None else self._make_session(row)))
-        return views, page.next_after
+        """A page of sessions and where the next one starts. Raises ValueError where none starts there."""
+        return await self._overview.sessions(tenant, after, limit)
 
     async def update_session(
         self, tenant: str, session_id: str, settings: session_service_pb2.SessionSettings, paths: Sequence[str]
     ) -> session_service_pb2.Session:
         """Change settings. Raises Refused."""
-        return self._session_view(await self._lifecycle.update(tenant, session_id, settings, paths))
+        return self._overview.session(await self._lifecycle.update(tenant, session_id, settings, paths))
 
     async def delete_session(self, tenant: str, session_id: str, actor: str, *, force: bool) -> None:
         """Delete a session. Raises Refused."""
@@ -170,21 +166,9 @@ class Runs:
 
     async def list_messages(
         self, tenant: str, session_id: str, context_id: str, after_seq: int, limit: int
-    ) -> list[content_pb2.Message]:
-        """Messages after a seq, in order. Raises Refused SESSION_NOT_FOUND."""
-        async with self.table.pin(tenant, session_id):
-            rows = await self._store.list_messages(
-                tenant, session_id, context_id=context_id, after_seq=after_seq, limit=limit
-            )
-        messages = []
-        for row, in_context in rows:
-            message = event_pb2.Event.FromString(row.payload).message_committed.message
-            message.in_context = in_context
-            messages.append(message)
-        return messages
-
-    def _session_view(self, session: Session) -> session_service_pb2.Session:
-        return session_view(session, self._core.snapshot(session.key), self.line.options.default_model)
+    ) -> tuple[list[content_pb2.Message], bool]:
+        """A page of messages in order, and whether there are more. Raises Refused SESSION_NOT_FOUND."""
+        return await self._overview.messages(tenant, session_id, context_id, after_seq, limit)
 
     def why_no_model(self, model: str) -> str:
         """Why no provider answers for ``provider/model``, and which models there are; empty where one does."""
@@ -205,11 +189,7 @@ class Runs:
                 self.disconnects.lost(run)
             raise
         if accepted.run is not None:
-            run, is_replay = accepted.run, accepted.is_replay
-            # A snapshot is as long as the line. A run that was accepted behind others is told its place of then.
-            is_looked_up = run.state == RunState.QUEUED and (is_replay or not run.position)
-            snapshot = self._core.snapshot(run.session.key) if is_looked_up else None
-            return receipt_of_run(run, snapshot, is_replay=is_replay), run
+            return self._overview.receipt(accepted.run, is_replay=accepted.is_replay), accepted.run
         assert accepted.row is not None
         return receipt_of_row(accepted.row), None
 
@@ -223,37 +203,17 @@ class Runs:
 
     async def get_run(self, tenant: str, run_id: str) -> run_service_pb2.Run:
         """A run, with what holds it. Raises Refused RUN_NOT_FOUND."""
-        run = self.line.runs.get((tenant, run_id))
-        if run is not None and run.accepted.done():
-            return self._run_view(run)
-        row = await self._store.get_run(tenant, run_id)
-        run = self.line.runs.get((tenant, run_id))
-        if run is not None and run.accepted.done():
-            return self._run_view(run)
-        if row is None:
-            raise run_not_found(run_id)
-        return run_of_row(row)
-
-    def _run_view(self, run: Run) -> run_service_pb2.Run:
-        snapshot = self._core.snapshot(run.session.key)
-        view = run_view(run, snapshot)
-        view.holds.extend(holds_of(run, snapshot, self._clock))
-        return view
+        return await self._overview.find_run(tenant, run_id)
 
     async def list_runs(
         self, tenant: str, session_id: str, after_sequence: int, limit: int, *, open_only: bool
-    ) -> list[run_service_pb2.Run]:
-        """Runs of a session in accept order. Raises Refused SESSION_NOT_FOUND."""
-        states = (RunState.QUEUED, RunState.STARTED, RunState.AWAITING) if open_only else ()
-        async with self.table.pin(tenant, session_id):
-            rows: Sequence[RunRow] = await self._store.list_runs(
-                tenant, session_id, after_sequence=after_sequence, limit=limit, states=states
-            )
-        views = []
-        for row in rows:
-            run = self.line.runs.get((tenant, row.run_id))
-            views.append(self._run_view(run) if run is not None else run_of_row(row))
-        return views
+    ) -> tuple[list[run_service_pb2.Run], bool]:
+        """A page of a session's runs in accept order, and whether there are more. Raises Refused SESSION_NOT_FOUND."""
+        return await self._overview.runs(tenant, session_id, after_sequence, limit, open_only=open_only)
+
+    def active_runs(self, tenant: str) -> list[Run]:
+        """Open runs, of one tenant or, with "", of all, in accept order."""
+        return self._overview.active(tenant)
 
     async def cancel(
         self, tenant: str, actor: str, request: run_service_pb2.CancelRunsRequest
@@ -302,10 +262,12 @@ class Runs:
             covered += sum(run.disposition == run_service_pb2.CANCEL_DISPOSITION_COVERED for run in receipt.runs)
         return covered
 
-    async def list_approvals(self, tenant: str, session_id: str) -> list[session_service_pb2.Approval]:
-        """The approvals of a session that wait. Raises Refused SESSION_NOT_FOUND."""
+    async def list_approvals(
+        self, tenant: str, session_id: str, after: int, limit: int
+    ) -> tuple[list[session_service_pb2.Approval], bool]:
+        """A page of a session's waiting approvals, and whether there are more. Raises Refused SESSION_NOT_FOUND."""
         async with self.table.pin(tenant, session_id):
-            return list(self.approvals.of(tenant, session_id))
+            return self._overview.approvals(self.approvals.of(tenant, session_id), after, limit)
 
     # ---- reading
 
@@ -335,10 +297,6 @@ class Runs:
     def stats(self) -> Stats:
         """Counts of the core."""
         return self._core.stats()
-
-    def snapshot(self, session: Session) -> Snapshot | None:
-        """A session's scheduling state as it is."""
-        return self._core.snapshot(session.key)
 
     async def recover(self) -> int:
         """Restore what the last process left open; returns the number of runs."""

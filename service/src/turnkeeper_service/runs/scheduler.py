@@ -12,6 +12,7 @@ from turnkeeper_core import (
     Cancel,
     CancelResult,
     Conclusion,
+    Counts,
     Covered,
     Dispatched,
     Limits,
@@ -34,11 +35,13 @@ __all__ = [
     "CancelResult",
     "Conclusion",
     "CoreScheduler",
+    "Counts",
     "Covered",
     "Delivery",
     "Dispatched",
     "Limits",
     "Partition",
+    "Place",
     "RunRef",
     "Snapshot",
     "Stats",
@@ -52,8 +55,17 @@ _KINDS: Mapping[int, Kind] = {
     event_pb2.RUN_KIND_SUMMARY: "summary",
     event_pb2.RUN_KIND_BOOTSTRAP: "bootstrap",
 }
+_BOUNDS: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("session", "runs"): ("max_queued_runs_per_session", "{} runs"),
+    ("process", "runs"): ("max_open_runs", "{} runs"),
+    ("session", "bytes"): ("max_queued_bytes_per_session", "as much in line as fits {} bytes"),
+    ("process", "bytes"): ("max_queued_bytes", "as much in line as fits {} bytes"),
+}
+"""What bounds are called in the settings, and what they count."""
 Key = tuple[str, str]
 """(tenant, session_id)."""
+Place = tuple[Literal["reserved", "queued", "waiting", "running", "parked", "woken"], int]
+"""Where a run stands, and how many uncancelled runs are ahead of it."""
 
 
 def kind_of(kind: int) -> Kind:
@@ -78,13 +90,13 @@ def _refusals(session_id: str) -> Iterator[None]:
             metadata=metadata,
         ) from None
     except QueueFullError as error:
-        is_session = error.scope == "session"
+        name, what = _BOUNDS[error.scope, error.unit]
         raise Refused(
-            Reason.ERROR_REASON_QUEUE_FULL if is_session else Reason.ERROR_REASON_SERVER_OVERLOADED,
-            f"the {error.scope} holds {error.limit} runs, which is its limit",
-            metadata={"limit": str(error.limit), "scope": error.scope},
+            Reason.ERROR_REASON_QUEUE_FULL if error.scope == "session" else Reason.ERROR_REASON_SERVER_OVERLOADED,
+            f"the {error.scope} holds {what.format(error.limit)}, which is its limit",
+            metadata={"limit": str(error.limit), "scope": error.scope, "unit": error.unit},
             retry_after=1.0,
-            limit="max_queued_runs_per_session" if is_session else "max_open_runs",
+            limit=name,
         ) from None
 
 
@@ -101,6 +113,7 @@ class CoreScheduler:
         run_id: str,
         *,
         delivery: Delivery,
+        num_bytes: int,
         require_idle: bool,
         expected_open_run_id: str | None,
         cancelled: Cancel | None,
@@ -115,6 +128,7 @@ class CoreScheduler:
                 self._now(),
                 kind=kind,
                 delivery=delivery,
+                bytes=num_bytes,
                 require_idle=require_idle,
                 expected_open_run_id=expected_open_run_id,
                 cancelled=cancelled,
@@ -127,6 +141,7 @@ class CoreScheduler:
         sequence: int,
         *,
         delivery: Delivery,
+        num_bytes: int,
         steers: str | None,
         cancelled: Cancel | None,
         kind: Kind = "prompt",
@@ -140,6 +155,7 @@ class CoreScheduler:
             self._now(),
             kind=kind,
             delivery=delivery,
+            bytes=num_bytes,
             steers=steers,
             cancelled=cancelled,
         )
@@ -207,6 +223,14 @@ class CoreScheduler:
     def snapshot(self, key: Key) -> Snapshot | None:
         """A session as it is."""
         return self._core.snapshot(key[0], key[1])
+
+    def place(self, key: Key, run_id: str) -> Place | None:
+        """Where a run stands; None if the session has no such run."""
+        return self._core.place(key[0], key[1], run_id)
+
+    def counts(self, key: Key) -> Counts:
+        """How much a session has to do."""
+        return self._core.counts(key[0], key[1])
 
     def stats(self) -> Stats:
         """Counts of the process."""

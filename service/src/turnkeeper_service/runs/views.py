@@ -10,7 +10,7 @@ from turnkeeper_service.clock import Clock
 from turnkeeper_service.store.base import RunRow, RunState, SessionState
 
 from .run import Run
-from .scheduler import Snapshot
+from .scheduler import Counts, Place
 from .session import Session
 
 FINISHED = run_service_pb2.RUN_STATE_FINISHED
@@ -18,7 +18,7 @@ _STATES = {"parked": run_service_pb2.RUN_STATE_AWAITING, "woken": run_service_pb
 """Of runs whose turn has begun, by their place in the core."""
 
 
-def session_view(session: Session, snapshot: Snapshot | None, default_model: str) -> session_service_pb2.Session:
+def session_view(session: Session, counts: Counts, default_model: str) -> session_service_pb2.Session:
     """A session."""
     view = session_service_pb2.Session(
         session_id=session.session_id,
@@ -36,42 +36,33 @@ def session_view(session: Session, snapshot: Snapshot | None, default_model: str
     )
     view.create_time.FromMicroseconds(session.created_us)
     view.update_time.FromMicroseconds(session.updated_us)
-    if snapshot is not None:
-        if snapshot.open is not None:
-            view.open_run_id = snapshot.open.run.run_id
-        view.queued_runs = len(snapshot.line)
+    view.open_run_id = counts.open or ""
+    view.queued_runs = counts.reserved + counts.queued
     return view
 
 
-def _state(run: Run, snapshot: Snapshot | None) -> run_service_pb2.RunState.ValueType:
+def _state(run: Run, place: Place | None) -> run_service_pb2.RunState.ValueType:
+    where = place[0] if place is not None else ""
     if run.state == RunState.FINISHED:
         return FINISHED
     if run.state == RunState.STARTED:
-        place = snapshot.open.place if snapshot is not None and snapshot.open is not None else "running"
-        return _STATES.get(place, run_service_pb2.RUN_STATE_RUNNING)
-    if snapshot is not None and snapshot.open is not None and snapshot.open.run.run_id == run.run_id:
-        return run_service_pb2.RUN_STATE_WAITING
-    return run_service_pb2.RUN_STATE_QUEUED
+        return _STATES.get(where, run_service_pb2.RUN_STATE_RUNNING)
+    return run_service_pb2.RUN_STATE_WAITING if where == "waiting" else run_service_pb2.RUN_STATE_QUEUED
 
 
-def _position(run: Run, snapshot: Snapshot | None) -> int:
+def _position(run: Run, place: Place | None) -> int:
     """Runs ahead of a queued run."""
-    if snapshot is None or run.state != RunState.QUEUED:
-        return 0
-    if snapshot.open is not None and snapshot.open.run.run_id == run.run_id:
-        return 0
-    ahead = sum(1 for one in snapshot.line if one.run.sequence < run.sequence and one.cancel is None)
-    return ahead + (snapshot.open is not None)
+    return place[1] if place is not None and run.state == RunState.QUEUED else 0
 
 
-def receipt_of_run(run: Run, snapshot: Snapshot | None, *, is_replay: bool) -> run_service_pb2.RunReceipt:
+def receipt_of_run(run: Run, place: Place | None, *, is_replay: bool) -> run_service_pb2.RunReceipt:
     """The receipt of a run that is in memory, with its state now."""
     receipt = run_service_pb2.RunReceipt(
         run_id=run.run_id,
         session_id=run.session.session_id,
         accept_sequence=run.sequence,
-        state=_state(run, snapshot),
-        position=_position(run, snapshot) if is_replay else run.position,
+        state=_state(run, place),
+        position=_position(run, place) if is_replay else run.position,
         steers_run_id=run.steers or "",
         replaced_run_ids=run.replaced,
         is_replay=is_replay,
@@ -121,7 +112,7 @@ def run_of_row(row: RunRow) -> run_service_pb2.Run:
     return view
 
 
-def run_view(run: Run, snapshot: Snapshot | None) -> run_service_pb2.Run:
+def run_view(run: Run, place: Place | None) -> run_service_pb2.Run:
     """A run that is in memory, without its holds."""
     view = run_service_pb2.Run(
         run_id=run.run_id,
@@ -129,8 +120,8 @@ def run_view(run: Run, snapshot: Snapshot | None) -> run_service_pb2.Run:
         kind=run.kind,
         delivery=run.delivery,
         accept_sequence=run.sequence,
-        state=_state(run, snapshot),
-        position=_position(run, snapshot),
+        state=_state(run, place),
+        position=_position(run, place),
         steers_run_id=run.steers or "",
         cancel=run.cancel,
     )
@@ -140,10 +131,10 @@ def run_view(run: Run, snapshot: Snapshot | None) -> run_service_pb2.Run:
     return view
 
 
-def holds_of(run: Run, snapshot: Snapshot | None, clock: Clock) -> Iterator[run_service_pb2.Hold]:
+def holds_of(run: Run, place: Place | None, counts: Counts, clock: Clock) -> Iterator[run_service_pb2.Hold]:
     """Why a run is not over: every reason, with its age (promise 11)."""
     since_accept = clock.time() - run.created_us / 1e6
-    state = _state(run, snapshot)
+    state = _state(run, place)
     if run.state == RunState.STARTED:
         yield _hold("turn", clock.time() - (run.started_us or run.created_us) / 1e6, "")
         for label, since in run.turn.doing() if run.turn is not None else ():
@@ -153,10 +144,7 @@ def holds_of(run: Run, snapshot: Snapshot | None, clock: Clock) -> Iterator[run_
     elif not run.is_dispatched:
         yield _hold("reservation", since_accept, "")
     else:
-        ahead = snapshot.open.run.run_id if snapshot is not None and snapshot.open is not None else ""
-        if not ahead and snapshot is not None and snapshot.line:
-            ahead = snapshot.line[0].run.run_id
-        yield _hold("queue", since_accept, ahead)
+        yield _hold("queue", since_accept, counts.open or counts.head or "")
     if run.cancel is not None:
         yield _hold("cancelling", 0.0, run.cancel.actor)
 

@@ -14,7 +14,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+PAGE_BYTES = 4 << 20
 
 
 class StoreError(Exception):
@@ -244,6 +247,14 @@ class StoreStats:
     queue_depth: int
 
 
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Rows in order, and whether there are more behind them."""
+
+    rows: Sequence[T]
+    has_more: bool
+
+
 class Store(Protocol):
     """A durable store with one writer. Reads see every commit whose future has resolved."""
 
@@ -272,8 +283,11 @@ class Store(Protocol):
         """The session's row, DELETED ones too until they are swept."""
         ...
 
-    async def list_sessions(self, tenant: str, *, after: str, limit: int) -> SessionPage:
-        """ACTIVE and DELETING sessions of a tenant in creation order. ``after`` is "" or a page's ``next_after``."""
+    async def list_sessions(self, tenant: str, *, after: str, limit: int, max_bytes: int = PAGE_BYTES) -> SessionPage:
+        """ACTIVE and DELETING sessions of a tenant in creation order. ``after`` is "" or a page's ``next_after``.
+
+        A page holds at most ``limit`` rows and ``max_bytes`` bytes, but always one row if there is one; so everywhere.
+        """
         ...
 
     async def get_run(self, tenant: str, run_id: str) -> RunRow | None:
@@ -281,9 +295,19 @@ class Store(Protocol):
         ...
 
     async def list_runs(
-        self, tenant: str, session_id: str, *, after_sequence: int, limit: int, states: Sequence[RunState] = ()
-    ) -> Sequence[RunRow]:
-        """Runs of a session in accept order, above ``after_sequence``; of the given states, () for all."""
+        self,
+        tenant: str,
+        session_id: str,
+        *,
+        after_sequence: int,
+        limit: int,
+        max_bytes: int = PAGE_BYTES,
+        states: Sequence[RunState] = (),
+    ) -> Page[RunRow]:
+        """Runs of a session in accept order, above ``after_sequence``; of the given states, () for all.
+
+        Their submissions are left out.
+        """
         ...
 
     async def read_events(
@@ -297,8 +321,15 @@ class Store(Protocol):
         ...
 
     async def list_messages(
-        self, tenant: str, session_id: str, *, context_id: str, after_seq: int, limit: int
-    ) -> Sequence[tuple[EventRow, bool]]:
+        self,
+        tenant: str,
+        session_id: str,
+        *,
+        context_id: str,
+        after_seq: int,
+        limit: int,
+        max_bytes: int = PAGE_BYTES,
+    ) -> Page[tuple[EventRow, bool]]:
         """All messages of a context ("" for every context) in order, each with whether it is in context now."""
         ...
 

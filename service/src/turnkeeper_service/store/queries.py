@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from turnkeeper_service.store.base import (
     EventRow,
+    Page,
     PartialRow,
     RunRow,
     RunState,
@@ -24,6 +26,9 @@ _RUN = (
     "tenant, run_id, session_id, accept_sequence, kind, delivery, state, fingerprint, submission, created_us, "
     "started_us, finished_us, cancel, outcome, steers, details"
 )
+_LISTED_RUN = _RUN.replace("submission", "x'' AS submission")
+ROW_BYTES = 512
+"""What a row of a page counts for beside its long columns."""
 _GET_SESSION = f"SELECT {_SESSION} FROM sessions WHERE tenant = ? AND session_id = ?"
 _LIST_SESSIONS = f"""
 SELECT {_SESSION}, ordinal FROM sessions WHERE tenant = ? AND ordinal > ? AND state < 3 ORDER BY ordinal LIMIT ?"""
@@ -65,11 +70,27 @@ def get_session(connection: sqlite3.Connection, tenant: str, session_id: str) ->
     return None if row is None else _session(row)
 
 
-def list_sessions(connection: sqlite3.Connection, tenant: str, after: int, limit: int) -> SessionPage:
-    """See `Store.list_sessions`; one row more tells whether there is another page."""
-    rows = connection.execute(_LIST_SESSIONS, (tenant, after, limit + 1)).fetchall()
-    next_after = str(rows[limit - 1][-1]) if len(rows) > limit else ""
-    return SessionPage([_session(row[:-1]) for row in rows[:limit]], next_after)
+def _page(
+    rows: sqlite3.Cursor, limit: int, max_bytes: int, size: Callable[[tuple[Any, ...]], int]
+) -> Page[tuple[Any, ...]]:
+    """The rows of a page; ``rows`` has one more than the limit where there are more."""
+    taken: list[tuple[Any, ...]] = []
+    for row in rows:
+        max_bytes -= ROW_BYTES + size(row)
+        if len(taken) == limit or (taken and max_bytes < 0):
+            # An unfinished statement would hold its snapshot, and with it the log.
+            rows.close()
+            return Page(taken, has_more=True)
+        taken.append(row)
+    return Page(taken, has_more=False)
+
+
+def list_sessions(connection: sqlite3.Connection, tenant: str, after: int, limit: int, max_bytes: int) -> SessionPage:
+    """See `Store.list_sessions`."""
+    rows = connection.execute(_LIST_SESSIONS, (tenant, after, limit + 1))
+    page = _page(rows, limit, max_bytes, lambda row: sum(len(row[column]) for column in (6, 7, 8, 10, 11)))
+    next_after = str(page.rows[-1][-1]) if page.has_more else ""
+    return SessionPage([_session(row[:-1]) for row in page.rows], next_after)
 
 
 def deleting_sessions(connection: sqlite3.Connection) -> list[SessionRow]:
@@ -84,15 +105,22 @@ def get_run(connection: sqlite3.Connection, tenant: str, run_id: str) -> RunRow 
 
 
 def list_runs(
-    connection: sqlite3.Connection, tenant: str, session_id: str, after: int, limit: int, states: Sequence[RunState]
-) -> list[RunRow]:
+    connection: sqlite3.Connection,
+    tenant: str,
+    session_id: str,
+    after: int,
+    limit: int,
+    max_bytes: int,
+    states: Sequence[RunState],
+) -> Page[RunRow]:
     """See `Store.list_runs`."""
     chosen = f"AND state IN ({', '.join('?' * len(states))})" if states else ""
     statement = f"""
-        SELECT {_RUN} FROM runs WHERE tenant = ? AND session_id = ? AND accept_sequence > ? {chosen}
+        SELECT {_LISTED_RUN} FROM runs WHERE tenant = ? AND session_id = ? AND accept_sequence > ? {chosen}
         ORDER BY accept_sequence LIMIT ?"""
-    rows = connection.execute(statement, (tenant, session_id, after, *map(int, states), limit))
-    return [_run(row) for row in rows]
+    rows = connection.execute(statement, (tenant, session_id, after, *map(int, states), limit + 1))
+    page = _page(rows, limit, max_bytes, lambda row: len(row[12] or b"") + len(row[13] or b""))
+    return Page([_run(row) for row in page.rows], page.has_more)
 
 
 def open_runs(connection: sqlite3.Connection) -> list[RunRow]:
@@ -127,12 +155,18 @@ def read_context(connection: sqlite3.Connection, tenant: str, session_id: str, c
 
 
 def list_messages(
-    connection: sqlite3.Connection, tenant: str, session_id: str, context_id: str, after_seq: int, limit: int
-) -> list[tuple[EventRow, bool]]:
+    connection: sqlite3.Connection,
+    tenant: str,
+    session_id: str,
+    context_id: str,
+    after_seq: int,
+    limit: int,
+    max_bytes: int,
+) -> Page[tuple[EventRow, bool]]:
     """See `Store.list_messages`."""
-    rows: Iterable[tuple[int, str, int, bytes, int]]
-    rows = connection.execute(_MESSAGES, (tenant, session_id, after_seq, context_id, limit))
-    return [(EventRow(*event), bool(in_context)) for *event, in_context in rows]
+    rows = connection.execute(_MESSAGES, (tenant, session_id, after_seq, context_id, limit + 1))
+    page = _page(rows, limit, max_bytes, lambda row: len(row[3]))
+    return Page([(EventRow(*event), bool(in_context)) for *event, in_context in page.rows], page.has_more)
 
 
 def read_partials(connection: sqlite3.Connection, tenant: str, run_id: str) -> list[PartialRow]:

@@ -12,9 +12,11 @@ from pathlib import Path
 from turnkeeper_service.store import database, migrate, queries
 from turnkeeper_service.store import statements as sql
 from turnkeeper_service.store.base import (
+    PAGE_BYTES,
     Boot,
     Commit,
     EventRow,
+    Page,
     PartialRow,
     RunRow,
     RunState,
@@ -108,24 +110,31 @@ class SqliteStore:
         """The session's row."""
         return await self._readers.look_up(lambda c: queries.get_session(c, tenant, session_id))
 
-    async def list_sessions(self, tenant: str, *, after: str, limit: int) -> SessionPage:
+    async def list_sessions(self, tenant: str, *, after: str, limit: int, max_bytes: int = PAGE_BYTES) -> SessionPage:
         """Sessions in creation order. Raises ValueError if ``after`` is no position that a page gave."""
         position = int(after) if after else 0
         if not 0 <= position < 1 << 63:
             raise ValueError("no position in the list of sessions")
-        return await self._readers.read(lambda c: queries.list_sessions(c, tenant, position, limit))
+        return await self._readers.read(lambda c: queries.list_sessions(c, tenant, position, limit, max_bytes))
 
     async def get_run(self, tenant: str, run_id: str) -> RunRow | None:
         """A run by its id."""
         return await self._readers.look_up(lambda c: queries.get_run(c, tenant, run_id))
 
     async def list_runs(
-        self, tenant: str, session_id: str, *, after_sequence: int, limit: int, states: Sequence[RunState] = ()
-    ) -> Sequence[RunRow]:
+        self,
+        tenant: str,
+        session_id: str,
+        *,
+        after_sequence: int,
+        limit: int,
+        max_bytes: int = PAGE_BYTES,
+        states: Sequence[RunState] = (),
+    ) -> Page[RunRow]:
         """Runs of a session in accept order."""
         chosen = tuple(states)
         return await self._readers.read(
-            lambda c: queries.list_runs(c, tenant, session_id, after_sequence, limit, chosen)
+            lambda c: queries.list_runs(c, tenant, session_id, after_sequence, limit, max_bytes, chosen)
         )
 
     async def read_events(
@@ -141,11 +150,18 @@ class SqliteStore:
         return await self._readers.read(lambda c: queries.read_context(c, tenant, session_id, context_id))
 
     async def list_messages(
-        self, tenant: str, session_id: str, *, context_id: str, after_seq: int, limit: int
-    ) -> Sequence[tuple[EventRow, bool]]:
+        self,
+        tenant: str,
+        session_id: str,
+        *,
+        context_id: str,
+        after_seq: int,
+        limit: int,
+        max_bytes: int = PAGE_BYTES,
+    ) -> Page[tuple[EventRow, bool]]:
         """All messages, with whether they are in context."""
         return await self._readers.read(
-            lambda c: queries.list_messages(c, tenant, session_id, context_id, after_seq, limit)
+            lambda c: queries.list_messages(c, tenant, session_id, context_id, after_seq, limit, max_bytes)
         )
 
     async def open_runs(self) -> Sequence[RunRow]:

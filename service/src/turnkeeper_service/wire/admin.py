@@ -96,8 +96,7 @@ class AdminServicer:
         limit = found.attempt(lambda: page_size(request.page_size), 0)
         found.refuse()
         response = pb.ListActiveTurnsResponse()
-        active = sorted(self._runs.line.active(request.tenant), key=lambda run: run.sequence)
-        page = [run for run in active if run.sequence > after][: limit + 1]
+        page = [run for run in self._runs.active_runs(request.tenant) if run.sequence > after][: limit + 1]
         for run in page[:limit]:
             view = await self._runs.get_run(run.session.tenant, run.run_id)
             if view.state == run_service_pb2.RUN_STATE_FINISHED:

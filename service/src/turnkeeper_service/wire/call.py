@@ -87,7 +87,7 @@ def malformed() -> Refused:
 
 
 def too_large(max_bytes: int) -> Refused:
-    """A request is longer than a message may be."""
+    """A request, or what would answer it, is longer than a message may be."""
     return Refused(
         Reason.ERROR_REASON_MESSAGE_TOO_LARGE,
         f"a message has at most {max_bytes} bytes",
@@ -149,7 +149,8 @@ class Gatekeeper:
                     raise not_implemented(name)
                 if isinstance(request, Malformed):
                     raise request.refused
-                return await run(request, call)
+                answer = await run(request, call)
+                return self._sendable(answer) if kind == "unary" else None
             except Refused as refused:
                 code = code_of(refused.reason)
                 log.info("call refused", method=name, reason=reason_name(refused.reason))
@@ -184,6 +185,13 @@ class Gatekeeper:
             serve, request_deserializer=_deserializer(method, self._max_message_bytes), response_serializer=_serialize
         )
         return handler
+
+    def _sendable(self, response: Message) -> bytes:
+        """A response that may be sent; gRPC would cut one that is too long without a reason."""
+        content = response.SerializeToString()
+        if len(content) > self._max_message_bytes:
+            raise too_large(self._max_message_bytes)
+        return content
 
     def _enter(self, context: Context, role: Role) -> Call:
         metadata = context.invocation_metadata() or ()

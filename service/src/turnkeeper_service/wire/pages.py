@@ -11,8 +11,6 @@ from turnkeeper_service.errors import Reason, Refused, invalid
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
 MAX_DIGITS = 18
-MAX_PAGE_BYTES = 8 << 20
-"""A page ends early rather than being longer than a message may be."""
 
 
 def page_size(asked: int, default: int = DEFAULT_PAGE, most: int = MAX_PAGE) -> int:

@@ -121,9 +121,11 @@ class RunServicer:
         after = found.attempt(lambda: number(request.page_token, *query), 0)
         limit = found.attempt(lambda: page_size(request.page_size), 0)
         found.refuse()
-        runs = await self._runs.list_runs(call.tenant, session_id, after, limit, open_only=request.is_open_only)
+        runs, has_more = await self._runs.list_runs(
+            call.tenant, session_id, after, limit, open_only=request.is_open_only
+        )
         response = pb.ListRunsResponse(runs=runs)
-        if len(runs) == limit:
+        if has_more:
             response.next_page_token = to_token(str(runs[-1].accept_sequence), *query)
         return response
 

@@ -11,7 +11,7 @@ from turnkeeper_service.runs.run import Run
 from turnkeeper_service.runs.runs import Runs
 
 from .call import Call
-from .pages import MAX_PAGE_BYTES, from_token, not_of_this_query, number, page_size, to_token
+from .pages import from_token, not_of_this_query, number, page_size, to_token
 from .validate import Findings, Validator, check_id, check_text, require_id
 
 ROLES: Mapping[str, Role] = {
@@ -107,15 +107,9 @@ class SessionServicer:
         after = found.attempt(lambda: number(request.page_token, *query), 0)
         limit = found.attempt(lambda: page_size(request.page_size), 0)
         found.refuse()
-        messages = await self._runs.list_messages(call.tenant, session_id, context_id, after, limit)
-        response = pb.ListMessagesResponse()
-        size = 0
-        for message in messages:
-            size += message.ByteSize()
-            if response.messages and size > MAX_PAGE_BYTES:
-                break
-            response.messages.append(message)
-        if len(response.messages) < len(messages) or len(messages) == limit:
+        messages, has_more = await self._runs.list_messages(call.tenant, session_id, context_id, after, limit)
+        response = pb.ListMessagesResponse(messages=messages)
+        if has_more:
             response.next_page_token = to_token(str(response.messages[-1].seq), *query)
         return response
 
@@ -139,10 +133,10 @@ class SessionServicer:
         after = found.attempt(lambda: number(request.page_token, *query), 0)
         limit = found.attempt(lambda: page_size(request.page_size), 0)
         found.refuse()
-        waiting = await self._runs.list_approvals(call.tenant, session_id)
-        response = pb.ListApprovalsResponse(approvals=waiting[after : after + limit])
-        if after + limit < len(waiting):
-            response.next_page_token = to_token(str(after + limit), *query)
+        waiting, has_more = await self._runs.list_approvals(call.tenant, session_id, after, limit)
+        response = pb.ListApprovalsResponse(approvals=waiting)
+        if has_more:
+            response.next_page_token = to_token(str(after + len(waiting)), *query)
         return response
 
     async def answer(self, request: pb.AnswerApprovalRequest, call: Call) -> pb.AnswerApprovalResponse:

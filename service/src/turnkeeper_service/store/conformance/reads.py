@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from turnkeeper_service.store.base import Commit, RunState, SessionState
+from turnkeeper_service.store.base import Commit, Page, RunFinish, RunState, SessionState
 from turnkeeper_service.store.conformance.harness import Harness, found, opened
 from turnkeeper_service.store.conformance.rows import TENANT, event, finish, message, new_session, partial, run, session
 
@@ -19,11 +19,11 @@ async def what_is_not_there_is_not_found(harness: Harness) -> None:
         assert await store.count_tombstones(TENANT) == 0
         page = await store.list_sessions(TENANT, after="", limit=10)
         assert (list(page.sessions), page.next_after) == ([], "")
-        assert list(await store.list_runs(TENANT, "s1", after_sequence=0, limit=10)) == []
+        assert await store.list_runs(TENANT, "s1", after_sequence=0, limit=10) == Page([], has_more=False)
         assert list(await store.read_events(TENANT, "s1", after_seq=0, limit=10)) == []
         assert list(await store.read_run_events(TENANT, "s1", "r1")) == []
         assert list(await store.read_context(TENANT, "s1", "main")) == []
-        assert list(await store.list_messages(TENANT, "s1", context_id="", after_seq=0, limit=10)) == []
+        assert await store.list_messages(TENANT, "s1", context_id="", after_seq=0, limit=10) == Page([], has_more=False)
         assert list(await store.read_partials(TENANT, "r1")) == []
         assert list(await store.open_runs()) == []
         assert list(await store.deleting_sessions()) == []
@@ -59,11 +59,14 @@ async def runs_are_listed_in_accept_order(harness: Harness) -> None:
         await store.commit(finish("r1"))
 
         async def listed(after: int, limit: int, *states: RunState) -> list[str]:
-            runs = await store.list_runs(TENANT, "s1", after_sequence=after, limit=limit, states=states)
-            return [row.run_id for row in runs]
+            page = await store.list_runs(TENANT, "s1", after_sequence=after, limit=limit, states=states)
+            assert page.has_more == (len(page.rows) == limit)
+            return [row.run_id for row in page.rows]
 
         assert await listed(0, 10) == ["r1", "r2", "r3"]
         assert await listed(0, 2) == ["r1", "r2"]
+        whole = await store.list_runs(TENANT, "s1", after_sequence=0, limit=3)
+        assert ([row.submission for row in whole.rows], whole.has_more) == ([b""] * 3, False)
         assert await listed(10, 10) == ["r2", "r3"]
         assert await listed(0, 10, RunState.QUEUED, RunState.FINISHED) == ["r1", "r3"]
         assert await listed(0, 10, RunState.STARTED) == ["r2"]
@@ -130,14 +133,36 @@ async def messages_enter_and_leave_a_context(harness: Harness) -> None:
         assert list(await store.read_context(TENANT, "s1", "main")) == [event(1), event(6)]
 
         async def listed(context_id: str, after_seq: int, limit: int) -> list[tuple[int, bool]]:
-            rows = await store.list_messages(TENANT, "s1", context_id=context_id, after_seq=after_seq, limit=limit)
-            assert [row for row, _ in rows] == [event(row.seq) for row, _ in rows]
-            return [(row.seq, in_context) for row, in_context in rows]
+            page = await store.list_messages(TENANT, "s1", context_id=context_id, after_seq=after_seq, limit=limit)
+            assert [row for row, _ in page.rows] == [event(row.seq) for row, _ in page.rows]
+            return [(row.seq, in_context) for row, in_context in page.rows]
 
         assert await listed("main", 0, 10) == [(1, True), (3, False), (6, True)]
         assert await listed("", 0, 10) == [(1, True), (3, False), (4, True), (6, True)]
         assert await listed("", 1, 2) == [(3, False), (4, True)]
         assert await listed("child", 4, 2) == []
+
+
+async def pages_are_bounded_by_bytes(harness: Harness) -> None:
+    """A page ends before it would be too long, holds one row at least, and says that there are more."""
+    async with opened(harness) as store:
+        names = [f"r{number}" for number in range(1, 5)]
+        commit = new_session("s1", *(run(name, number) for number, name in enumerate(names, 1)))
+        commit.session_settings = b"x" * 5_000
+        commit.finish_runs = [RunFinish(name, b"x" * 1_500, 1) for name in names]
+        commit.events = [event(seq, payload=b"x" * 1_500) for seq in range(1, 5)]
+        commit.messages = [message(seq) for seq in range(1, 5)]
+        await store.commit(commit)
+        await store.commit(new_session("s2"))
+        for max_bytes, length in (1, 1), (2_500, 1), (5_000, 2), (9_000, 4):
+            runs = await store.list_runs(TENANT, "s1", after_sequence=0, limit=4, max_bytes=max_bytes)
+            assert ([row.run_id for row in runs.rows], runs.has_more) == (names[:length], length < 4)
+            messages = await store.list_messages(TENANT, "s1", context_id="", after_seq=0, limit=4, max_bytes=max_bytes)
+            assert (len(messages.rows), messages.has_more) == (length, length < 4)
+        first = await store.list_sessions(TENANT, after="", limit=2, max_bytes=5_000)
+        assert [row.session_id for row in first.sessions] == ["s1"]
+        rest = await store.list_sessions(TENANT, after=first.next_after, limit=2, max_bytes=5_000)
+        assert ([row.session_id for row in rest.sessions], rest.next_after) == (["s2"], "")
 
 
 async def partial_text_is_read_in_its_place(harness: Harness) -> None:
@@ -172,6 +197,7 @@ SCENARIOS = (
     what_is_not_there_is_not_found,
     sessions_are_paged_in_creation_order,
     runs_are_listed_in_accept_order,
+    pages_are_bounded_by_bytes,
     open_runs_are_all_that_is_not_finished,
     events_are_read_in_bounded_pages,
     events_of_one_run_are_found,
