@@ -13,14 +13,18 @@ from collections import defaultdict
 from pathlib import Path
 
 from . import load
-from .pairs import MODEL, SESSIONS
+from .pairs import MODEL
 from .processes import Process, service, upstream
 from .report import Report
+from .slices import by_workers
+from .usage import Usage
 
 _PACKAGES = ("turnkeeper_service", "turnkeeper_core", "turnkeeper", "grpc", "aiohttp", "httpx_aiohttp", "httpx")
 MAIN = "the main thread, with the loop"
 OTHERS = "the store's writer and readers, gRPC's poller"
 CORE = "threads of gRPC's core"
+
+SESSIONS = 600
 
 Function = tuple[str, int, str]
 """As cProfile names one: file, line, name."""
@@ -33,34 +37,38 @@ async def breakdown(report: Report, seconds: float) -> None:
         url = model.line.split()[1]
         with service(Path(directory) / "plain", upstream=url) as server:
             async with load.connect(server) as client:
-                names = await client.sessions("s", SESSIONS)
-            before = by_thread(server)
-            measure = await load.turns(server, 32, seconds, names, MODEL)
-            after = by_thread(server)
-        for name, used in after.items():
-            report.note(f"{(used - before[name]) / measure.count * 1e6:6.0f} µs per turn  {name}")
+                one = load.turn(client, await client.sessions("s", SESSIONS), MODEL)
+                await by_workers(server, one, 32, 0.3)
+                before = by_thread(server)
+                measure = await by_workers(server, one, 32, seconds)
+                after = by_thread(server)
+        for name, total in after.items():
+            used = total - before[name]
+            text = f"{used.cpu_seconds / measure.count * 1e6:6.0f} µs, {used.switches / measure.count:5.1f} switches"
+            writes = f", {used.disk_writes / measure.count:.1f} writes to the disk" if used.disk_writes else ""
+            report.note(f"{text} per turn{writes}  {name}")
         file = Path(directory) / "profile"
         with service(Path(directory) / "profiled", upstream=url, profile=file) as server:
             async with load.connect(server) as client:
-                names = await client.sessions("s", SESSIONS)
-            await load.turns(server, 32, 0.3, names, MODEL)
-            server.signal(signal.SIGUSR1)
-            measure = await load.turns(server, 32, seconds, names, MODEL)
+                one = load.turn(client, await client.sessions("s", SESSIONS), MODEL)
+                await by_workers(server, one, 32, 0.3)
+                server.signal(signal.SIGUSR1)
+                measure = await by_workers(server, one, 32, seconds)
         shares = by_module(file)
-    total = sum(shares.values())
+    total_seconds = sum(shares.values())
     report.note(f"main thread by module, own time, under the profiler ({measure.count} turns):")
-    for name, used in sorted(shares.items(), key=lambda item: -item[1])[:28]:
-        report.note(f"{used / total * 100:6.1f} %  {name}")
+    for name, own in sorted(shares.items(), key=lambda item: -item[1])[:28]:
+        report.note(f"{own / total_seconds * 100:6.1f} %  {name}")
 
 
-def by_thread(process: Process) -> dict[str, float]:
-    """CPU seconds by thread: the main one, Python's others, and those of gRPC's core."""
-    found = {MAIN: 0.0, OTHERS: 0.0, CORE: 0.0}
-    tasks = sorted(Path(f"/proc/{process.pid}/task").iterdir(), key=lambda task: int(task.name))
-    for index, task in enumerate(tasks):
-        is_core = (task / "comm").read_text().strip() in ("event_engine", "default-executo", "resolver-execut")
+def by_thread(process: Process) -> dict[str, Usage]:
+    """What the main thread used, Python's others, and those of gRPC's core."""
+    found = {MAIN: Usage(), OTHERS: Usage(), CORE: Usage()}
+    for index, (task, used) in enumerate(sorted(process.watch.threads().items())):
+        command = Path(f"/proc/{process.pid}/task/{task}/comm").read_text().strip()
+        is_core = command in ("event_engine", "default-executo", "resolver-execut")
         name = CORE if is_core else OTHERS if index else MAIN
-        found[name] += int((task / "schedstat").read_text().split()[0]) / 1e9
+        found[name] += used
     return found
 
 

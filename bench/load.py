@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -18,31 +17,11 @@ from turnkeeper.v1 import run_service_pb2 as pb
 from turnkeeper.v1 import session_service_pb2 as sessions_pb
 
 from .processes import Process, address_of
+from .slices import Unit
 
 RUNS = "/turnkeeper.v1.RunService/"
 SESSIONS = "/turnkeeper.v1.SessionService/"
 TOKENS = 64
-
-
-@dataclass
-class Measure:
-    """What one run came to: how many of what, in which time, at which CPU of the server."""
-
-    count: int
-    seconds: float
-    cpu_seconds: float
-    waits: list[float] = field(default_factory=list)
-    """Seconds, one per sample."""
-
-    @property
-    def rate(self) -> float:
-        """Per second."""
-        return self.count / self.seconds
-
-    @property
-    def cpu_us(self) -> float:
-        """Microseconds of the server's CPU for each."""
-        return self.cpu_seconds / self.count * 1e6
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -97,56 +76,27 @@ def prompt(session_id: str, text: str, model: str = "", run_id: str = "") -> byt
     return pb.RunRequest(submission=submission(session_id, text, model, run_id)).SerializeToString()
 
 
-async def measure(
-    process: Process,
-    workers: int,
-    seconds: float,
-    one: Callable[[], Awaitable[float]],
-    warmup: int = 1,
-    spread: float = 0.0,
-) -> Measure:
-    """Let workers do one thing after another; ``one`` returns the sample that it measured."""
-    for _ in range(warmup):
-        await asyncio.gather(*(one() for _ in range(workers)))
-    waits: list[float] = []
-    cpu, start = process.cpu_seconds(), time.perf_counter()
-
-    async def work(delay: float) -> None:
-        await asyncio.sleep(delay)
-        while time.perf_counter() - start < seconds:
-            waits.append(await one())
-
-    await asyncio.gather(*(work(spread * number / workers) for number in range(workers)))
-    return Measure(len(waits), time.perf_counter() - start, process.cpu_seconds() - cpu, waits)
-
-
-async def turns(
-    process: Process, workers: int, seconds: float, names: Sequence[str], model: str, spread: float = 0.0
-) -> Measure:
-    """Whole turns by ``Run``, each seen to its terminal and checked; samples are times to the first delta.
-
-    With ``spread`` the workers begin over so many seconds, and nothing is run before.
-    """
+def turn(client: Client, names: Sequence[str], model: str) -> Unit:
+    """A whole turn by ``Run``, seen to its terminal and checked; the sample is the time to its first delta."""
     expected = "".join(f"t{number} " for number in range(TOKENS))
     free = deque(names)
-    async with connect(process) as client:
 
-        async def one() -> float:
-            session = free.popleft()
-            request = prompt(session, "Tell me everything, please.", model)
-            start = time.perf_counter()
-            first = 0.0
-            last = b""
-            async for last in client.run(request):
-                if not first and _is_delta(last):
-                    first = time.perf_counter() - start
-            outcome = pb.RunResponse.FromString(last).items[-1].event.run_finished.outcome
-            if outcome.status != event_pb2.OUTCOME_STATUS_COMPLETED or outcome.text != expected:
-                raise RuntimeError(f"a turn went wrong: {outcome}")
-            free.append(session)
-            return first
+    async def one() -> float:
+        session = free.popleft()
+        request = prompt(session, "Tell me everything, please.", model)
+        start = time.perf_counter()
+        first = 0.0
+        last = b""
+        async for last in client.run(request):
+            if not first and _is_delta(last):
+                first = time.perf_counter() - start
+        outcome = pb.RunResponse.FromString(last).items[-1].event.run_finished.outcome
+        if outcome.status != event_pb2.OUTCOME_STATUS_COMPLETED or outcome.text != expected:
+            raise RuntimeError(f"a turn went wrong: {outcome}")
+        free.append(session)
+        return first
 
-        return await measure(process, workers, seconds, one, warmup=0 if spread else 1, spread=spread)
+    return one
 
 
 def _is_delta(response: bytes) -> bool:
@@ -154,22 +104,19 @@ def _is_delta(response: bytes) -> bool:
     return any(item.HasField("delta") for item in pb.RunResponse.FromString(response).items)
 
 
-async def submits(process: Process, workers: int, seconds: float, names: Sequence[str]) -> Measure:
-    """``SubmitRun`` into sessions whose floor is taken: accepted, durable, in line."""
+def submit(client: Client, names: Sequence[str]) -> Unit:
+    """``SubmitRun`` into a session whose floor is taken: accepted, durable, in line; the sample is its time."""
     free = deque(names)
-    async with connect(process) as client:
 
-        async def one() -> float:
-            request = prompt(free[0], "Tell me everything, please.")
-            free.rotate(-1)
-            start = time.perf_counter()
-            response = await client.submit(request)
-            elapsed = time.perf_counter() - start
-            if not response:
-                raise RuntimeError("no receipt")
-            return elapsed
+    async def one() -> float:
+        request = prompt(free[0], "Tell me everything, please.")
+        free.rotate(-1)
+        start = time.perf_counter()
+        if not await client.submit(request):
+            raise RuntimeError("no receipt")
+        return time.perf_counter() - start
 
-        return await measure(process, workers, seconds, one)
+    return one
 
 
 async def hold_floors(client: Client, names: Sequence[str]) -> None:
@@ -178,53 +125,28 @@ async def hold_floors(client: Client, names: Sequence[str]) -> None:
         await client.submit(prompt(name, '{"hang": true}', "scripted/echo"))
 
 
-async def conversations(
-    process: Process, streams: int, tokens: int, names: Sequence[str], pace_ms: float = 0.0001
-) -> tuple[Measure, Measure]:
-    """Each of many streams asks for one long answer, by default a token per turn of the loop: messages, and tokens."""
-    async with connect(process) as client:
-
-        async def one(name: str, count: int) -> int:
-            call = client.converse()
-            opening = pb.ConverseRequest(open=pb.OpenFrame(session_id=name))
-            await call.write(opening.SerializeToString())
-            text = f'{{"tokens": {count}, "pace_ms": {pace_ms:f}}}'
-            await call.write(pb.ConverseRequest(submit=submission("", text, "scripted/echo")).SerializeToString())
-            await call.done_writing()
-            received = 0
-            while await call.read() is not grpc.aio.EOF:
-                received += 1
-            if received < 2:
-                raise RuntimeError("a conversation ended early")
-            return received
-
-        await asyncio.gather(*(one(name, 10) for name in names[:streams]))
-        cpu, start = process.cpu_seconds(), time.perf_counter()
-        received = sum(await asyncio.gather(*(one(name, tokens) for name in names[:streams])))
-        elapsed, used = time.perf_counter() - start, process.cpu_seconds() - cpu
-    return Measure(received, elapsed, used), Measure(tokens * streams, elapsed, used)
+async def conversation(client: Client, session: str, tokens: int, pace_ms: float, received: Callable[[], None]) -> None:
+    """Ask for one long answer on a stream of its own, and tell of each message that comes."""
+    call = client.converse()
+    await call.write(pb.ConverseRequest(open=pb.OpenFrame(session_id=session)).SerializeToString())
+    text = f'{{"tokens": {tokens}, "pace_ms": {pace_ms:f}}}'
+    await call.write(pb.ConverseRequest(submit=submission("", text, "scripted/echo")).SerializeToString())
+    await call.done_writing()
+    count = 0
+    while await call.read() is not grpc.aio.EOF:
+        received()
+        count += 1
+    if count < 2:
+        raise RuntimeError("a conversation ended early")
 
 
-async def echoes(process: Process, streams: int, seconds: float) -> Measure:
-    """One message in, one message out, on many streams, a window of 16 open on each."""
-    frame = pb.ConverseRequest(submit=submission("", "w100 ", "scripted/echo")).SerializeToString()
-    async with connect(process) as client:
-        start = time.perf_counter()
-        cpu = process.cpu_seconds()
+async def conversations(client: Client, names: Sequence[str], tokens: int, pace_ms: float) -> int:
+    """One on each session, side by side; how many messages came."""
+    count = 0
 
-        async def one() -> int:
-            call = client.converse()
-            received = 0
-            for _ in range(16):
-                await call.write(frame)
-            while time.perf_counter() - start < seconds:
-                await call.read()
-                received += 1
-                await call.write(frame)
-            await call.done_writing()
-            while await call.read() is not grpc.aio.EOF:
-                received += 1
-            return received
+    def received() -> None:
+        nonlocal count
+        count += 1
 
-        received = sum(await asyncio.gather(*(one() for _ in range(streams))))
-        return Measure(received, time.perf_counter() - start, process.cpu_seconds() - cpu)
+    await asyncio.gather(*(conversation(client, name, tokens, pace_ms, received) for name in names))
+    return count

@@ -1,133 +1,104 @@
-"""The service beside its baselines. In each run a pair is measured back to back, so that a slow minute meets both."""
+"""The service beside its baselines, in paired slices."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from . import load
-from .load import Measure
-from .processes import baseline, service, upstream
+from .contenders import BEFORE, SERVICE, Starts, against, alive, services, sessions, workplace
+from .figures import PACE_MS, STREAMS
+from .processes import baseline
 from .report import Report
-from .waits import first_tokens_direct
+from .slices import Effort, Slice, by_workers, compared
 
 MODEL = f"up/tokens-{load.TOKENS}"
-SESSIONS = 600
+RELAY, FLOOR_RELAY = "bare relay", "floor relay"
+UNARY, FLOOR_UNARY = "bare unary", "floor unary"
+LEVELS = (1, 32, 64)
+TURNS_PER_SESSION = 4
+FASTEST = 1500
+"""Turns per second that nothing here exceeds; it says how many sessions are needed."""
 
 
-async def turns(report: Report, runs: int, seconds: float) -> None:
-    """Whole turns beside the relay, at 1, 32 and 64 at a time."""
-    report.section(f"Turns of {load.TOKENS} tokens from a loopback SSE upstream, through Run, beside a bare relay")
-    for workers, goal in ((1, None), (32, 0.6), (64, None)):
-        ours: list[Measure] = []
-        bare: list[Measure] = []
-        with upstream() as model, tempfile.TemporaryDirectory() as directory:
-            url = model.line.split()[1]
-            for number in range(runs):
-                with baseline("relay", url) as relay:
-                    names = [f"s-{n}" for n in range(SESSIONS)]
-                    bare.append(await load.turns(relay, workers, seconds, names, MODEL))
-                data = Path(directory) / str(number)
-                with service(data, upstream=url) as server:
-                    async with load.connect(server) as client:
-                        names = await client.sessions("s", SESSIONS)
-                    ours.append(await load.turns(server, workers, seconds, names, MODEL))
-        report.pair(f"{workers} at a time", ours, bare, "turns", goal)
-        if workers == 32:
-            report.figure("CPU per turn at 32", [one.cpu_us / 1000 for one in ours], "ms", 1.7)
-        tokens = [one.cpu_us / load.TOKENS for one in ours]
-        report.figure(f"{workers} at a time: CPU per token", tokens, "µs", None)
+async def turns(report: Report, effort: Effort) -> None:
+    """Whole turns beside the relay, bare and with events and commits, at 1, 32 and 64 at a time."""
+    report.section(f"Turns of {load.TOKENS} tokens from a loopback SSE upstream, through Run, beside relays")
+    async with workplace() as (directory, url):
+        starts: Starts = {
+            RELAY: partial(baseline, "relay", url),
+            FLOOR_RELAY: partial(baseline, "floor_relay", url, str(directory)),
+            **services(directory, effort, url),
+        }
+        async with alive(starts) as servers:
+            # What a turn costs grows with its session's history; new sessions keep that the same in every round.
+            most = len(LEVELS) * (effort.rounds + 1) * max(effort.seconds * FASTEST, LEVELS[-1]) / TURNS_PER_SESSION
+            names = await sessions(servers, max(LEVELS[-1], int(most)))
+            units = {name: load.turn(client, names, MODEL) for name, (_, client) in servers.items()}
+            for workers in LEVELS:
+                slices: dict[str, Slice] = {
+                    name: partial(by_workers, process, units[name], workers, effort.seconds)
+                    for name, (process, _) in servers.items()
+                }
+                rounds = await compared(slices, effort)
+                title = f"{workers} at a time"
+                report.variants(title, rounds, "turns")
+                is_goal = workers == 32
+                goals = {FLOOR_RELAY: 0.75 if is_goal else None, RELAY: 0.55 if is_goal else None}
+                against(report, title, rounds, goals)
+                report.pair(title, rounds, FLOOR_RELAY, RELAY)
 
 
-async def submits(report: Report, runs: int, seconds: float) -> None:
-    """Durable accepts beside a bare unary of the same size."""
-    report.section("SubmitRun, durable, 64 at a time, into lines whose floor is taken, beside a bare unary")
-    ours: list[Measure] = []
-    bare: list[Measure] = []
-    names = [f"s-{number}" for number in range(64)]
-    with tempfile.TemporaryDirectory() as directory:
-        for number in range(runs):
-            with baseline("bare") as server:
-                bare.append(await load.submits(server, 64, seconds, names))
-            data = Path(directory) / str(number)
-            with service(data) as server:
-                async with load.connect(server) as client:
-                    await client.sessions("s", len(names))
-                    await load.hold_floors(client, names)
-                ours.append(await load.submits(server, 64, seconds, names))
-    report.pair("SubmitRun", ours, bare, "calls", 0.5)
-    report.figure("SubmitRun acknowledged, p50", [load.percentile(one.waits, 0.5) * 1e3 for one in ours], "ms", None)
-    report.figure("SubmitRun acknowledged, p99", [load.percentile(one.waits, 0.99) * 1e3 for one in ours], "ms", None)
+async def submits(report: Report, effort: Effort) -> None:
+    """Durable accepts beside a bare unary of the same size, and beside one with a commit."""
+    report.section(f"SubmitRun, durable, {STREAMS} at a time, into lines whose floor is taken, beside unaries")
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        starts: Starts = {
+            UNARY: partial(baseline, "bare"),
+            FLOOR_UNARY: partial(baseline, "floor_unary", name),
+            **services(directory, effort),
+        }
+        async with alive(starts) as servers:
+            names = await sessions(servers, STREAMS)
+            for one in servers.keys() & {SERVICE, BEFORE}:
+                await load.hold_floors(servers[one][1], names)
+            slices: dict[str, Slice] = {
+                one: partial(by_workers, process, load.submit(client, names), STREAMS, effort.seconds)
+                for one, (process, client) in servers.items()
+            }
+            rounds = await compared(slices, effort)
+    report.variants("SubmitRun", rounds, "calls")
+    against(report, "SubmitRun", rounds, {FLOOR_UNARY: 0.8, UNARY: 0.55})
+    for share in (0.5, 0.99):
+        values = [load.percentile(one.waits, share) * 1e3 for one in rounds[SERVICE]]
+        report.figure(f"SubmitRun acknowledged, p{share * 100:g}", values, "ms", None)
 
 
-async def conversations(report: Report, runs: int, seconds: float) -> None:
-    """Streams of deltas beside an echo and beside a server that only writes."""
-    report.section("Converse, 64 streams, scripted provider, beside a bare echo (one in, one out) and a bare writer")
-    count = max(100, int(400 * seconds))
-    tokens: list[Measure] = []
-    messages: list[Measure] = []
-    echoes: list[Measure] = []
-    writes: list[Measure] = []
-    paced: tuple[list[Measure], list[Measure]] = ([], [])
-    names = [f"s-{number}" for number in range(64)]
-    with tempfile.TemporaryDirectory() as directory:
-        for number in range(runs):
-            with baseline("bare") as server:
-                echoes.append(await load.echoes(server, 64, seconds))
-                writes.append((await load.conversations(server, 64, count, names))[0])
-                paced[1].append((await load.conversations(server, 64, int(50 * seconds), names, pace_ms=20))[0])
-            with service(Path(directory) / str(number)) as server:
-                async with load.connect(server) as client:
-                    await client.sessions("s", len(names))
-                sent, made = await load.conversations(server, 64, count, names)
-                messages.append(sent)
-                tokens.append(made)
-                paced[0].append((await load.conversations(server, 64, int(50 * seconds), names, pace_ms=20))[0])
-    # As fast as they go, the service makes one message of the tokens that come while a write is under way: neither its
-    # tokens nor its messages are the echo's. Paced, both write the same messages, and only CPU can differ.
-    report.pair("tokens of Converse, messages of the echo", tokens, echoes, "messages", None)
-    report.pair("tokens of Converse, messages of the writer", tokens, writes, "messages", None)
-    report.pair("gRPC messages of Converse and of the echo", messages, echoes, "messages", None)
-    report.figure(
-        "tokens per gRPC message", [a.count / b.count for a, b in zip(tokens, messages, strict=True)], "", None
-    )
-    report.pair("50 tokens/s per stream, beside the writer", *paced, "messages", None, cpu_goal=0.8)
-
-
-async def first_tokens(report: Report, runs: int, seconds: float) -> None:
-    """Time to the first token, through the service and straight from the upstream."""
-    report.section("Time to first token, 64 paced streams (50 tokens/s each), beside httpx straight to the upstream")
-    p50: list[float] = []
-    p99: list[float] = []
-    cpu: list[float] = []
-    memory: list[float] = []
-    with upstream() as model, tempfile.TemporaryDirectory() as directory:
-        url = model.line.split()[1]
-        paced = f"paced-{load.TOKENS}-20"
-        for number in range(runs):
-            direct = await first_tokens_direct(url, paced, 64, seconds)
-            data = Path(directory) / str(number)
-            with service(data, upstream=url) as server:
-                async with load.connect(server) as client:
-                    names = await client.sessions("s", SESSIONS)
-                # What a server reads once, the list of prices above all, is no stream's and delays only the first.
-                await load.turns(server, 8, 0.5, names, MODEL)
-                before = server.rss_kib()
-                measure = await load.turns(server, 64, seconds, names, f"up/{paced}", spread=1.3)
-                grown = server.rss_kib() - before
-            p50.append((load.percentile(measure.waits, 0.5) - load.percentile(direct, 0.5)) * 1e3)
-            p99.append((load.percentile(measure.waits, 0.99) - load.percentile(direct, 0.99)) * 1e3)
-            report.note(f"run {number + 1}: direct {_both(direct)}; service {_both(measure.waits)}; ")
-            per_token = measure.cpu_us / load.TOKENS
-            report.note(f"  {per_token:.0f} µs of CPU per token, {grown / 64:.0f} KiB of memory per stream")
-            cpu.append(per_token)
-            memory.append(grown / 64)
-    report.figure("added time to first token, p50", p50, "ms", 2.0)
-    report.figure("added time to first token, p99", p99, "ms", 10.0)
-    report.figure("CPU per paced token", cpu, "µs", None)
-    report.figure("memory per paced stream", memory, "KiB", 100.0)
-
-
-def _both(waits: Sequence[float]) -> str:
-    return f"p50 {load.percentile(waits, 0.5) * 1e3:.2f} ms, p99 {load.percentile(waits, 0.99) * 1e3:.2f} ms"
+async def first_tokens(report: Report, effort: Effort) -> None:
+    """Time to the first token of paced streams, through the service and through the relay."""
+    report.section(f"Time to first token, {STREAMS} paced streams (50 tokens/s each), beside the bare relay")
+    model = f"up/paced-{load.TOKENS}-{PACE_MS}"
+    length = load.TOKENS * PACE_MS / 1000
+    async with workplace() as (directory, url):
+        starts: Starts = {RELAY: partial(baseline, "relay", url), **services(directory, effort, url)}
+        async with alive(starts) as servers:
+            # A slice takes some seconds, whatever the machine: the streams begin over the length of a turn.
+            rounds_wanted = max(1, effort.rounds // 3)
+            names = await sessions(servers, 3 * STREAMS * (rounds_wanted + 1) // TURNS_PER_SESSION + STREAMS)
+            slices: dict[str, Slice] = {
+                name: partial(by_workers, process, load.turn(client, names, model), STREAMS, length, length)
+                for name, (process, client) in servers.items()
+            }
+            rounds = await compared(slices, effort, rounds_wanted)
+    report.variants("paced turns", rounds, "turns")
+    for share, goal in ((0.5, 3.0), (0.99, 10.0)):
+        for name in rounds.keys() - {SERVICE}:
+            added = [
+                (load.percentile(ours.waits, share) - load.percentile(other.waits, share)) * 1e3
+                for ours, other in zip(rounds[SERVICE], rounds[name], strict=True)
+            ]
+            title = f"time to first token beyond the {name}'s, p{share * 100:g}"
+            report.figure(title, added, "ms", goal if name == RELAY else None)
+    against(report, "paced turns", rounds, {RELAY: None})

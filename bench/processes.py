@@ -13,14 +13,16 @@ from pathlib import Path
 
 from examples.upstream.dialects import CHAT, DIALECTS
 
+from .usage import Usage, Watch
+
 SERVER_CORE = 0
 LOAD_CORE = 1
 START_LIMIT = 60.0
 """Seconds until a process that does not start is a failure."""
+ANSWER_LIMIT = 120.0
+"""Seconds until one that does not answer is."""
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-
-
+ROOT = Path(__file__).resolve().parent.parent
 _CORES = frozenset(os.sched_getaffinity(0))
 
 
@@ -38,10 +40,12 @@ def on_core(core: int) -> list[str]:
 class Process:
     """A child process that prints one line when it is ready."""
 
-    def __init__(self, arguments: Sequence[str], core: int, ready: str, cwd: Path | None = None) -> None:
-        root = Path(__file__).resolve().parent.parent
-        # This checkout, whichever one the environment was made in.
-        sources = (root, root / "service/src", root / "clients/python/src")
+    def __init__(
+        self, arguments: Sequence[str], core: int, ready: str, cwd: Path | None = None, checkout: Path = ROOT
+    ) -> None:
+        # The sources of the checkout that was asked for, whichever one the environment was made in.
+        sources = (checkout, checkout / "service/src", checkout / "clients/python/src")
+        python = sys.executable if checkout == ROOT else str(checkout / ".venv/bin/python")
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sources))}
         for name in [name for name in environment if name.startswith("TURNKEEPER_")]:
             del environment[name]
@@ -49,19 +53,28 @@ class Process:
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.started_at = time.perf_counter()
         self._process = subprocess.Popen(
-            [*on_core(core), sys.executable, *arguments],
+            [*on_core(core), python, *arguments],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if not os.environ.get("BENCH_STDERR") else None,
-            cwd=cwd or root,
+            cwd=cwd or checkout,
             env=environment,
         )
         self.pid = self._process.pid
-        self.line = self._wait(ready)
+        self.watch = Watch(self.pid)
+        self.line = self._wait(ready, START_LIMIT)
         self.start_seconds = time.perf_counter() - self.started_at
 
-    def _wait(self, ready: str) -> str:
+    def ask(self, line: str, answer: str) -> str:
+        """Write a line to it, and wait for the line that begins with its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+        return self._wait(answer, ANSWER_LIMIT)
+
+    def _wait(self, ready: str, limit: float) -> str:
         assert self._process.stdout is not None
-        deadline = self.started_at + START_LIMIT
+        deadline = time.perf_counter() + limit
         text = b""
         while time.perf_counter() < deadline:
             if not select.select([self._process.stdout], [], [], 1.0)[0]:
@@ -76,10 +89,9 @@ class Process:
         self.stop()
         raise RuntimeError(f"{self._process.args!r} did not say {ready!r}; BENCH_STDERR=1 shows why")
 
-    def cpu_seconds(self) -> float:
-        """User and system time so far, of all its threads; in ticks of 10 ms on most kernels."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+    def used(self) -> Usage:
+        """What all its threads have used so far, those that have ended too."""
+        return self.watch.total()
 
     def rss_kib(self) -> int:
         """Resident memory now, with what the allocator keeps."""
@@ -111,13 +123,19 @@ class Process:
                 self._process.wait(15)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
         return self._process.wait()
 
 
 def service(
-    data_dir: Path, *, upstream: str = "", arguments: Sequence[str] = (), profile: Path | None = None
+    data_dir: Path,
+    *,
+    upstream: str = "",
+    arguments: Sequence[str] = (),
+    profile: Path | None = None,
+    checkout: Path = ROOT,
 ) -> Process:
     """The server on a free port, a provider per wire format at ``upstream``; the address is in `address_of`."""
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -132,7 +150,7 @@ def service(
     command = ["serve", "--config", str(config), "--data-dir", str(data_dir), "--port", "0"]
     command += ["--http-address", "127.0.0.1:0", "--log-level", "error", "--drain-timeout", "0", *arguments]
     module = ["-m", "turnkeeper_service"] if profile is None else ["-m", "bench.profiled", str(profile)]
-    return Process([*module, *command], SERVER_CORE, "listening ", cwd=data_dir)
+    return Process([*module, *command], SERVER_CORE, "listening ", data_dir, checkout)
 
 
 def baseline(name: str, *arguments: str) -> Process:

@@ -1,13 +1,13 @@
-"""Reads model streams and says what that cost: ``python -m bench.provider_reader adapter|bare FORMAT URL MODEL …``.
+"""Reads model streams when it is told to: ``python -m bench.provider_reader adapter|bare FORMAT URL``.
 
-A process of its own, so that its CPU is that of the reading alone. Prints seconds of CPU, seconds, and tokens.
+A process of its own, so that its CPU is that of the reading alone. Each line that it gets says what: the name of the
+model, how many streams, how many turns on each, over how many seconds the streams begin. It answers once that is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from typing import Protocol
 
 import uvloop
@@ -55,8 +55,8 @@ class Adapter:
         await self._registry.close()
 
 
-async def measure(reader: Reader, model: str, num_streams: int, num_turns: int, spread: float) -> None:
-    """Some turns on each of many streams, the streams begun over some time; a first turn of each is not counted."""
+async def read(reader: Reader, model: str, num_streams: int, num_turns: int, spread: float) -> int:
+    """Some turns on each of many streams; how many tokens that were."""
     num_tokens = int(model.split("-")[1])
     expected = "".join(f"t{number} " for number in range(num_tokens))
 
@@ -66,19 +66,19 @@ async def measure(reader: Reader, model: str, num_streams: int, num_turns: int, 
             if "".join(await reader.text(model)) != expected:
                 raise RuntimeError("an answer is not what was sent")
 
-    await asyncio.gather(*(reader.text("block-1") for _ in range(num_streams)))
-    start, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(stream(number) for number in range(num_streams)))
-    used, elapsed = time.process_time() - cpu, time.perf_counter() - start
-    print(used, elapsed, num_tokens * num_streams * num_turns, flush=True)
+    return num_tokens * num_streams * num_turns
 
 
 async def main() -> None:
-    """Read as the command line says."""
-    kind, wire_format, url, model, num_streams, num_turns, spread = sys.argv[1:]
+    """Read as the lines of standard input say, until its end."""
+    kind, wire_format, url = sys.argv[1:]
     reader: Reader = (Adapter if kind == "adapter" else sse.Reader)(url, wire_format)
+    print("ready", flush=True)
     try:
-        await measure(reader, model, int(num_streams), int(num_turns), float(spread))
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            model, num_streams, num_turns, spread = line.split()
+            print("read", await read(reader, model, int(num_streams), int(num_turns), float(spread)), flush=True)
     finally:
         await reader.close()
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +14,42 @@ from examples.upstream.dialects import DIALECTS
 from turnkeeper.v1 import run_service_pb2 as pb
 
 from . import load
-from .processes import SERVER_CORE, on_core, service, upstream
+from .processes import SERVER_CORE, Process, service, upstream
 from .report import Report
+from .slices import Effort, Measure, Slice, compared
 from .upstream import Connection
 
 STREAMS = 64
-MOST_PACED_RUNS = 3
-"""A paced run takes six seconds, whatever the machine."""
+PACED_TOKENS = 64
 
 
-def costs(report: Report, runs: int) -> None:
+async def costs(report: Report, effort: Effort) -> None:
     """CPU per token of 64 streams: at 50 tokens a second each, as they come in production, and as fast as it goes."""
     report.section(f"The adapters at {STREAMS} streams, beside aiohttp with a split and a typed decode, CPU per token")
-    with upstream() as model:
+    with upstream() as model, ExitStack() as stack:
         url = model.line.split()[1]
         for wire_format in DIALECTS:
-            for name, answers, num_turns, count in (
-                ("paced", "paced-256-20", 1, min(runs, MOST_PACED_RUNS)),
-                ("burst", "block-600", 10, runs),
+            readers = {kind: stack.enter_context(_reader(kind, wire_format, url)) for kind in ("adapter", "bare")}
+            for name, asked, rounds in (
+                ("paced", f"paced-{PACED_TOKENS}-20 {STREAMS} 1 0.5", max(1, effort.rounds // 4)),
+                ("burst", f"block-600 {STREAMS} 4 0", effort.rounds),
             ):
-                spread = 1.0 if name == "paced" else 0.0
-                pairs = [
-                    [_read(kind, wire_format, url, answers, num_turns, spread) for kind in ("adapter", "bare")]
-                    for _ in range(count)
-                ]
-                ours, bare = (statistics.median(values) for values in zip(*pairs, strict=True))
-                report.note(f"{wire_format}, {name}: adapter {ours:.1f} µs, bare {bare:.1f} µs")
-                ratios = [one / other for one, other in pairs]
-                report.figure(f"{wire_format}, {name}: adapter / bare, CPU per token", ratios, "", 1.5)
+                slices: dict[str, Slice] = {kind: partial(_read, process, asked) for kind, process in readers.items()}
+                title = f"{wire_format}, {name}"
+                found = await compared(slices, effort, rounds)
+                report.variants(title, found, "tokens")
+                ratios = [one.cpu_us / two.cpu_us for one, two in zip(found["adapter"], found["bare"], strict=True)]
+                report.figure(f"{title}: adapter / bare, CPU per token", ratios, "", 1.5)
 
 
-def _read(kind: str, wire_format: str, url: str, model: str, num_turns: int, spread: float) -> float:
-    """Microseconds per token of one reader in a process of its own."""
-    arguments = [kind, wire_format, url, model, str(STREAMS), str(num_turns), str(spread)]
-    command = [*on_core(SERVER_CORE), sys.executable, "-m", "bench.provider_reader", *arguments]
-    done = subprocess.run(command, cwd=Path(__file__).resolve().parent.parent, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"a reader failed: {done.stderr}")
-    used, _, num_tokens = map(float, done.stdout.split())
-    return used / num_tokens * 1e6
+def _reader(kind: str, wire_format: str, url: str) -> Process:
+    return Process(["-m", "bench.provider_reader", kind, wire_format, url], SERVER_CORE, "ready")
+
+
+async def _read(process: Process, asked: str) -> Measure:
+    before, start = process.used(), time.perf_counter()
+    count = int(process.ask(asked, "read ").split()[1])
+    return Measure(count, count / (time.perf_counter() - start), process.used() - before)
 
 
 class Watched(Connection):

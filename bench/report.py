@@ -1,18 +1,52 @@
-"""How measures are shown: a line per figure, its goal beside it, the median of the runs and their spread."""
+"""How measures are shown: a line per figure, its goal beside it, the median and where it lies."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
-from .load import Measure
+from .slices import Rounds, interval
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure, as it is kept for the end."""
+
+    name: str
+    median: float
+    low: float
+    high: float
+    unit: str
+    goal: float | None
+    is_least: bool
+    """Whether the goal is the least that it should be; else it is the most."""
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the goal is met; without one it is."""
+        return self.goal is None or (self.median >= self.goal if self.is_least else self.median <= self.goal)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one variant did in all its slices, and what each of it took: of CPU the median, of the rest the mean."""
+
+    name: str
+    variant: str
+    count: int
+    rate: float
+    cpu_us: float
+    switches: float
+    disk_writes: float
 
 
 class Report:
     """Prints lines as they come, and keeps them for the end."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.figures: list[Figure] = []
+        self.works: list[Work] = []
 
     def section(self, title: str) -> None:
         """Begin a group of lines."""
@@ -23,41 +57,60 @@ class Report:
         print(f"  {text}", flush=True)
 
     def figure(self, name: str, values: Sequence[float], unit: str, goal: float | None, *, least: bool = False) -> None:
-        """Print a figure: the median, the spread, the goal (a least or a most) and whether it is met."""
-        middle = statistics.median(values)
-        text = f"{name:<58} {shown(middle):>8} {unit:<9} [{shown(min(values))} to {shown(max(values))}]"
-        if goal is not None:
-            is_met = middle >= goal if least else middle <= goal
-            bound = "at least" if least else "at most"
-            text = f"{text:<104} {bound} {shown(goal)}: {'met' if is_met else 'MISSED'}"
-            self.lines.append(text)
-        print(f"  {text}", flush=True)
+        """Print a figure: the median, where it lies, the goal (a least or a most) and whether it is met."""
+        middle, (low, high) = statistics.median(values), interval(values)
+        self.figures.append(Figure(name, middle, low, high, unit, goal, least))
+        print(f"  {_line(self.figures[-1])}", flush=True)
+
+    def variants(self, name: str, rounds: Rounds, what: str) -> None:
+        """Print what each variant came to, as it is."""
+        for variant, measures in rounds.items():
+            count = sum(one.count for one in measures)
+            work = Work(
+                name,
+                variant,
+                count,
+                rate=statistics.median(one.rate for one in measures),
+                cpu_us=statistics.median(one.cpu_us for one in measures),
+                switches=sum(one.used.switches for one in measures) / count,
+                disk_writes=sum(one.used.disk_writes for one in measures) / count,
+            )
+            self.works.append(work)
+            text = f"{name}, {variant}: {work.rate:,.0f} {what}/s; for each {shown(work.cpu_us)} µs of CPU"
+            if work.switches:
+                text += f", {work.switches:.1f} switches"
+            self.note(text + (f", {work.disk_writes:.1f} writes to the disk" if work.disk_writes else ""))
 
     def pair(
-        self,
-        name: str,
-        ours: Sequence[Measure],
-        bare: Sequence[Measure],
-        what: str,
-        goal: float | None,
-        cpu_goal: float | None = None,
+        self, name: str, rounds: Rounds, ours: str, other: str, goal: float | None = None, *, rates: bool = True
     ) -> None:
-        """Print a pair: rates, CPU, and their ratios, run by run."""
-        for label, measures in (("service", ours), ("bare", bare)):
-            rate = statistics.median(one.rate for one in measures)
-            cpu = statistics.median(one.cpu_us for one in measures)
-            self.note(f"{name}, {label}: {rate:,.0f} {what}/s, {cpu:,.0f} µs of CPU each")
-        pairs = list(zip(ours, bare, strict=True))
-        self.figure(f"{name}: service / bare, {what}/s", [a.rate / b.rate for a, b in pairs], "", goal, least=True)
-        self.figure(
-            f"{name}: bare / service, CPU each", [b.cpu_us / a.cpu_us for a, b in pairs], "", cpu_goal, least=True
-        )
+        """Print the ratios of two variants, pair by pair: of their rates, and of CPU, the other's by ours."""
+        pairs = list(zip(rounds[ours], rounds[other], strict=True))
+        if rates:
+            by_rate = [one.rate / two.rate for one, two in pairs]
+            self.figure(f"{name}: {ours} / {other}, rate", by_rate, "", goal, least=True)
+        by_cpu = [two.cpu_us / one.cpu_us for one, two in pairs]
+        self.figure(f"{name}: {other} / {ours}, CPU each", by_cpu, "", goal, least=True)
 
     def summary(self) -> None:
         """Print every figure that has a goal once more."""
         print("\nGoals", flush=True)
-        for line in self.lines:
-            print(f"  {line}", flush=True)
+        for figure in self.figures:
+            if figure.goal is not None:
+                print(f"  {_line(figure)}", flush=True)
+
+    def as_json(self) -> dict[str, object]:
+        """All that was measured."""
+        return {"works": list(map(asdict, self.works)), "figures": list(map(asdict, self.figures))}
+
+
+def _line(figure: Figure) -> str:
+    where = f"[{shown(figure.low)} to {shown(figure.high)}]"
+    text = f"{figure.name:<58} {shown(figure.median):>8} {figure.unit:<9} {where}"
+    if figure.goal is None:
+        return text
+    bound = "at least" if figure.is_least else "at most"
+    return f"{text:<104} {bound} {shown(figure.goal)}: {'met' if figure.is_met else 'MISSED'}"
 
 
 def shown(value: float) -> str:

@@ -1,6 +1,4 @@
-"""Group commit of the store beside a bare sqlite3 group commit: commits and rows per second, printed as ratios.
-
-    python bench/store.py [--seconds 2] [--rows 10]
+"""Group commit of the store beside a bare sqlite3 group commit, in paired slices: ``python -m bench.store``.
 
 Both write the same event rows with the same pragmas. The baseline is one thread that takes what is queued and inserts
 it by one `executemany`: no fence, no session row, nothing but the rows.
@@ -11,105 +9,75 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sqlite3
-import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 
+from bench import load
+from bench.baselines.group_commit import GroupCommit
+from bench.report import Report
+from bench.slices import Effort, Measure, Rounds, Slice, compared
+from bench.usage import Usage
 from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState
-from turnkeeper_service.store.database import connect_writer
 from turnkeeper_service.store.sqlite import SqliteStore
 
 PAYLOAD = b"x" * 80
-INSERT = "INSERT INTO events (tenant, session_id, seq, run_id, kind, payload) VALUES (?, ?, ?, ?, ?, ?)"
 RUNS = 5
 
 Write = Callable[[str, int], Awaitable[None]]
 
 
-class Measure:
-    """What one run came to."""
+class Writers:
+    """Writers that commit as fast as they are acknowledged, each into a session of its own, slice after slice."""
 
-    def __init__(self, seconds: float, cpu: float, waits: list[float]) -> None:
-        self.commits = len(waits) / seconds
-        self.cpu_us = cpu / len(waits) * 1e6
-        self.p50_ms = statistics.median(waits) * 1e3
+    def __init__(self, write: Write, count: int, rows: int) -> None:
+        self._write = write
+        self._rows = rows
+        self._seqs = {f"session-{number}": 0 for number in range(count)}
+
+    async def slice(self, seconds: float) -> Measure:
+        """Write for so many seconds; the CPU is that of this process, which holds writers and store."""
+        waits: list[float] = []
+        start, cpu = time.perf_counter(), time.process_time()
+
+        async def one(name: str) -> None:
+            while (now := time.perf_counter()) - start < seconds:
+                await self._write(name, self._seqs[name])
+                self._seqs[name] += self._rows
+                waits.append(time.perf_counter() - now)
+
+        await asyncio.gather(*(one(name) for name in self._seqs))
+        rate = len(waits) / (time.perf_counter() - start)
+        return Measure(len(waits), rate, Usage(time.process_time() - cpu), waits)
 
 
-async def drive(write: Write, writers: int, rows: int, seconds: float) -> Measure:
-    """Let writers commit as fast as they are acknowledged."""
-    waits: list[float] = []
-    start, cpu = time.perf_counter(), time.process_time()
-
-    async def one(name: str) -> None:
-        seq = 0
-        while (now := time.perf_counter()) - start < seconds:
-            await write(name, seq)
-            seq += rows
-            waits.append(time.perf_counter() - now)
-
-    await asyncio.gather(*(one(f"session-{number}") for number in range(writers)))
-    return Measure(time.perf_counter() - start, time.process_time() - cpu, waits)
-
-
-async def bare(writers: int, rows: int, seconds: float) -> Measure:
-    """The baseline."""
-    loop = asyncio.get_running_loop()
-    queue: SimpleQueue[tuple[list[tuple[object, ...]], asyncio.Future[None]] | None] = SimpleQueue()
-
-    def acknowledge(futures: list[asyncio.Future[None]]) -> None:
-        for future in futures:
-            future.set_result(None)
-
-    def work(path: Path) -> None:
-        connection = connect_writer(path)
-        connection.execute(
-            "CREATE TABLE events (tenant TEXT, session_id TEXT, seq INTEGER, run_id TEXT, kind INTEGER, payload BLOB, "
-            "PRIMARY KEY (tenant, session_id, seq)) WITHOUT ROWID"
-        )
-        while (item := queue.get()) is not None:
-            batch = [item]
-            while not queue.empty() and (item := queue.get()) is not None:
-                batch.append(item)
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(INSERT, [row for written, _ in batch for row in written])
-            connection.execute("COMMIT")
-            loop.call_soon_threadsafe(acknowledge, [future for _, future in batch])
-        connection.close()
-
-    async def write(name: str, seq: int) -> None:
-        future: asyncio.Future[None] = loop.create_future()
-        queue.put(([("acme", name, seq + i, "run-1", 21, PAYLOAD) for i in range(1, rows + 1)], future))
-        await future
-
+async def compare(writers: int, rows: int, effort: Effort) -> Rounds:
+    """The store beside the bare group commit, both open from beginning to end."""
     with tempfile.TemporaryDirectory() as directory:
-        thread = threading.Thread(target=work, args=(Path(directory) / "bare.db",))
-        thread.start()
-        measure = await drive(write, writers, rows, seconds)
-        queue.put(None)
-        thread.join()
-    return measure
-
-
-async def ours(writers: int, rows: int, seconds: float) -> Measure:
-    """The store."""
-    with tempfile.TemporaryDirectory() as directory:
-        store = SqliteStore(directory)
+        commits = GroupCommit(Path(directory) / "bare.db")
+        store = SqliteStore(Path(directory) / "store")
         await store.open()
         for number in range(writers):
             row = SessionRow("acme", f"session-{number}", SessionState.ACTIVE, 1, 1, 0, "", b"", b"")
             await store.commit(Commit("acme", f"session-{number}", insert_session=row))
 
-        async def write(name: str, seq: int) -> None:
+        async def bare(name: str, seq: int) -> None:
+            await commits.commit([("acme", name, seq + i, "run-1", 21, PAYLOAD) for i in range(1, rows + 1)])
+
+        async def ours(name: str, seq: int) -> None:
             events = [EventRow(seq + i, "run-1", 21, PAYLOAD) for i in range(1, rows + 1)]
             await store.commit(Commit("acme", name, events=events))
 
-        measure = await drive(write, writers, rows, seconds)
+        slices: dict[str, Slice] = {
+            "bare": partial(Writers(bare, writers, rows).slice, effort.seconds),
+            "store": partial(Writers(ours, writers, rows).slice, effort.seconds),
+        }
+        found = await compared(slices, effort)
+        commits.close()
         await store.close()
-    return measure
+    return found
 
 
 def per_statement() -> tuple[float, float]:
@@ -141,28 +109,21 @@ def per_statement() -> tuple[float, float]:
 def main() -> None:
     """Print everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of a slice")
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--rows", type=int, default=10, help="rows per commit")
     options = parser.parse_args()
-    print(f"{'writers':>7} {'':7} {'commits/s':>10} {'rows/s':>9} {'ack p50 ms':>11} {'CPU µs/commit':>14}")
+    report = Report()
     for writers in 1, 64:
-        # Interleaved, so that a slow minute of the machine meets both.
-        pairs = [
-            (
-                asyncio.run(bare(writers, options.rows, options.seconds)),
-                asyncio.run(ours(writers, options.rows, options.seconds)),
-            )
-            for _ in range(RUNS)
-        ]
-        for name, measures in (("bare", [a for a, _ in pairs]), ("store", [b for _, b in pairs])):
-            commits = statistics.median(m.commits for m in measures)
-            p50 = statistics.median(m.p50_ms for m in measures)
-            cpu = statistics.median(m.cpu_us for m in measures)
-            print(f"{writers:7} {name:7} {commits:10.0f} {commits * options.rows:9.0f} {p50:11.2f} {cpu:14.1f}")
-        ratios = sorted(b.commits / a.commits for a, b in pairs)
-        print(f"{writers:7} store/bare {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        rounds = asyncio.run(compare(writers, options.rows, Effort(rounds=options.rounds, seconds=options.seconds)))
+        title = f"{writers} writers"
+        report.variants(title, rounds, "commits")
+        for name, measures in rounds.items():
+            values = [load.percentile(one.waits, 0.5) * 1e3 for one in measures]
+            report.figure(f"{title}, {name}: acknowledged, p50", values, "ms", None)
+        report.pair(title, rounds, "store", "bare")
     plain, through = per_statement()
-    print(f"one statement: driver {plain:.1f} µs, through SQLAlchemy {through:.1f} µs, {through / plain:.1f}x")
+    report.note(f"one statement: driver {plain:.1f} µs, through SQLAlchemy {through:.1f} µs, {through / plain:.1f}x")
 
 
 if __name__ == "__main__":

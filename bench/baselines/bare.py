@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
-import grpc.aio
 import uvloop
 
+from bench.baselines.serve import Handlers, serve
 from turnkeeper.v1 import event_pb2
 from turnkeeper.v1 import run_service_pb2 as pb
 
@@ -73,10 +73,9 @@ async def watch(request: pb.WatchSessionRequest, context: Any) -> None:
         await context.write(pb.WatchSessionResponse(items=items).SerializeToString())
 
 
-async def main() -> None:
-    """Serve until killed."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+def handlers(submit: Callable[..., Awaitable[pb.SubmitRunResponse]]) -> Handlers:
+    """What a bare server serves."""
+    return {
         "SubmitRun": grpc.unary_unary_rpc_method_handler(
             submit,
             request_deserializer=pb.SubmitRunRequest.FromString,
@@ -91,12 +90,7 @@ async def main() -> None:
             watch, request_deserializer=pb.WatchSessionRequest.FromString, response_serializer=None
         ),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("turnkeeper.v1.RunService", handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(f"listening grpc=127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(serve(handlers(submit)))

@@ -14,12 +14,12 @@ from typing import Any
 
 import aiohttp
 import grpc
-import grpc.aio
 import httpx
 import msgspec
 import uvloop
 from httpx_aiohttp import AiohttpTransport
 
+from bench.baselines.serve import Handlers, serve
 from turnkeeper.v1 import event_pb2, run_service_pb2
 
 
@@ -59,8 +59,15 @@ class Relay:
         return self._transport
 
     async def run(self, request: run_service_pb2.RunRequest, context: Any) -> None:
+        """Relay one answer."""
+        text = await self.deltas(request.submission, context)
+        response = run_service_pb2.RunResponse()
+        outcome = response.items.add().event.run_finished.outcome
+        outcome.status, outcome.text = event_pb2.OUTCOME_STATUS_COMPLETED, text
+        await context.write(response)
+
+    async def deltas(self, submission: run_service_pb2.Submission, context: Any) -> str:
         """Read on one side, write on the other; what comes while a write is under way leaves as one delta."""
-        submission = request.submission
         buffer: list[str] = []
         wake = asyncio.Event()
         reading = asyncio.get_running_loop().create_task(self._read(submission, buffer, wake))
@@ -83,10 +90,7 @@ class Relay:
             written += text
             await context.write(response)
         await reading
-        response = run_service_pb2.RunResponse()
-        outcome = response.items.add().event.run_finished.outcome
-        outcome.status, outcome.text = event_pb2.OUTCOME_STATUS_COMPLETED, written
-        await context.write(response)
+        return written
 
     async def _read(self, submission: run_service_pb2.Submission, buffer: list[str], wake: asyncio.Event) -> None:
         prompt = submission.prompt[0].text.text
@@ -119,22 +123,15 @@ async def _closing(stream: Any) -> AsyncIterator[bytes]:
     await stream.aclose()
 
 
-async def main() -> None:
-    """Serve until killed."""
-    relay = Relay(sys.argv[1])
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    handler = grpc.unary_stream_rpc_method_handler(
+def handlers(relay: Relay) -> Handlers:
+    """What a relay serves."""
+    method = grpc.unary_stream_rpc_method_handler(
         relay.run,
         request_deserializer=run_service_pb2.RunRequest.FromString,
         response_serializer=run_service_pb2.RunResponse.SerializeToString,
     )
-    generic = grpc.method_handlers_generic_handler("turnkeeper.v1.RunService", {"Run": handler})
-    server.add_generic_rpc_handlers((generic,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(f"listening grpc=127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
+    return {"Run": method}
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(serve(handlers(Relay(sys.argv[1]))))

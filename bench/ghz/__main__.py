@@ -50,9 +50,9 @@ def ghz(name: str, config: str, server: Process, protoset: Path | None = None) -
     command = [program, "--config", str(HERE / f"{config}.json"), "--format", "json"]
     if protoset is not None:
         command += ["--protoset", str(protoset)]
-    cpu = server.cpu_seconds()
+    before = server.used()
     done = subprocess.run([*command, address_of(server)], capture_output=True, text=True, check=False, timeout=110)
-    cpu = server.cpu_seconds() - cpu
+    cpu = (server.used() - before).cpu_seconds
     if done.returncode:
         sys.exit(f"bench.ghz: {name}: {done.stderr.strip() or done.returncode}")
     found: dict[str, Any] = json.loads(done.stdout)
