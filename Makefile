@@ -30,7 +30,7 @@ unexport PYTHONPATH
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-core test-service test-clients test-long lint fmt gen gen-check spec-coverage \
+.PHONY: help setup demo serve test test-core test-service test-clients test-dist test-long dist lint fmt gen gen-check spec-coverage \
 	bench load clean need-python need-core need-clients need-servers need-gen sync
 
 help: ## List the targets
@@ -57,8 +57,15 @@ test-service: setup need-servers ## Run the Python tests of the binding, the ser
 test-clients: setup need-clients ## Run the clients' tests; CLIENTS="python" narrows
 	@$(PYTHON) -m tools.test clients --clients "$(CLIENTS)"
 
+test-dist: dist ## Build the wheels, install them into a clean environment and hold a conversation there
+	@$(PYTHON) -m tools.test dist
+
 test-long: setup need-clients need-servers ## Run the tests with big counts, without limits of time
 	@$(PYTHON) -m tools.test core service clients --clients "$(CLIENTS)" --long
+
+dist: setup ## Build the three wheels into dist/: the client, the service, the core
+	@rm -rf dist
+	@$(STEP) dist "the three wheels into dist/" $(UV) build --quiet --all-packages --wheel --out-dir dist --python $(PYTHON)
 
 lint: setup need-gen $(BUF_STAMP) ## Check style, types, imports, the contract and the sizes of files
 	@$(PYTHON) -m tools.lint

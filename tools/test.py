@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from tools import reports
 from tools.steps import ROOT, Done, Step, run, run_lanes, say
 
 CRATE = ROOT / "core-rs" / "core"
+WHEELS, WHEELS_VENV = ROOT / "dist", ROOT / "target" / "dist-venv"
+UV = str(ROOT / ".tools" / "uv" / "bin" / "uv")
 RESULTS = ROOT / "target" / "spec"
 PYTHON = str(ROOT / ".venv" / "bin" / "python")
 LOOM = {"RUSTFLAGS": "--cfg loom", "CARGO_TARGET_DIR": str(ROOT / "target" / "loom"), "LOOM_MAX_PREEMPTIONS": "3"}
@@ -49,14 +52,14 @@ def core_runners(is_long: bool) -> list[Runner]:
 
 
 def service_runners(is_long: bool) -> list[Runner]:
-    """One runner per folder of tests/ that holds Python tests, the clients' apart; the service's has one per part."""
+    """One runner per folder of Python tests, but the clients' and the wheels'; the service's has one per part."""
     runners = []
     for folder in test_folders(ROOT / "tests"):
         if folder.name == "service":
             own = sorted(folder.glob("test_*.py"))
             runners += [pytest_runner("service", own, is_long)] if own else []
             runners += [pytest_runner(f"service-{part.name}", [part], is_long) for part in test_folders(folder)]
-        elif folder.name != "clients":
+        elif folder.name not in ("clients", "dist"):
             runners.append(pytest_runner(folder.name, [folder], is_long))
     return runners
 
@@ -79,6 +82,19 @@ def client_runners(clients: list[str], is_long: bool) -> list[Runner]:
             step = Step("client-go", "go test", command, module, show=reports.go_shown)
             runners.append(Runner("client-go", (step,), _go_counts, _go_spec))
     return runners
+
+
+def dist_runner() -> Runner:
+    """The wheels of `make dist`, installed where nothing else is."""
+    wheels = [str(path) for path in sorted(WHEELS.glob("*.whl"))]
+    tests = pytest_runner("dist", [ROOT / "tests" / "dist"], is_long=False).steps[0]
+    where = {"TURNKEEPER_DIST": str(WHEELS), "TURNKEEPER_DIST_VENV": str(WHEELS_VENV)}
+    steps = (
+        Step("dist", "a clean environment", [UV, "venv", "--quiet", "--clear", str(WHEELS_VENV)]),
+        Step("dist", "the wheels into it", [UV, "pip", "install", "--quiet", "--python", str(WHEELS_VENV), *wheels]),
+        dataclasses.replace(tests, environment=where),
+    )
+    return Runner("dist", steps, lambda _: reports.pytest_counts(RESULTS / "dist.xml"))
 
 
 def pytest_runner(name: str, paths: Sequence[Path], is_long: bool) -> Runner:
@@ -110,7 +126,7 @@ def run_runner(runner: Runner) -> tuple[Done, reports.Counts]:
 def main(arguments: list[str]) -> int:
     """Run the parts that are named, in two lanes, and close with a line per runner."""
     parser = argparse.ArgumentParser(prog="tools.test")
-    parser.add_argument("parts", nargs="+", choices=["core", "service", "clients"])
+    parser.add_argument("parts", nargs="+", choices=["core", "service", "clients", "dist"])
     parser.add_argument("--clients", default="python go")
     parser.add_argument("--long", action="store_true", help="the tests marked long, without limits of time")
     options = parser.parse_args(arguments)
@@ -129,6 +145,7 @@ def main(arguments: list[str]) -> int:
         [
             *(service_runners(options.long) if "service" in options.parts else []),
             *(client_runners(clients, options.long) if "clients" in options.parts else []),
+            *([dist_runner()] if "dist" in options.parts else []),
         ],
     ]
     totals: dict[str, tuple[Done, reports.Counts]] = {}

@@ -17,6 +17,7 @@ from turnkeeper._errors import TurnkeeperError, Violation
 from turnkeeper._streams import RunItem, RunStream, SessionStream, TenantStream
 from turnkeeper._submission import CancelModeName, DeliveryName, Prompt, SubmitOptions
 from turnkeeper._tools import EndTurn, FunctionTool, ToolError
+from turnkeeper._version import __version__
 from turnkeeper._worker import Worker
 from turnkeeper.v1.content_pb2 import Media, Message, ModelParameters, Part, Text, ToolCall, ToolResult
 from turnkeeper.v1.event_pb2 import Event, Outcome, OutcomeReason, OutcomeStatus
@@ -75,4 +76,5 @@ __all__ = [
     "Violation",
     "WatchTenantResponse",
     "Worker",
+    "__version__",
 ]

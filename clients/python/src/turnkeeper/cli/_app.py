@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn, TypeVar
 import grpc
 import typer
 
-from turnkeeper import Client, Delta, Event, OutcomeStatus, SessionSettings, TurnkeeperError
+from turnkeeper import Client, Delta, Event, OutcomeStatus, SessionSettings, TurnkeeperError, __version__
 from turnkeeper._ids import new_id
 from turnkeeper._submission import CancelModeName
 from turnkeeper.cli import _events, _show
@@ -26,7 +26,6 @@ USAGE = 2
 app = typer.Typer(
     cls=PluginGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help=(
@@ -35,6 +34,22 @@ app = typer.Typer(
         "Exit codes: 0 done, 1 failure, 2 wrong usage."
     ),
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"turnkeeper {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Nothing but the options of the command itself."""
+
 
 Address = Annotated[
     str | None, typer.Option("--address", metavar="HOST:PORT", help="The server; else TURNKEEPER_ADDRESS.")
