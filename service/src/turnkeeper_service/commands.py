@@ -126,7 +126,9 @@ def show_config(context: typer.Context, config: ConfigFlag = None, set_: SetFlag
 
 @config_app.command("check")
 def check_config(context: typer.Context, config: ConfigFlag = None, set_: SetFlag = None) -> None:
-    """Read the settings, the token file, the TLS files, the providers' keys and the function tools; say what is wrong.
+    """Read the settings and what they name: files, keys, function tools, programs; say what is wrong.
+
+    Variables that begin with TURNKEEPER_ and mean nothing are named too.
 
     Exit codes: 0 right, 2 wrong.
 
@@ -137,13 +139,14 @@ def check_config(context: typer.Context, config: ConfigFlag = None, set_: SetFla
     from turnkeeper_service.clock import SystemClock
     from turnkeeper_service.principal import TokenFileError, read_token_file
     from turnkeeper_service.provider_wiring import provider_options
+    from turnkeeper_service.settings import unknown_variables
     from turnkeeper_service.settings_layers import SettingsError
     from turnkeeper_service.tls import TlsError, check_files
     from turnkeeper_service.tools.loading import ToolLoadError, load
 
     outer: tuple[Path | None, list[str] | None] = context.obj or (None, None)
     settings = _load(config or outer[0], {}, [*(outer[1] or []), *(set_ or [])])
-    problems: list[str] = []
+    problems = unknown_variables(os.environ) + settings.missing_programs(os.environ.get("PATH", os.defpath))
     try:
         asyncio.run(provider_options(settings, SystemClock()))
     except SettingsError as error:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import shutil
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from .header_text import clean_key, is_header_name
+from .providers.addresses import base_url_problem
 from .settings_layers import (
+    OTHER_NAMES,
     PREFIX,
+    SHORT_NAMES,
     Key,
     Layer,
     SettingsError,
@@ -26,6 +31,7 @@ from .settings_layers import (
     from_environment,
     from_file,
     from_flags,
+    is_setting,
     merge,
     place_of,
     reason,
@@ -120,6 +126,16 @@ class Settings(BaseSettings):
             return ProviderSettings(format="scripted")
         raise SettingsError([f"providers.{name}: no such provider is configured"])
 
+    def missing_programs(self, path: str) -> list[str]:
+        """What is wrong with the programs of tool servers; ``path`` has the folders where they are looked for."""
+        problems = []
+        for name, server in self.mcp.items():
+            own = server.env.get("PATH")
+            folders = path if own is None else own.get_secret_value()
+            if server.command and shutil.which(server.command, path=folders) is None:
+                problems.append(f"mcp.{name}.command: there is no program {server.command}")
+        return problems
+
     def _contradictions(self) -> Iterator[tuple[Key, str]]:
         for name in ("grpc_address", "http_address"):
             address = getattr(self.server, name)
@@ -142,8 +158,8 @@ class Settings(BaseSettings):
             # gRPC for Python cannot ask for a certificate without demanding one; half of it would be a surprise.
             yield ("tls", "client_ca_file"), "has no effect unless tls.require_client_cert is true"
         for name, provider in self.providers.items():
-            if provider.format != "scripted" and not provider.base_url.startswith(("http://", "https://")):
-                yield ("providers", name, "base_url"), "must start with http:// or https://"
+            if provider.format != "scripted" and (problem := base_url_problem(provider.base_url)):
+                yield ("providers", name, "base_url"), problem
         yield from self._mcp_contradictions()
         yield from self._unknown(("defaults", "model"), [self.defaults.model])
         if self.defaults.small_model is not None:
@@ -183,28 +199,40 @@ class Settings(BaseSettings):
                 except OSError as error:
                     said = "no certificates, PEM" if isinstance(error, ssl.SSLError) else reason(error)
                     missing[name] = f"providers.{name}.ca_file: cannot use {provider.ca_file}: {said}"
-            key = f"providers.{name}.api_key"
+            for header in provider.headers:
+                if not is_header_name(header):
+                    missing[name] = f"providers.{name}.headers: {header!r} is no name of a header"
             if provider.api_key.get_secret_value():
                 # What it beats is forgotten, so that it is not read again when the key is refused.
                 providers[name] = provider.model_copy(update={"api_key_file": None, "api_key_command": []})
                 continue
-            value = ""
-            if provider.api_key_file is not None:
-                try:
-                    value = provider.api_key_file.read_text(encoding="utf-8").strip()
-                except (OSError, UnicodeDecodeError) as error:
-                    missing[name] = f"{key}_file: cannot read {provider.api_key_file}: {reason(error)}"
-                else:
-                    if not value:
-                        missing[name] = f"{key}_file: {provider.api_key_file} is empty"
-            elif provider.api_key_env is not None and not provider.api_key_command:
-                value = environ.get(provider.api_key_env, "").strip()
-                if not value:
-                    missing[name] = f"{key}_env: the environment variable {provider.api_key_env} is not set"
+            value, problem = _key_of(provider, environ)
+            if problem:
+                missing[name] = f"providers.{name}.{problem}"
             providers[name] = provider.model_copy(update={"api_key": SecretStr(value)})
         settings = self.model_copy(update={"providers": providers})
         settings._unusable = missing
         return settings
+
+
+def _key_of(provider: ProviderSettings, environ: Mapping[str, str]) -> tuple[str, str]:
+    """The key of a file or of a variable, and what is wrong with it."""
+    if provider.api_key_file is not None:
+        setting, place = "api_key_file", str(provider.api_key_file)
+    elif provider.api_key_env is not None and not provider.api_key_command:
+        setting, place = "api_key_env", f"the environment variable {provider.api_key_env}"
+    else:
+        return "", ""
+    try:
+        if provider.api_key_file is not None:
+            value = clean_key(provider.api_key_file.read_text(encoding="utf-8"))
+            return value, "" if value else f"{setting}: {place} is empty"
+        value = clean_key(environ.get(provider.api_key_env or "", ""))
+        return value, "" if value else f"{setting}: {place} is not set"
+    except (OSError, UnicodeDecodeError) as error:
+        return "", f"{setting}: cannot read {place}: {reason(error)}"
+    except ValueError as error:
+        return "", f"{setting}: {place} {error}"
 
 
 def find_config(environ: Mapping[str, str], config: str | Path | None, *, cwd: Path) -> Path | None:
@@ -225,6 +253,22 @@ def known_keys() -> Iterator[tuple[Key, FieldInfo]]:
             yield from (((table, name, key), field) for key, field in model.model_fields.items())
         elif isinstance(info.annotation, type) and issubclass(info.annotation, Table):
             yield from (((table, key), field) for key, field in info.annotation.model_fields.items())
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """What is wrong with variables that begin like ours and mean nothing, with the nearest that does."""
+    known = {PREFIX + "CONFIG", *SHORT_NAMES, *OTHER_NAMES}
+    known |= {PREFIX + "__".join(key).upper() for key, _ in known_keys() if key[0] not in TABLES_BY_NAME}
+    # Compared without what all begin with; a key may have been named without its table.
+    near_by = {name.rpartition("__")[2]: name for name in sorted(known)}
+    near_by |= {name.removeprefix(PREFIX): name for name in known}
+    problems = []
+    for name, value in sorted(environ.items()):
+        if value and name.startswith(PREFIX) and name not in known and not is_setting(name, Settings.model_fields):
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), near_by, 1)
+            hint = f"; did you mean {near_by[near[0]]}?" if near else ""
+            problems.append(f"environment variable {name}: nothing has this name{hint}")
+    return problems
 
 
 def _explain(layers: Sequence[Layer], item: ErrorDetails) -> str:

@@ -13,8 +13,8 @@ PREFIX = "TURNKEEPER_"
 Key = tuple[str, ...]
 # The one setting with a short name in the environment; TURNKEEPER_CONFIG names the file and is no setting.
 SHORT_NAMES: dict[str, Key] = {PREFIX + "DATA_DIR": ("server", "data_dir")}
-# The client's variables that begin like a table of ours.
-OTHER_NAMES = {PREFIX + "TLS_CA"}
+# Variables of the client and of this project's tests, that are no settings.
+OTHER_NAMES = {PREFIX + name for name in ("ADDRESS", "TOKEN", "TLS_CA", "RECORDINGS", "CLIENTS")}
 # Keys whose values are paths.
 PATHS = {"data_dir", "token_file", "cert_file", "key_file", "client_ca_file", "api_key_file", "ca_file", "script_root"}
 
@@ -56,17 +56,12 @@ def from_environment(environ: Mapping[str, str], tables: Container[str]) -> Laye
     values: dict[str, Any] = {}
     names: dict[Key, str] = {}
     for name, value in sorted(environ.items()):
-        rest = name.removeprefix(PREFIX)
-        if rest == name or not value or name in OTHER_NAMES:
+        if not value or not is_setting(name, tables):
             continue
-        if name in SHORT_NAMES:
-            key = SHORT_NAMES[name]
-        elif "__" in rest or rest.lower().partition("_")[0] in tables:
-            parts = rest.split("__")
-            # Only names of models tell upper from lower case.
-            key = tuple(part if parts[0] == "MODELS" and i == 1 else part.lower() for i, part in enumerate(parts))
-        else:
-            continue
+        parts = name.removeprefix(PREFIX).split("__")
+        # Only names of models tell upper from lower case.
+        key = tuple(part if parts[0] == "MODELS" and i == 1 else part.lower() for i, part in enumerate(parts))
+        key = SHORT_NAMES.get(name, key)
         names[key] = name
         _put(values, key, value, name)
 
@@ -77,10 +72,19 @@ def from_environment(environ: Mapping[str, str], tables: Container[str]) -> Laye
     return Layer(values, place)
 
 
+def is_setting(name: str, tables: Container[str]) -> bool:
+    """Whether a variable means to set something; ``tables`` names the tables there are."""
+    rest = name.removeprefix(PREFIX)
+    if rest == name or name in OTHER_NAMES:
+        return False
+    return name in SHORT_NAMES or "__" in rest or rest.lower().partition("_")[0] in tables
+
+
 def from_file(path: Path) -> Layer:
     """A TOML file. Raises `SettingsError`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        # Some editors begin a file with the mark of a byte order.
+        text = path.read_text(encoding="utf-8-sig")
         values = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError([f"{path}: cannot read it: {reason(error)}"]) from None

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from .header_text import AROUND, clean_headers, clean_key
+
 
 def split_address(address: str) -> tuple[str, int]:
     """``HOST:PORT`` in two; IPv6 hosts stand in brackets. Raises ValueError."""
@@ -52,6 +54,19 @@ def _json(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
 
 
+def _key(value: SecretStr) -> SecretStr:
+    return SecretStr(clean_key(value.get_secret_value()))
+
+
+def _headers(values: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    plain = {name: value.get_secret_value() for name, value in values.items()}
+    return {name: SecretStr(value) for name, value in clean_headers(plain).items()}
+
+
+def _trimmed(value: object) -> object:
+    return value.strip(AROUND) if isinstance(value, str) else value
+
+
 Address = Annotated[str, AfterValidator(_address)]
 ModelName = Annotated[str, AfterValidator(_model)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -61,6 +76,7 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 McpName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Headers = Annotated[dict[str, SecretStr], BeforeValidator(_json), AfterValidator(_headers)]
 Usd = Annotated[float | None, Field(ge=0)]
 
 
@@ -146,14 +162,16 @@ class ProviderSettings(Table):
     format: Literal["openai-chat", "openai-responses", "anthropic-messages", "gemini", "scripted"] = Field(
         description="The wire format."
     )
-    base_url: str = setting("", "Where its paths start, for example `https://api.openai.com/v1`.")
-    api_key: SecretStr = setting(SecretStr(""), "The key itself.")
+    base_url: Annotated[str, BeforeValidator(_trimmed)] = setting(
+        "", "Where its paths start, for example `https://api.openai.com/v1`."
+    )
+    api_key: Annotated[SecretStr, AfterValidator(_key)] = setting(SecretStr(""), "The key itself.")
     api_key_file: Path | None = setting(None, "A file that holds the key; read again when the key is refused.")
     api_key_command: Annotated[list[str], BeforeValidator(_json)] = setting(
         [], "A program and its arguments that print the key; run again when the key is refused."
     )
     api_key_env: str | None = setting(None, "The environment variable that holds the key.")
-    headers: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = setting({}, "Extra headers.")
+    headers: Headers = setting({}, "Extra headers.")
     ca_file: Path | None = setting(None, "Certificates to trust instead of the usual ones, PEM.")
     max_concurrent_calls: Positive | None = setting(None, "Calls that may be open at the same time.")
     max_calls_per_minute: Positive | None = setting(None, "Calls that may begin within a minute.")
@@ -221,7 +239,7 @@ class McpSettings(Table):
         {}, "Its environment, beside `PATH`, `HOME`, `USER` and the like; it inherits nothing else."
     )
     url: str = setting("", "The address of a server over streamable HTTP.")
-    headers: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = setting({}, "Extra headers.")
+    headers: Headers = setting({}, "Extra headers.")
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,32}$")] | None = setting(
         None, "What the names of its tools begin with; unset for `NAME_`."
     )

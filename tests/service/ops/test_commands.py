@@ -236,6 +236,43 @@ def test_a_function_that_is_no_tool_is_a_wrong_setting(run: Run, name: str, word
     assert (checked.exit_code, checked.stderr) == (2, f"turnkeeper: tools.functions: {words}\n")
 
 
+def test_config_check_names_variables_that_mean_nothing(run: Run) -> None:
+    known = {"TURNKEEPER_TOKEN": "t", "TURNKEEPER_ADDRESS": "a", "TURNKEEPER_TLS_CA": "c", "TURNKEEPER_LOGLEVEL": ""}
+    assert run("config", "check", **known).exit_code == 0
+    result = run("config", "check", TURNKEEPER_DATADIR="secret", TURNKEEPER_MODEL="m", TURNKEEPER_ZZZ="z")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "turnkeeper: environment variable TURNKEEPER_DATADIR: nothing has this name; did you mean TURNKEEPER_DATA_DIR?",
+        "turnkeeper: environment variable TURNKEEPER_MODEL: nothing has this name; "
+        "did you mean TURNKEEPER_DEFAULTS__MODEL?",
+        "turnkeeper: environment variable TURNKEEPER_ZZZ: nothing has this name",
+    ]
+    # Whatever else is in the environment, the settings themselves are read.
+    assert run("config", TURNKEEPER_PORT="tcp://10.0.0.1:7450").exit_code == 0
+
+
+def test_config_check_names_programs_that_are_not_there(run: Run, tmp_path: Path) -> None:
+    tool = tmp_path / "bin" / "tool"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n")
+    (tmp_path / "turnkeeper.toml").write_text(
+        '[mcp.a]\ncommand = "no-such-program"\n[mcp.b]\ncommand = "/absent/program"\n[mcp.c]\ncommand = "sh"\n'
+        f'[mcp.d]\ncommand = "tool"\nenv = {{ PATH = "{tool.parent}" }}\n[mcp.e]\nurl = "http://h"\n'
+    )
+    result = run("config", "check")
+    # One that may not be run is none.
+    assert (result.exit_code, result.stderr.splitlines()) == (
+        2,
+        [
+            "turnkeeper: mcp.a.command: there is no program no-such-program",
+            "turnkeeper: mcp.b.command: there is no program /absent/program",
+            "turnkeeper: mcp.d.command: there is no program tool",
+        ],
+    )
+    tool.chmod(0o755)
+    assert "mcp.d" not in run("config", "check").stderr
+
+
 def test_config_check_runs_the_commands_that_print_keys(run: Run, tmp_path: Path) -> None:
     (tmp_path / "turnkeeper.toml").write_text(
         '[providers.x]\nformat = "openai-chat"\nbase_url = "http://h"\napi_key_command = ["/bin/echo", "hush"]\n'

@@ -60,6 +60,11 @@ def test_the_file_is_looked_for_in_four_places(tmp_path: Path) -> None:
     assert found == [256, 11, 12, 13, 14, 15]
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert load(tmp_path, "\ufeff[limits]\nmax_running_turns = 7\n").limits.max_running_turns == 7
+    assert problems(tmp_path, "\ufeffzzz = 1\n") == ["turnkeeper.toml:1: unknown key zzz"]
+
+
 def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     assert problems(tmp_path, TURNKEEPER_CONFIG="none.toml") == ["none.toml: cannot read it: No such file or directory"]
 

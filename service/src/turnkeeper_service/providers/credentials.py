@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
+from turnkeeper_service.header_text import clean_key
 from turnkeeper_service.providers.base import Clock, ModelEvent, ModelRequest, Provider, ProviderError
 from turnkeeper_service.providers.options import KeySource, Secret
 
@@ -20,11 +21,11 @@ _log = logging.getLogger(__name__)
 
 
 def key_file(path: Path) -> KeySource:
-    """The key is what a file says, white space around it aside."""
+    """The key is what a file says; see `clean_key`."""
 
     async def read() -> str:
         # Off the loop: such files lie on network and memory volumes alike.
-        return (await asyncio.to_thread(path.read_text, encoding="utf-8")).strip()
+        return clean_key(await asyncio.to_thread(path.read_text, encoding="utf-8"))
 
     return read
 
@@ -63,7 +64,7 @@ async def _printed(process: Process) -> str:
     status = await process.wait()
     if status:
         raise ValueError(f"the command ended with status {status}")
-    return printed.decode().strip()
+    return clean_key(printed.decode())
 
 
 class Credential:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import quote
 
+from turnkeeper_service.providers.addresses import endpoint
 from turnkeeper_service.providers.base import FailureReason, ModelRequest, ProviderError
 from turnkeeper_service.providers.gemini_decode import GeminiDecoder
 from turnkeeper_service.providers.gemini_request import NAMES, build_body
@@ -26,7 +27,7 @@ class GeminiProvider(HttpProvider):
             raise ProviderError(
                 FailureReason.PROVIDER_REFUSED, "No such model", f"{request.model!r} is no model's name."
             )
-        return _url(self.options.base_url.rstrip("/"), request.model)
+        return _url(self.options.base_url, request.model)
 
     def auth_headers(self) -> Mapping[str, str]:
         """The key, if there is one."""
@@ -47,4 +48,4 @@ def _url(base_url: str, model: str) -> Url:
     name = quote(model, safe="/@")
     if "/" not in model:
         name = f"models/{name}"
-    return parse_url(f"{base_url}/{name}:streamGenerateContent?alt=sse")
+    return parse_url(endpoint(base_url, f"/{name}:streamGenerateContent", "alt=sse"))

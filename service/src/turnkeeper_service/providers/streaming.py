@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 
+from turnkeeper_service.providers.addresses import base_url_problem, endpoint
 from turnkeeper_service.providers.assembly import PartAssembler
 from turnkeeper_service.providers.base import Clock, FailureReason, ModelEvent, ModelRequest, ProviderError
 from turnkeeper_service.providers.credentials import Credential
@@ -52,9 +53,9 @@ class HttpProvider(ABC):
         self.credential = Credential(options.key_source, options.key) if options.key_source is not None else None
         """The key, where it can change."""
         self._transport = HttpTransport(clock, options.ca_file)
-        if not options.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"provider {options.name!r} needs a base_url that begins with http:// or https://")
-        self._url = parse_url(options.base_url.rstrip("/") + self.path)
+        if problem := base_url_problem(options.base_url):
+            raise ValueError(f"the base_url of provider {options.name!r} {problem}")
+        self._url = parse_url(endpoint(options.base_url, self.path))
 
     @property
     def key(self) -> str:

@@ -191,7 +191,8 @@ async def _send(
 ) -> httpx.Response:
     token = _watchdog.set(watchdog)
     try:
-        request = httpx.Request("POST", url, headers={**headers, "accept-encoding": "identity"}, content=body)
+        written = {name.encode(): value.encode() for name, value in headers.items()}
+        request = httpx.Request("POST", url, headers={**written, b"accept-encoding": b"identity"}, content=body)
         # Said, or httpx tries encodings on every header, every time it looks at one.
         request.headers.encoding = "utf-8"
         response = await watchdog.wait(transport.handle_async_request(request))
