@@ -6,6 +6,7 @@ client, becomes an error result that the model sees; only the turn's own end cut
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 from turnkeeper.v1 import content_pb2, tool_service_pb2
 
 Tool = tool_service_pb2.Tool
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 SERVER = "server"
 """The executor's name of tools that run in this process."""
 
@@ -116,10 +118,15 @@ class ToolServers(Protocol):
         ...
 
 
+def text_of(text: str) -> str:
+    """A text that every message can hold: UTF-8 without NUL. What cannot be is U+FFFD."""
+    return _NO_TEXT.sub("\ufffd", text)
+
+
 def text_result(call: content_pb2.ToolCall, text: str, *, is_error: bool = False) -> content_pb2.ToolResult:
     """A result of one text."""
     result = content_pb2.ToolResult(tool_call_id=call.tool_call_id, name=call.name, is_error=is_error)
-    result.content.add().text.text = text
+    result.content.add().text.text = text_of(text)
     return result
 
 

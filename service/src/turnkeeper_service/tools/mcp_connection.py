@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import anyio
 import mcp_types
+import structlog
 from anyio.abc import TaskStatus
 from mcp import MCPError
 from mcp.client import Client, IncomingMessage
@@ -17,12 +19,23 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from turnkeeper_service.clock import Clock
 
+from .json_schema import BadSchemaError, validator
+from .mcp_child import over_stdio
+from .mcp_http import over_http
+from .mcp_lines import Complaints
+from .mcp_messages import Exchange
 from .mcp_options import McpOptions
-from .mcp_transport import Complaints, transport
+
+log = structlog.get_logger(__name__)
 
 MAX_PAGES = 100
+MAX_TOOLS = 1000
+"""Of one server; what it lists beyond them is left out."""
 IDEMPOTENCY_KEY = "turnkeeper.dev/idempotency-key"
 """The key in `_meta` under which a call has what is the same however often it is run."""
+MAX_UNCHANGED = 20
+"""Lists in a row that brought nothing new, after which the next one waits."""
+UNCHANGED_PAUSE = 1.1
 LISTEN_AGAIN = 1.2
 STEADY = 30.0
 """Seconds after which a stream of changes that is lost is opened again at once."""
@@ -42,10 +55,24 @@ class Connection:
         self.over = asyncio.Event()
         self.why = ""
         """Why it has ended; "" as long as it has not, or where nothing is known."""
+        self._name = options.name
+        self._num_unchanged = 0
+        self._checked: set[str] = set()
+        """Schemas of tools that are such."""
         self._clock = clock
         self._on_over = on_over
+        exchange = Exchange(options.name)
+
+        def is_over() -> None:
+            self.end("its stream has ended")
+
+        transport = (
+            over_stdio(options, exchange, self.complaints, is_over)
+            if options.command
+            else over_http(options, exchange, is_over)
+        )
         self._client = Client(
-            transport(options, self.complaints, lambda: self.end("its stream has ended")),
+            transport,
             message_handler=self._take,
             cache=None,
             client_info=mcp_types.Implementation(name="turnkeeper", version="1"),
@@ -54,7 +81,13 @@ class Connection:
         self._num_listed = 0
         """The changes that were known when the last list was asked for."""
         self._wake = asyncio.Event()
+        self._rested = asyncio.Event()
         self._was_shown = asyncio.Event()
+
+    @property
+    def _is_restless(self) -> bool:
+        """Whether it has said too often that its tools have changed, while they have not."""
+        return self._num_unchanged > MAX_UNCHANGED
 
     @property
     def instructions(self) -> str:
@@ -80,6 +113,7 @@ class Connection:
             self.why = why
             self._on_over()
             self._wake.set()
+            self._rested.set()
             self.shown()
 
     # ---- the list of tools
@@ -89,13 +123,59 @@ class Connection:
         num_changes = self._num_changes
         tools: list[mcp_types.Tool] = []
         cursor: str | None = None
-        for _ in range(MAX_PAGES):
-            page = await self._client.list_tools(cursor=cursor)
+        cursors: set[str] = set()
+        while len(tools) <= MAX_TOOLS:
+            page = await self._page(cursor)
             tools += page.tools
             cursor = page.next_cursor
             if cursor is None:
                 break
-        self.tools, self._num_listed = tools, num_changes
+            if cursor in cursors or len(cursors) + 1 == MAX_PAGES:
+                log.warning("a tool server does not end its list of tools", server=self._name, num_tools=len(tools))
+                break
+            cursors.add(cursor)
+        if len(tools) > MAX_TOOLS:
+            log.warning("a tool server has too many tools; some are left out", server=self._name, limit=MAX_TOOLS)
+        usable = [tool for tool in tools[:MAX_TOOLS] if await self._is_usable(tool)]
+        self._num_unchanged = self._num_unchanged + 1 if usable == self.tools else 0
+        self.tools, self._num_listed = usable, num_changes
+
+    async def _page(self, cursor: str | None) -> mcp_types.ListToolsResult:
+        try:
+            return await self._client.list_tools(cursor=cursor)
+        except MCPError as error:
+            if error.code != mcp_types.METHOD_NOT_FOUND:
+                raise
+            # It has prompts and resources only.
+            return mcp_types.ListToolsResult(tools=[])
+
+    async def _is_usable(self, tool: mcp_types.Tool) -> bool:
+        """Whether a tool's schema is one. Vendors refuse a whole request for one that is not."""
+        schema_json = json.dumps(tool.input_schema)
+        if schema_json in self._checked:
+            return True
+        # To check a schema takes milliseconds, and a server may have hundreds.
+        await asyncio.sleep(0)
+        try:
+            validator(schema_json)
+        except (BadSchemaError, RecursionError) as error:
+            log.warning(
+                "a tool of a tool server is left out", server=self._name, tool=tool.name, why=f"its schema {error}"
+            )
+            return False
+        self._checked.add(schema_json)
+        return True
+
+    async def unchanged(self) -> None:
+        """Wait where the server says again and again that its tools have changed, and they have not."""
+        if not self._is_restless or self.over.is_set():
+            return
+        self._rested.clear()
+        timer = self._clock.call_later(UNCHANGED_PAUSE, self._rested.set)
+        try:
+            await self._rested.wait()
+        finally:
+            timer.cancel()
 
     async def changed(self) -> bool:
         """Wait until the tools have changed: true; or until the connection has ended: false."""
@@ -159,7 +239,7 @@ class Connection:
             self._outdated()
             raise
         num_changes = self._num_changes
-        while self._num_listed < num_changes and not self.over.is_set():
+        while self._num_listed < num_changes and not self.over.is_set() and not self._is_restless:
             await self._was_shown.wait()
         return result
 

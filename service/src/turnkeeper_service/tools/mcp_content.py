@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -13,7 +12,7 @@ import mcp_types
 
 from turnkeeper.v1 import content_pb2, tool_service_pb2
 
-from .base import Tool
+from .base import Tool, text_of
 from .mcp_options import McpOptions
 
 MAX_NAME = 64
@@ -67,42 +66,23 @@ def replay_class(is_safe: bool) -> tool_service_pb2.ReplayClass.ValueType:
 
 
 def result_of(call: content_pb2.ToolCall, given: mcp_types.CallToolResult) -> content_pb2.ToolResult:
-    """A result as messages hold it. Raises ValueError where its content cannot be read."""
+    """A result as messages hold it, of what `mcp_answers` made of the server's."""
     result = content_pb2.ToolResult(tool_call_id=call.tool_call_id, name=call.name, is_error=given.is_error)
     result.content.extend(_part(block) for block in given.content)
-    if not result.content and given.structured_content is not None:
-        result.content.add().text.text = text_of(json.dumps(given.structured_content, ensure_ascii=False))
     return result
 
 
 def _part(block: mcp_types.ContentBlock) -> content_pb2.Part:
     match block:
         case mcp_types.TextContent():
-            return _text(block.text)
-        case mcp_types.ImageContent() | mcp_types.AudioContent():
+            return content_pb2.Part(text=content_pb2.Text(text=text_of(block.text)))
+        case mcp_types.ImageContent():
             return _media(block.mime_type, block.data)
-        case mcp_types.ResourceLink():
-            return _text("\n".join(filter(None, [f"{block.title or block.name}: {block.uri}", block.description])))
-        case mcp_types.EmbeddedResource(resource=mcp_types.TextResourceContents() as resource):
-            return _text(resource.text)
         case mcp_types.EmbeddedResource(resource=mcp_types.BlobResourceContents() as resource):
-            name = str(resource.uri).rpartition("/")[2]
-            return _media(resource.mime_type or "application/octet-stream", resource.blob, name)
+            return _media(resource.mime_type or "", resource.blob, str(resource.uri).rpartition("/")[2])
     raise ValueError(f"content of an unknown kind: {type(block).__name__}")
 
 
-def _text(text: str) -> content_pb2.Part:
-    return content_pb2.Part(text=content_pb2.Text(text=text_of(text)))
-
-
 def _media(mime_type: str, data: str, name: str = "") -> content_pb2.Part:
-    try:
-        content = base64.b64decode(data, validate=True)
-    except binascii.Error:
-        raise ValueError(f"the {mime_type} in it is not base64") from None
-    return content_pb2.Part(media=content_pb2.Media(mime_type=mime_type, data=content, name=text_of(name)))
-
-
-def text_of(text: str) -> str:
-    """A text that every message can hold: UTF-8 without NUL."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    media = content_pb2.Media(mime_type=mime_type, data=base64.b64decode(data), name=text_of(name))
+    return content_pb2.Part(media=media)

@@ -28,3 +28,8 @@ class McpOptions:
     is_parallel: bool = False
     needs_approval: bool | frozenset[str] = False
     max_result_bytes: int = 1 << 20
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Of one message of the server: a result in base64, or with escapes, is longer than what it becomes."""
+        return 4 * self.max_result_bytes + (1 << 16)

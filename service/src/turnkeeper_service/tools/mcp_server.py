@@ -18,9 +18,9 @@ from pydantic import ValidationError
 from turnkeeper.v1 import tool_service_pb2
 from turnkeeper_service.clock import Clock
 
-from .base import Invocation, OfferedTool, Tool, ToolAnswer, synthetic_result, text_result
+from .base import Invocation, OfferedTool, Tool, ToolAnswer, synthetic_result, text_of, text_result
 from .mcp_connection import Connection, ServerLostError
-from .mcp_content import offers, replay_class, result_of, text_of
+from .mcp_content import offers, replay_class, result_of
 from .mcp_options import McpOptions
 
 log = structlog.get_logger(__name__)
@@ -124,6 +124,7 @@ class McpServer:
         self.settled.set()
         log.info("a tool server is connected", server=self.options.name, num_tools=len(self.tools))
         while await connection.changed():
+            await connection.unchanged()
             with anyio.CancelScope() as scope:
                 timer = self._clock.call_later(self.options.connect_timeout, scope.cancel)
                 try:
