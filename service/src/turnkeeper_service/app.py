@@ -262,12 +262,16 @@ class Server:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        reason = store_unavailable() if self.failure.done() else draining()
+        is_busy = self.failure.done() or self._draining is not None
+        if self._wire is not None:
+            self._wire.part()
         if self._runs is not None:
-            await self._runs.close(store_unavailable() if self.failure.done() else draining())
+            await self._runs.close(reason)
         if self._tool_servers is not None:
             await self._tool_servers.close()
         if self._wire is not None:
-            await self._wire.stop(STOP_GRACE)
+            await self._wire.stop(reason, STOP_GRACE, is_busy=is_busy)
         if self._http is not None:
             await self._http.close()
         if self._providers is not None:

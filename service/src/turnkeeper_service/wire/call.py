@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import grpc
@@ -27,6 +28,8 @@ from .status import code_of, reason_name, trailing_metadata
 
 log = structlog.get_logger(__name__)
 
+QUIET_SECONDS = 0.05
+"""How long no call has come before a server that goes away may close its port."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -106,16 +109,44 @@ class Gatekeeper:
         self._observer = observer
         self._max_message_bytes = max_message_bytes
         self._calls: set[asyncio.Task[Any]] = set()
-        self._ended: Refused | None = None
+        self._is_over = False
+        self._parting: asyncio.Future[Refused] | None = None
+        """Once it is there, calls that come wait for it, and are refused with it."""
+        self._stirred = asyncio.Event()
+        """Set whenever a call comes or ends."""
+
+    def part(self) -> None:
+        """Begin to go away: calls that come from now on wait for the end. Idempotent.
+
+        One that was answered at once would be followed by the next, and some of those would meet a server that is gone.
+        """
+        if self._parting is None:
+            self._parting = asyncio.get_running_loop().create_future()
+
+    async def quiet(self, seconds: float) -> None:
+        """Wait until no call has come or ended for `QUIET_SECONDS`, at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while await self._stirs():
+                    self._stirred.clear()
+
+    async def _stirs(self) -> bool:
+        try:
+            await asyncio.wait_for(self._stirred.wait(), QUIET_SECONDS)
+        except TimeoutError:
+            return False
+        return True
 
     async def end(self, refused: Refused, grace: float) -> None:
-        """End the calls that have not ended by themselves after ``grace`` seconds.
+        """Refuse the calls that were kept; end those that have not ended by themselves after ``grace`` seconds.
 
         None may look as if its caller had cancelled it.
         """
+        if self._parting is not None and not self._parting.done():
+            self._parting.set_result(refused)
         if self._calls:
             await asyncio.wait(set(self._calls), timeout=grace)
-        self._ended = refused
+        self._is_over = True
         for call in self._calls:
             call.cancel()
 
@@ -143,7 +174,10 @@ class Gatekeeper:
             task = asyncio.current_task()
             assert task is not None
             self._calls.add(task)
+            self._stirred.set()
             try:
+                if self._parting is not None:
+                    raise await asyncio.shield(self._parting)
                 call = self._enter(context, role)
                 if run is None:
                     raise not_implemented(name)
@@ -156,11 +190,13 @@ class Gatekeeper:
                 log.info("call refused", method=name, reason=reason_name(refused.reason))
                 await context.abort(code, refused.message, trailing_metadata(refused))
             except asyncio.CancelledError:
-                if self._ended is None:
+                if task.cancelling() and not self._is_over:
                     code = grpc.StatusCode.CANCELLED
                     raise
-                code = code_of(self._ended.reason)
-                await context.abort(code, self._ended.message, trailing_metadata(self._ended))
+                # What it waited for is gone, and with it the server: what became of it is told by the same ids (U-14).
+                lost = store_unavailable()
+                code = code_of(lost.reason)
+                await context.abort(code, lost.message, trailing_metadata(lost))
             except grpc.aio.AbortError:
                 raise
             except StoreError:
@@ -173,6 +209,7 @@ class Gatekeeper:
                 await context.abort(code, "internal error")
             finally:
                 self._calls.discard(task)
+                self._stirred.set()
                 if seen is not None:
                     seen.ended(code_name(code.name))
 

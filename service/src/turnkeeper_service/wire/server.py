@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from turnkeeper.v1 import admin_service_pb2, agent_service_pb2, run_service_pb2, session_service_pb2, tool_service_pb2
 from turnkeeper_service.clock import Clock
-from turnkeeper_service.errors import store_unavailable
+from turnkeeper_service.errors import Refused
 from turnkeeper_service.principal import Role
 from turnkeeper_service.runs.runs import Runs
 
@@ -124,8 +125,21 @@ class WireServer:
         for name in ["", *(service.full_name for service in SERVICES)]:
             await self._health.set(name, status)
 
-    async def stop(self, grace: float) -> None:
-        """End the calls under way after ``grace`` seconds, and take no more. Idempotent."""
-        # One that still waits for the disk is told what is known of it: nothing (U-14).
-        await self._gatekeeper.end(store_unavailable(), grace)
-        await self._server.stop(grace)
+    def part(self) -> None:
+        """Begin to go away: calls that come from now on wait until `stop`. Idempotent."""
+        self._gatekeeper.part()
+
+    async def stop(self, reason: Refused, grace: float, *, is_busy: bool) -> None:
+        """Take no more calls, and end those under way after ``grace`` seconds; those that came late hear the reason.
+
+        ``is_busy`` says that callers may be at it. What has reached a port that closes and no handler yet, gRPC ends as
+        cancelled, so the port closes while nobody calls: those who would are being kept.
+        """
+        if is_busy:
+            await self._gatekeeper.quiet(grace)
+        stopping = asyncio.create_task(self._server.stop(2 * grace), name="stop gRPC")
+        # It has said that it goes away once this task has had its first turn; so calls that are ended now are not made
+        # again on the same connection.
+        await asyncio.sleep(0)
+        await self._gatekeeper.end(reason, grace)
+        await stopping
