@@ -150,10 +150,11 @@ class Harness:
         return response.receipt
 
     async def cancel(self, session_id: str = "", run_id: str = "", **fields: Any) -> run_service_pb2.CancelReceipt:
-        """Cancel a session's runs or one run."""
+        """Cancel a session's runs or one run, which may have to be of that session."""
         scope = run_service_pb2.CancelScope()
         if run_id:
             scope.run_id = run_id
+            fields["session_id"] = session_id
         else:
             scope.session_id = session_id
         request = run_service_pb2.CancelRunsRequest(scope=scope, **fields)

@@ -82,6 +82,13 @@ def store_unavailable() -> Refused:
     )
 
 
+def store_busy() -> Refused:
+    """The store is kept busy, or slow; what was handed over may still be written, and the same run_id tells."""
+    return Refused(
+        Reason.ERROR_REASON_STORE_UNAVAILABLE, "the store is busy; ask again with the same ids", retry_after=1.0
+    )
+
+
 def invalid(field: str, description: str, *, reason: error_pb2.ErrorReason.ValueType | None = None) -> Refused:
     """One field is not as it has to be."""
     return Refused(

@@ -251,8 +251,10 @@ async def test_the_commit_of_a_replace_fails(point: FaultPoint, tmp_path: Path) 
 @every_point
 @pytest.mark.asyncio
 async def test_the_commit_of_a_tombstone_fails(point: FaultPoint, tmp_path: Path) -> None:
-    async with serving(tmp_path, store=store(tmp_path, point, lambda commit: bool(commit.insert_tombstones))) as server:
+    faults = Faults()
+    async with serving(tmp_path, store=SqliteStore(tmp_path, faults=faults)) as server:
         await server.session("s")
+        faults.fail(point)
         assert_unknown(await refused(server.cancel(run_id="later")))
         await stopped(server)
     async with serving(tmp_path) as server:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from turnkeeper.v1 import event_pb2, run_service_pb2
 from turnkeeper_service.clock import microseconds
 from turnkeeper_service.engine.journal import Draft
-from turnkeeper_service.errors import Reason, Refused, invalid, session_deleting, store_unavailable
+from turnkeeper_service.errors import Reason, Refused, invalid, session_deleting
 from turnkeeper_service.ids import uuid7
-from turnkeeper_service.store.base import RunConflictError, RunRow, StoreError
+from turnkeeper_service.store.base import Claim, RunRow
 
 from .cancel import Canceller, cancel_of
+from .durable import durable
 from .line import Line
 from .run import Run
 from .scheduler import Accepted, Delivery, kind_of
 from .session import Session
 from .table import SessionTable
 
+NEW = Claim(None, ())
+"""Of an id that was made a moment ago."""
 _DELIVERIES: dict[int, Delivery] = {
     event_pb2.DELIVERY_QUEUE: "queue",
     event_pb2.DELIVERY_STEER: "steer",
@@ -77,59 +81,52 @@ class Acceptor:
 
         Cancelling the caller never cancels an accept that was handed to the store. Raises Refused.
         """
+        line = self._line
         is_named = bool(submission.run_id)
         if not is_named:
             submission.run_id = uuid7()
         fingerprint = _fingerprint(submission, kind)
-        known = await self._known(tenant, submission.run_id, fingerprint) if is_named else None
-        if known is not None:
-            return known
-        if self._line.is_draining:
-            raise self._line.going_away()
+        twin = line.runs.get((tenant, submission.run_id))
+        run: Run | None = None
+        if twin is None:
+            claimed = line.store.claim_run(tenant, submission.run_id) if is_named else nullcontext(NEW)
+            # Whoever has the claim is alone with the id: a twin waits until this one is in memory, a cancel until it
+            # can be covered.
+            async with claimed as claim:
+                twin = line.runs.get((tenant, submission.run_id))
+                if twin is None and claim.run is not None:
+                    _same(submission.run_id, claim.run.fingerprint, fingerprint)
+                    return Acceptance(None, claim.run, is_replay=True)
+                if twin is None:
+                    run = await self._take(tenant, principal, submission, kind, fingerprint, claim)
+        if run is None:
+            # Concurrent duplicates await the same commit.
+            assert twin is not None
+            _same(twin.run_id, twin.fingerprint, fingerprint)
+            run = twin
+        await durable(run.accepted, line.store)
+        return Acceptance(run, None, is_replay=run is twin)
+
+    async def _take(
+        self,
+        tenant: str,
+        principal: str,
+        submission: run_service_pb2.Submission,
+        kind: event_pb2.RunKind.ValueType,
+        fingerprint: bytes,
+        claim: Claim,
+    ) -> Run:
+        """Stamp a run that is new; its commit is handed over when this returns."""
+        line = self._line
+        if line.is_draining:
+            raise line.going_away()
         async with self._table.pin(tenant, submission.session_id) as session:
-            tombstone = await self._canceller.tombstone(tenant, submission) if is_named else None
-            # From here to the submit nothing waits. Whoever came first with this id is in memory.
-            twin = self._line.runs.get((tenant, submission.run_id))
-            if twin is not None:
-                return await self._replay(twin, fingerprint)
-            if self._line.is_draining:
-                raise self._line.going_away()
+            # From here to the submit nothing waits.
+            if line.is_draining:
+                raise line.going_away()
             if not session.is_active:
                 raise session_deleting(session.session_id)
-            run = self._stamp(session, principal, submission, kind, fingerprint, tombstone)
-        try:
-            await asyncio.shield(run.accepted)
-        except RunConflictError:
-            # Another life of this id reached the store between our look-up and our commit.
-            found = await self._known(tenant, submission.run_id, fingerprint)
-            if found is not None:
-                return found
-            raise store_unavailable() from None
-        except StoreError:
-            raise store_unavailable() from None
-        return Acceptance(run, None, is_replay=False)
-
-    async def _known(self, tenant: str, run_id: str, fingerprint: bytes) -> Acceptance | None:
-        run = self._line.runs.get((tenant, run_id))
-        if run is not None:
-            return await self._replay(run, fingerprint)
-        row = await self._line.store.get_run(tenant, run_id)
-        run = self._line.runs.get((tenant, run_id))
-        if run is not None:
-            return await self._replay(run, fingerprint)
-        if row is None:
-            return None
-        _same(run_id, row.fingerprint, fingerprint)
-        return Acceptance(None, row, is_replay=True)
-
-    async def _replay(self, run: Run, fingerprint: bytes) -> Acceptance:
-        """Join a run that is here: concurrent duplicates await the same commit."""
-        _same(run.run_id, run.fingerprint, fingerprint)
-        try:
-            await asyncio.shield(run.accepted)
-        except StoreError:
-            raise store_unavailable() from None
-        return Acceptance(run, None, is_replay=True)
+            return self._stamp(session, principal, submission, kind, fingerprint, claim)
 
     def _stamp(
         self,
@@ -138,9 +135,10 @@ class Acceptor:
         submission: run_service_pb2.Submission,
         kind: event_pb2.RunKind.ValueType,
         fingerprint: bytes,
-        tombstone: event_pb2.RunCancelRequested | None,
+        claim: Claim,
     ) -> Run:
         line = self._line
+        tombstone = self._canceller.tombstone(claim.tombstones, session.session_id)
         delivery = submission.delivery or session.settings.default_delivery or event_pb2.DELIVERY_QUEUE
         if kind != event_pb2.RUN_KIND_PROMPT:
             delivery = event_pb2.DELIVERY_QUEUE
@@ -177,8 +175,9 @@ class Acceptor:
         if tombstone is not None:
             run.cancel = tombstone
             self._canceller.write_cancel(run, tombstone, draft)
+        if claim.tombstones:
+            # Those that named another session will never meet a run either.
             draft.commit.drop_tombstones.append(run.run_id)
-            draft.on_durable.append(lambda: self._canceller.met(session.tenant, run.run_id))
         act = self._canceller.cover_in(draft, accepted.replaced)
         draft.on_durable.append(act)
         future = session.submit(draft)
@@ -227,9 +226,6 @@ class Acceptor:
         run.accepted.set_exception(error)
         run.finished.cancel()
         self._line.begin(self._line.core.abandon(run.session.key, run.run_id))
-        if run.replaced and isinstance(error, RunConflictError):
-            # The core has covered runs whose cancel never reached the store: only a new start puts that right.
-            raise error
 
 
 def _fingerprint(submission: run_service_pb2.Submission, kind: event_pb2.RunKind.ValueType) -> bytes:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.clock import microseconds
 from turnkeeper_service.engine.approval import AskedBefore, Decision, Waiting
-from turnkeeper_service.errors import Reason, Refused, store_unavailable
+from turnkeeper_service.errors import Reason, Refused
 from turnkeeper_service.ids import short_id
-from turnkeeper_service.store.base import StoreError
 
+from .durable import durable
 from .line import Line
 from .run import Run
 
@@ -170,10 +170,7 @@ class ApprovalDesk:
             raise Refused(Reason.ERROR_REASON_APPROVAL_ANSWERED, f"approval {request.approval_id!r} has been answered")
         turn_id = asked.run.turn.plan.turn_id if asked.run.turn is not None else asked.run.resume_turn_id
         decision = Decision(request.is_allowed, request.comment, actor)
-        try:
-            await asyncio.shield(self._resolve(asked, turn_id, decision))
-        except StoreError:
-            raise store_unavailable() from None
+        await durable(self._resolve(asked, turn_id, decision), self._line.store)
         return asked.view()
 
     async def _was_asked(self, tenant: str, request: session_service_pb2.AnswerApprovalRequest) -> bool:

@@ -9,8 +9,9 @@ from turnkeeper.v1 import event_pb2, run_service_pb2
 from turnkeeper_service.clock import microseconds
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.errors import Reason, Refused, run_not_found, store_unavailable
-from turnkeeper_service.store.base import Commit, StoreError, TombstoneRow
+from turnkeeper_service.store.base import Laid, StoreError, TombstoneRow
 
+from .durable import durable
 from .line import Line
 from .run import Run
 from .scheduler import Cancel, CancelResult, Covered
@@ -57,9 +58,6 @@ class Canceller:
     def __init__(self, line: Line, table: SessionTable) -> None:
         self._line = line
         self._table = table
-        self._tombstones: dict[tuple[str, str], TombstoneRow] = {}
-        """Tombstones seen by this process that have not met their run."""
-        self._num_tombstones: dict[str, int] = {}
 
     async def cancel_session(
         self,
@@ -95,16 +93,15 @@ class Canceller:
         wait: bool = False,
     ) -> run_service_pb2.CancelReceipt:
         """Cancel one run; one that is not known yet will be cancelled when it comes. Raises Refused."""
-        run = self._line.runs.get((tenant, run_id))
-        if run is None:
+        while (run := self._line.runs.get((tenant, run_id))) is None:
             row = await self._line.store.get_run(tenant, run_id)
-            run = self._line.runs.get((tenant, run_id))
-            if run is None and row is not None and row.outcome is not None:
+            if row is not None and row.outcome is not None:
                 if session_id not in ("", row.session_id):
                     raise run_not_found(run_id)
                 return _receipt(run_id, ALREADY_FINISHED, event_pb2.Outcome.FromString(row.outcome))
-        if run is None:
-            return await self._lay_tombstone(tenant, run_id, session_id, request)
+            if await self._lay_tombstone(tenant, run_id, session_id, request):
+                return _receipt(run_id, TOMBSTONED)
+            # It was accepted meanwhile, and may be over by now.
         if session_id not in ("", run.session.session_id):
             raise run_not_found(run_id)
         if request.turn_id and (run.turn is None or run.turn.plan.turn_id != request.turn_id):
@@ -200,11 +197,8 @@ class Canceller:
         covered = [self._line.runs[(one.run.tenant, one.run.run_id)] for one in found.covered]
         concluded = [self._line.runs[(ref.tenant, ref.run_id)] for ref in found.concluded]
         futures = self.submit(found, template)
-        try:
-            for future in futures:
-                await asyncio.shield(future)
-        except StoreError:
-            raise store_unavailable() from None
+        for future in futures:
+            await durable(future, self._line.store)
         outcomes = {run.run_id: await self._outcome(run) for run in (concluded + covered if wait else concluded)}
         receipt = run_service_pb2.CancelReceipt()
         ended = set(concluded)
@@ -224,19 +218,20 @@ class Canceller:
 
     async def _lay_tombstone(
         self, tenant: str, run_id: str, session_id: str, request: event_pb2.RunCancelRequested
-    ) -> run_service_pb2.CancelReceipt:
-        """Remember a cancel whose run was not seen yet."""
+    ) -> bool:
+        """Remember a cancel whose run was not seen yet; False if there is such a run by now."""
         if session_id:
             async with self._table.pin(tenant, session_id):
                 pass
-        count = await self.count_tombstones(tenant)
-        run = self._line.runs.get((tenant, run_id))
-        if run is not None:
-            return await self.cancel_run(tenant, run_id, request, session_id=session_id)
-        if (tenant, run_id) in self._tombstones:
-            return _receipt(run_id, TOMBSTONED)
         limit = self._line.options.max_tombstones
-        if count >= limit:
+        now = microseconds(self._line.clock.time())
+        row = TombstoneRow(tenant, run_id, session_id, now, request.SerializeToString())
+        # A task of its own: whoever asked may leave.
+        laying = self._line.owner.spawn(f"tombstone of {run_id}", self._lay(row, limit))
+        laid = await durable(laying, self._line.store)
+        if laid is None:
+            raise store_unavailable()
+        if laid is Laid.FULL:
             raise Refused(
                 Reason.ERROR_REASON_TENANT_LIMIT,
                 f"{limit} cancels wait for runs that were not seen yet",
@@ -244,50 +239,22 @@ class Canceller:
                 limit="max_tombstones_per_tenant",
                 retry_after=60.0,
             )
-        self._num_tombstones[tenant] = self._num_tombstones.get(tenant, 0) + 1
-        now = microseconds(self._line.clock.time())
-        row = TombstoneRow(tenant, run_id, session_id, now, request.SerializeToString())
-        self._tombstones[(tenant, run_id)] = row
+        return laid is Laid.LAID
+
+    async def _lay(self, row: TombstoneRow, limit: int) -> Laid | None:
+        """None if the store has failed, which everybody hears of."""
         try:
-            await asyncio.shield(self._line.store.commit(Commit(tenant, session_id, insert_tombstones=[row])))
+            return await self._line.store.lay_tombstone(row, limit=limit)
         except StoreError:
-            raise store_unavailable() from None
-        return _receipt(run_id, TOMBSTONED)
-
-    async def count_tombstones(self, tenant: str) -> int:
-        """How many tombstones of a tenant wait."""
-        if tenant not in self._num_tombstones:
-            count = await self._line.store.count_tombstones(tenant)
-            self._num_tombstones.setdefault(tenant, count)
-        return self._num_tombstones[tenant]
-
-    async def tombstone(
-        self, tenant: str, submission: run_service_pb2.Submission
-    ) -> event_pb2.RunCancelRequested | None:
-        """The cancel that waits for this run; it has met it now."""
-        key = (tenant, submission.run_id)
-        if key not in self._tombstones and await self.count_tombstones(tenant):
-            row = await self._line.store.get_tombstone(*key)
-            if row is not None:
-                self._tombstones.setdefault(key, row)
-        laid = self._tombstones.get(key)
-        if laid is None or laid.session_id not in ("", submission.session_id) or self._is_old(laid):
             return None
-        return event_pb2.RunCancelRequested.FromString(laid.cancel)
 
-    def _is_old(self, laid: TombstoneRow) -> bool:
-        return laid.created_us + microseconds(TOMBSTONE_SECONDS) <= microseconds(self._line.clock.time())
-
-    def met(self, tenant: str, run_id: str) -> None:
-        """A tombstone has met its run durably."""
-        if self._tombstones.pop((tenant, run_id), None) is not None:
-            self._num_tombstones.pop(tenant, None)
-
-    def swept(self) -> None:
-        """The store has removed old tombstones: they are counted again."""
-        self._num_tombstones.clear()
-        for key in [key for key, laid in self._tombstones.items() if self._is_old(laid)]:
-            del self._tombstones[key]
+    def tombstone(self, laid: Sequence[TombstoneRow], session_id: str) -> event_pb2.RunCancelRequested | None:
+        """The cancel, of those that waited for a run of this session, that it meets now."""
+        oldest = microseconds(self._line.clock.time()) - microseconds(TOMBSTONE_SECONDS)
+        for row in laid:
+            if row.session_id in ("", session_id) and row.created_us > oldest:
+                return event_pb2.RunCancelRequested.FromString(row.cancel)
+        return None
 
 
 def _receipt(

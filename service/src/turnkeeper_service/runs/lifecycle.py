@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from turnkeeper.v1 import event_pb2, session_service_pb2
 from turnkeeper_service.clock import microseconds
 from turnkeeper_service.errors import Reason, Refused, invalid, session_deleting, store_unavailable
 from turnkeeper_service.ids import uuid7
-from turnkeeper_service.store.base import SessionConflictError, SessionRow, SessionState, StoreError
+from turnkeeper_service.store.base import SessionRow, SessionState, StoreError
 
 from .cancel import Canceller
+from .durable import durable
 from .line import Line
 from .session import Session
 from .table import SessionTable
@@ -22,13 +23,10 @@ Settings = session_service_pb2.SessionSettings
 class SessionLifecycle:
     """Creates, changes and deletes sessions."""
 
-    def __init__(
-        self, line: Line, table: SessionTable, canceller: Canceller, make: Callable[[SessionRow], Session]
-    ) -> None:
+    def __init__(self, line: Line, table: SessionTable, canceller: Canceller) -> None:
         self._line = line
         self._table = table
         self._canceller = canceller
-        self._make = make
         self._deletions: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def create(self, tenant: str, session_id: str, settings: Settings) -> tuple[Session, bool]:
@@ -52,25 +50,22 @@ class SessionLifecycle:
             settings=settings.SerializeToString(deterministic=True),
             usage=b"",
         )
-        if is_named and self._table.get((tenant, session_id)) is not None:
-            return await self._existing(tenant, session_id, settings), True
-        session = self._make(row)
-        session.pin()
-        draft = session.draft()
-        draft.commit.insert_session = row
-        event = event_pb2.Event()
-        event.session_created.title = settings.title
-        draft.event(event)
-        draft.on_durable.append(lambda: self._table.put(session))
-        try:
-            await asyncio.shield(session.submit(draft))
-        except SessionConflictError:
-            return await self._existing(tenant, session_id, settings), True
-        except StoreError:
-            raise store_unavailable() from None
-        finally:
-            session.unpin()
-        return session, False
+        created: list[Session] = []
+
+        def write(session: Session) -> asyncio.Future[None]:
+            created.append(session)
+            draft = session.draft()
+            draft.commit.insert_session = row
+            event = event_pb2.Event()
+            event.session_created.title = settings.title
+            draft.event(event)
+            draft.on_durable.append(lambda: self._table.put(session))
+            return session.submit(draft)
+
+        session = await self._table.create(row, write)
+        if session is not None and session in created:
+            return session, False
+        return await self._existing(tenant, session_id, settings), True
 
     async def _existing(self, tenant: str, session_id: str, settings: Settings) -> Session:
         taken = Refused(
@@ -105,10 +100,7 @@ class SessionLifecycle:
             event.session_updated.title = session.title
             draft.event(event)
             session.settings = changed
-            try:
-                await asyncio.shield(session.submit(draft))
-            except StoreError:
-                raise store_unavailable() from None
+            await durable(session.submit(draft), self._line.store)
             return session
 
     async def delete(self, tenant: str, session_id: str, actor: str, *, force: bool) -> None:

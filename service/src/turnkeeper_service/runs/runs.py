@@ -14,7 +14,8 @@ from turnkeeper_service.providers.catalog import ModelCatalog
 from turnkeeper_service.providers.fallback import CoolDowns
 from turnkeeper_service.providers.prices import PriceList
 from turnkeeper_service.providers.registry import ProviderRegistry
-from turnkeeper_service.store.base import Boot, RunRow, SessionRow, Store, StoreClosedError
+from turnkeeper_service.store.answers import Boot
+from turnkeeper_service.store.base import RunRow, SessionRow, Store, StoreClosedError
 from turnkeeper_service.tasks import TaskOwner
 from turnkeeper_service.tools.base import OfferedTool, ToolServers
 from turnkeeper_service.tools.remote import RemoteTools
@@ -96,7 +97,7 @@ class Runs:
         self.late = LateResults(self.line, self.table)
         self._driver = FloorDriver(self.line, planner, titles, self.late)
         self.line.driven_by(self._driver.drive, self._driver.close_begun)
-        self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller, self._make_session)
+        self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller)
         self.disconnects = Disconnects(self.line, self._canceller)
         self._recovery = Recovery(
             self.line,
@@ -304,9 +305,7 @@ class Runs:
 
     async def sweep(self) -> int:
         """Remove tombstones and deleted sessions that are a day old; returns the number of rows."""
-        removed = await self._store.sweep(before_us=int((self._clock.time() - KEPT_SECONDS) * 1e6))
-        self._canceller.swept()
-        return removed
+        return await self._store.sweep(before_us=int((self._clock.time() - KEPT_SECONDS) * 1e6))
 
     async def drain(self, timeout: float) -> None:
         """Take no more runs, let running turns end, cut them after ``timeout`` seconds (U-17)."""

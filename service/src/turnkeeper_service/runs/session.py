@@ -124,6 +124,7 @@ class Session:
     def _number(self, draft: Draft) -> list[LogEntry]:
         """Give the draft's events their seq and bytes, and its messages their place in the history."""
         commit: Commit = draft.commit
+        commit.expected_seq = self._next_seq - 1
         seconds = int(draft.now)
         nanos = int((draft.now - seconds) * 1_000_000) * 1000
         entries = []

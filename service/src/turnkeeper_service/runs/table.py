@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from turnkeeper_service.errors import session_not_found
 from turnkeeper_service.store.base import SessionRow, SessionState, Store
 
+from .durable import durable
 from .session import Session
 
 Key = tuple[str, str]
@@ -64,16 +66,39 @@ class SessionTable:
         if session is None:
             loading = self._loading.get(key)
             if loading is None:
-                loading = asyncio.ensure_future(self._load(key))
-                self._loading[key] = loading
-                loading.add_done_callback(lambda done: self._loaded(key, done))
-            session = await asyncio.shield(loading)
+                loading = self._begin(key, self._load(key))
+            session = await durable(loading, self._store)
             if session is None:
                 raise session_not_found(key[1])
             # Let go between its load and now; nothing was written in between.
             session = self._sessions.setdefault(key, session)
         self._idle.pop(key, None)
         return session
+
+    async def create(self, row: SessionRow, write: Callable[[Session], asyncio.Future[None]]) -> Session | None:
+        """Create a session unless its id is taken, and then find who has it: None for one that is deleted.
+
+        ``write`` hands over the commit of the new session. Whoever looks for it meanwhile waits for it, so that there
+        is one object of it. Raises Refused STORE_UNAVAILABLE.
+        """
+        key = (row.tenant, row.session_id)
+        while (loading := self._loading.get(key)) is not None:
+            await asyncio.wait({loading})
+        found = self._sessions.get(key)
+        return found or await durable(self._begin(key, self._create(row, write)), self._store)
+
+    async def _create(self, row: SessionRow, write: Callable[[Session], asyncio.Future[None]]) -> Session | None:
+        key = (row.tenant, row.session_id)
+        if (before := await self._store.get_session(*key)) is not None:
+            return self._take(before)
+        session = self._make(row)
+        await write(session)
+        return self._sessions.setdefault(key, session)
+
+    def _begin(self, key: Key, work: Coroutine[Any, Any, Session | None]) -> asyncio.Future[Session | None]:
+        loading = self._loading[key] = asyncio.ensure_future(work)
+        loading.add_done_callback(lambda done: self._loaded(key, done))
+        return loading
 
     def _loaded(self, key: Key, done: asyncio.Future[Session | None]) -> None:
         self._loading.pop(key, None)
@@ -83,9 +108,13 @@ class SessionTable:
 
     async def _load(self, key: Key) -> Session | None:
         row = await self._store.get_session(*key)
-        if row is None or row.state == SessionState.DELETED:
+        return None if row is None else self._take(row)
+
+    def _take(self, row: SessionRow) -> Session | None:
+        """The session of a row that was just read."""
+        if row.state == SessionState.DELETED:
             return None
-        session = self._sessions.get(key)
+        session = self._sessions.get((row.tenant, row.session_id))
         if session is None:
             session = self._make(row)
             self.put(session)

@@ -4,17 +4,21 @@ The store gives durability and order and knows nothing of turns. All keys start 
 outcome and settings bytes are opaque here. Times are integer microseconds since the epoch, wall clock.
 
 Commits are atomic, and durable once their future resolves. Commits handed over first are durable first: a later commit
-is never durable without the earlier ones. A commit that fails for good, or whose fence is lost, fails every commit
-behind it too, and `Store.failure` resolves: the process stops (U-14, U-15).
+is never durable without the earlier ones. No commit fails alone: names are claimed and looked up before anything is
+numbered. One that fails for good, or whose fence is lost, fails every commit behind it too, and `Store.failure`
+resolves: the process stops (U-14, U-15). A store that somebody else keeps busy fails nothing: commits wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Generic, Protocol, TypeVar
+from enum import Enum, IntEnum
+from typing import Protocol, TypeVar
+
+from turnkeeper_service.store.answers import Boot, Page, StoreStats
 
 T = TypeVar("T")
 PAGE_BYTES = 4 << 20
@@ -48,12 +52,12 @@ class StoreClosedError(StoreError):
     """The store is closed, or has failed and stopped taking commits."""
 
 
-class RunConflictError(StoreError):
-    """A commit inserted a run whose (tenant, run_id) exists. Only this commit failed; the ones behind it go on."""
+class StoreBusyError(StoreError):
+    """Somebody waited for too long. Nothing has failed: what was handed over is written once that is possible."""
 
 
-class SessionConflictError(StoreError):
-    """A commit inserted a session whose id exists or is not reusable yet. Only this commit failed."""
+class StoreCorruptError(StoreError):
+    """What is stored cannot be read: a row, or what it holds."""
 
 
 class SessionState(IntEnum):
@@ -171,7 +175,10 @@ class PartialRow:
 
 @dataclass(frozen=True, slots=True)
 class TombstoneRow:
-    """A cancel that named a run not seen yet (U-11). ``session_id`` is "" where the cancel named none."""
+    """A cancel that named a run not seen yet (U-11). ``session_id`` is "" where the cancel named none.
+
+    There is one per (tenant, run_id, session_id): laid again, it is renewed.
+    """
 
     tenant: str
     run_id: str
@@ -180,16 +187,38 @@ class TombstoneRow:
     cancel: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What there is of a run id while it is claimed."""
+
+    run: RunRow | None
+    """The run that has it."""
+    tombstones: Sequence[TombstoneRow]
+    """The cancels that wait for it, of any session, the newest first."""
+
+
+class Laid(Enum):
+    """What became of a cancel that was to wait for its run."""
+
+    LAID = "laid"
+    HAS_RUN = "has run"
+    """There is such a run by now: cancel that."""
+    FULL = "full"
+    """As many wait as may."""
+
+
 @dataclass(slots=True)
 class Commit:
     """One atomic change of one session, applied in the order of the fields.
 
-    Empty fields change nothing. ``last_seq`` of the session follows ``events``. Inserting a session twice or a run
-    twice fails this commit alone.
+    Empty fields change nothing. ``last_seq`` of the session follows ``events``.
     """
 
     tenant: str
     session_id: str
+    expected_seq: int | None = None
+    """``last_seq`` as it has to be before this commit, None where the caller does not know it. If memory and record
+    differ, the store stops."""
     insert_session: SessionRow | None = None
     insert_runs: list[RunRow] = field(default_factory=list)
     start_runs: list[tuple[str, int]] = field(default_factory=list)
@@ -211,22 +240,11 @@ class Commit:
     session_todos: bytes | None = None
     session_state: SessionState | None = None
     updated_us: int | None = None
-    insert_tombstones: list[TombstoneRow] = field(default_factory=list)
     drop_tombstones: list[str] = field(default_factory=list)
-    """run_ids whose tombstone has met its run."""
+    """run_ids whose tombstones have met their run."""
     erase_session_us: int | None = None
     """Erase events, messages, partials, settings, title, todos and submissions of the session and mark it DELETED at
     this time; run rows keep id, fingerprint, sequence and outcome (U-18)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """What opening the store gives."""
-
-    epoch: int
-    """The fencing epoch of this process, strictly above all before it, and below 2**21."""
-    last_sequence: int
-    """The largest accept sequence ever stored, 0 if none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,24 +253,6 @@ class SessionPage:
 
     sessions: Sequence[SessionRow]
     next_after: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStats:
-    """Counts since the start. ``queue_depth`` is the number of commits not durable yet."""
-
-    commits: int
-    batches: int
-    rows: int
-    queue_depth: int
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """Rows in order, and whether there are more behind them."""
-
-    rows: Sequence[T]
-    has_more: bool
 
 
 class Store(Protocol):
@@ -270,8 +270,14 @@ class Store(Protocol):
     def commit(self, commit: Commit) -> asyncio.Future[None]:
         """Hand over a commit, in order. Call on the event loop's thread; never blocks.
 
-        The future resolves when it is durable. It raises RunConflictError or SessionConflictError where only this
-        commit failed, StoreFencedError or StoreError where the store has stopped.
+        The future resolves when it is durable. It raises StoreFencedError or StoreError where the store has stopped.
+        """
+        ...
+
+    async def patiently(self, future: asyncio.Future[T]) -> T:
+        """The result of a future that the store resolves, after 2 s at most. Raises StoreBusyError then.
+
+        The future goes on, also if the caller is cancelled. One that was cancelled raises StoreClosedError.
         """
         ...
 
@@ -349,12 +355,18 @@ class Store(Protocol):
         """Flushed pieces of a run's open message, by attempt, part and offset."""
         ...
 
-    async def get_tombstone(self, tenant: str, run_id: str) -> TombstoneRow | None:
-        """The stored cancel that waits for this run, None if there is none."""
+    def claim_run(self, tenant: str, run_id: str) -> AbstractAsyncContextManager[Claim]:
+        """Hold a run id until the commit that inserts its run is handed over, or none will be.
+
+        Nobody else can claim it meanwhile, nor lay a tombstone for it: one of the two always sees the other.
+        """
         ...
 
-    async def count_tombstones(self, tenant: str) -> int:
-        """How many tombstones of a tenant wait."""
+    async def lay_tombstone(self, row: TombstoneRow, *, limit: int) -> Laid:
+        """Let a cancel wait for a run that does not exist; durable when it returns LAID.
+
+        A tenant has at most ``limit`` of them, not counting one that renews itself.
+        """
         ...
 
     async def sweep(self, *, before_us: int) -> int:

@@ -1,4 +1,4 @@
-"""A batch of commits becomes one transaction: fenced, retried where that can help, split up where one does not fit."""
+"""A batch of commits becomes one transaction: fenced, retried where that can help, cut where one stops the store."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from turnkeeper_service.store import statements as sql
-from turnkeeper_service.store.base import (
-    Commit,
-    RunConflictError,
-    SessionConflictError,
-    StoreError,
-    StoreFencedError,
-)
+from turnkeeper_service.store.base import Commit, StoreError, StoreFencedError
 from turnkeeper_service.store.faults import FaultPoint, Faults
 from turnkeeper_service.store.plan import Plan
 
@@ -72,14 +66,14 @@ class Committer:
             stopped.__cause__ = error
             return Written(0, [stopped] * len(commits), stopped)
 
-    def work(self, job: Callable[[sqlite3.Cursor], int]) -> int:
-        """Run something in a transaction of its own. Raises StoreError where the store must stop."""
+    def work(self, jobs: Sequence[Callable[[sqlite3.Cursor], object]]) -> list[object]:
+        """Run jobs in a transaction of their own. Raises StoreError where the store must stop."""
 
-        def attempt() -> int:
+        def attempt() -> list[object]:
             self._begin((), 0)
-            count = job(self._cursor)
+            results = [job(self._cursor) for job in jobs]
             self._commit(())
-            return count
+            return results
 
         self._batch += 1
         try:
@@ -124,7 +118,7 @@ class Committer:
         return Written(sum(plan.rows for plan in plans), [None] * len(commits))
 
     def _one_by_one(self, commits: Sequence[Commit]) -> Written:
-        """Slow and rare: find the commits that fail alone, and the one that stops the store."""
+        """Slow, and once: find the commit that stops the store; what came before it stands."""
         written = Written(0, [])
         sequence = 0
         self._begin(commits, 0)
@@ -138,16 +132,12 @@ class Committer:
                 if _is_transient(error):
                     raise
                 self._cursor.execute("ROLLBACK TO one")
-                if isinstance(error, RunConflictError | SessionConflictError):
-                    written.errors.append(error)
-                else:
-                    written.stopped = StoreError(f"cannot apply a commit of session {commit.session_id}: {error}")
-                    written.stopped.__cause__ = error
-                    break
-            else:
-                written.errors.append(None)
-                written.rows += plan.rows
-                sequence = max(sequence, plan.max_sequence)
+                written.stopped = StoreError(f"cannot apply a commit of session {commit.session_id}: {error}")
+                written.stopped.__cause__ = error
+                break
+            written.errors.append(None)
+            written.rows += plan.rows
+            sequence = max(sequence, plan.max_sequence)
             self._cursor.execute("RELEASE one")
         self._check_fence(sequence)
         self._commit(commits)

@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from turnkeeper_service.store import migrate
-from turnkeeper_service.store.base import Boot, StoreError, StoreUnreadableError, StoreUnwritableError
+from turnkeeper_service.store.answers import Boot
+from turnkeeper_service.store.base import StoreError, StoreUnreadableError, StoreUnwritableError
 
 FILE = "turnkeeper.db"
 

@@ -5,9 +5,10 @@ before every update, so each rule below says why the end is the same as commit b
 
 - Runs: inserting, starting, cancelling and finishing touch different columns and only go forward. Only a cancel or a
   start after a finish must not overtake it; those would change nothing, and are dropped here.
-- Sessions: the last value of each column wins, so changes are merged; they follow the inserts.
+- Sessions: the last value of each column wins, so changes are merged; they follow the inserts. What the first expects
+  to find is checked; what the others expect has to follow from the one before.
 - Partial text: dropping forgets what the plan holds of the run and deletes what is stored, before anything is inserted.
-- Tombstones: the last put or drop of a key wins.
+- Tombstones are only dropped here.
 - Erasing comes last, and ends the plan: commits behind it go into the next one.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import sqlite3
 
 from turnkeeper_service.store import statements as sql
-from turnkeeper_service.store.base import Commit, RunConflictError, SessionConflictError, SessionRow, StoreError
+from turnkeeper_service.store.base import Commit, SessionRow, StoreError
 
 Row = tuple[object, ...]
 Key = tuple[str, str]
@@ -40,7 +41,9 @@ class Plan:
         self._drops: set[Key] = set()
         self._partials: dict[Key, list[Row]] = {}
         self._changes: dict[Key, list[object]] = {}
-        self._tombstones: dict[Key, Row | None] = {}
+        self._expected: dict[Key, int] = {}
+        self._last_seq: dict[Key, int] = {}
+        self._tombstones: set[Key] = set()
         self._erase: Row | None = None
 
     @property
@@ -68,8 +71,9 @@ class Plan:
         if commit.partials or commit.drop_partials:
             self._add_partials(commit)
         self._add_changes(key, commit)
-        if commit.insert_tombstones or commit.drop_tombstones:
-            self._add_tombstones(commit)
+        for run_id in commit.drop_tombstones:
+            self._tombstones.add((tenant, run_id))
+        self.rows += len(commit.drop_tombstones)
         if commit.erase_session_us is not None:
             self._erase = (commit.erase_session_us, tenant, session_id)
 
@@ -120,8 +124,12 @@ class Plan:
             commit.session_context_tokens,
             commit.session_todos,
         )
-        if not any(value is not None for value in values):
+        if commit.expected_seq is not None:
+            self._expect(key, commit.expected_seq)
+        elif not any(value is not None for value in values):
             return
+        if last_seq is not None:
+            self._last_seq[key] = last_seq
         self.rows += 1
         before = self._changes.get(key)
         if before is None:
@@ -131,12 +139,13 @@ class Plan:
             if value is not None:
                 before[place] = value
 
-    def _add_tombstones(self, commit: Commit) -> None:
-        for t in commit.insert_tombstones:
-            self._tombstones[t.tenant, t.run_id] = (t.tenant, t.run_id, t.session_id, t.created_us, t.cancel)
-        for run_id in commit.drop_tombstones:
-            self._tombstones[commit.tenant, run_id] = None
-        self.rows += len(commit.insert_tombstones) + len(commit.drop_tombstones)
+    def _expect(self, key: Key, seq: int) -> None:
+        known = self._last_seq.get(key)
+        if known is None:
+            self._expected[key] = seq
+        elif known != seq:
+            raise _mismatch(key)
+        self._last_seq[key] = seq
 
     def apply(self, cursor: sqlite3.Cursor) -> None:
         """Execute inside the open transaction."""
@@ -152,26 +161,17 @@ class Plan:
         if self._partials:
             cursor.executemany(sql.INSERT_PARTIAL, [piece for pieces in self._partials.values() for piece in pieces])
         if self._changes:
-            cursor.executemany(sql.CHANGE_SESSION, [(*values, *key) for key, values in self._changes.items()])
+            self._apply_changes(cursor)
         if self._tombstones:
-            drops = [key for key, row in self._tombstones.items() if row is None]
-            puts = [row for row in self._tombstones.values() if row is not None]
-            cursor.executemany(sql.DROP_TOMBSTONE, drops)
-            cursor.executemany(sql.PUT_TOMBSTONE, puts)
+            cursor.executemany(sql.DROP_TOMBSTONES, self._tombstones)
         if self._erase is not None:
             self._apply_erase(cursor, self._erase)
 
     def _apply_runs(self, cursor: sqlite3.Cursor) -> None:
         if self._sessions:
-            try:
-                cursor.executemany(sql.INSERT_SESSION, self._sessions)
-            except sqlite3.IntegrityError as error:
-                raise SessionConflictError("the session exists or its id is not free yet") from error
+            cursor.executemany(sql.INSERT_SESSION, self._sessions)
         if self._runs:
-            try:
-                cursor.executemany(sql.INSERT_RUN, self._runs)
-            except sqlite3.IntegrityError as error:
-                raise RunConflictError("the run exists") from error
+            cursor.executemany(sql.INSERT_RUN, self._runs)
         if self._starts:
             cursor.executemany(sql.START_RUN, self._starts)
         if self._cancels:
@@ -181,12 +181,25 @@ class Plan:
             if cursor.rowcount != len(self._finishes):
                 raise StoreError("a run was to be finished that is not open")
 
+    def _apply_changes(self, cursor: sqlite3.Cursor) -> None:
+        rows = [(*values, *key, self._expected.get(key)) for key, values in self._changes.items()]
+        cursor.executemany(sql.CHANGE_SESSION, rows)
+        if self._expected and cursor.rowcount != len(rows):
+            # Of a session that is not there nobody expects anything, and there is nothing to change.
+            for key in self._expected:
+                if cursor.execute(sql.HAS_LAST_SEQ, (*key, self._last_seq[key])).fetchone() is None:
+                    raise _mismatch(key)
+
     def _apply_erase(self, cursor: sqlite3.Cursor, erase: Row) -> None:
         cursor.execute(sql.ERASE_BEGIN)
         for statement in sql.ERASE:
             cursor.execute(statement, erase[1:])
         cursor.execute(sql.ERASE_SESSION, erase)
         cursor.execute(sql.ERASE_END)
+
+
+def _mismatch(key: Key) -> StoreError:
+    return StoreError(f"the log of session {key[1]} is not where it was expected to be")
 
 
 def _session_values(s: SessionRow) -> Row:

@@ -6,9 +6,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from turnkeeper_service.store.answers import Page
 from turnkeeper_service.store.base import (
+    Claim,
     EventRow,
-    Page,
     PartialRow,
     RunRow,
     RunState,
@@ -55,7 +56,7 @@ ORDER BY m.seq LIMIT ?5"""
 _PARTIALS = """
 SELECT run_id, message_id, attempt, part, kind, text_offset, content FROM partials WHERE tenant = ? AND run_id = ?
 ORDER BY attempt, part, text_offset"""
-_TOMBSTONE = "SELECT tenant, run_id, session_id, created_us, cancel FROM tombstones WHERE tenant = ? AND run_id = ?"
+_TOMBSTONES = "SELECT tenant, run_id, session_id, created_us, cancel FROM tombstones WHERE tenant = ? AND run_id = ?"
 
 
 def get_epoch(connection: sqlite3.Connection) -> int:
@@ -174,16 +175,11 @@ def read_partials(connection: sqlite3.Connection, tenant: str, run_id: str) -> l
     return [PartialRow(*row) for row in connection.execute(_PARTIALS, (tenant, run_id))]
 
 
-def get_tombstone(connection: sqlite3.Connection, tenant: str, run_id: str) -> TombstoneRow | None:
-    """See `Store.get_tombstone`."""
-    row = connection.execute(_TOMBSTONE, (tenant, run_id)).fetchone()
-    return None if row is None else TombstoneRow(*row)
-
-
-def count_tombstones(connection: sqlite3.Connection, tenant: str) -> int:
-    """See `Store.count_tombstones`."""
-    (count,) = connection.execute("SELECT count(*) FROM tombstones WHERE tenant = ?", (tenant,)).fetchone()
-    return int(count)
+def find_claimed(connection: sqlite3.Connection, tenant: str, run_id: str) -> Claim:
+    """See `Store.claim_run`."""
+    tombstones = [TombstoneRow(*row) for row in connection.execute(_TOMBSTONES, (tenant, run_id))]
+    tombstones.sort(key=lambda row: row.created_us, reverse=True)
+    return Claim(get_run(connection, tenant, run_id), tombstones)
 
 
 def _session(row: tuple[object, ...]) -> SessionRow:

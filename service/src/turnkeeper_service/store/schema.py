@@ -127,7 +127,7 @@ TOMBSTONES = Table(
     METADATA,
     _text("tenant", key=True),
     _text("run_id", key=True),
-    _text("session_id"),
+    _text("session_id", key=True),
     _integer("created_us"),
     _bytes("cancel"),
     sqlite_with_rowid=False,

@@ -6,7 +6,7 @@ CREATE TABLE alembic_version (
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
 
-INSERT INTO alembic_version (version_num) VALUES ('0002');
+INSERT INTO alembic_version (version_num) VALUES ('0003');
 
 CREATE TABLE boot (
     id INTEGER NOT NULL, epoch INTEGER NOT NULL, last_sequence INTEGER NOT NULL,
@@ -65,4 +65,4 @@ CREATE INDEX partials_by_session ON partials (tenant, session_id);
 CREATE TABLE tombstones (
     tenant TEXT NOT NULL, run_id TEXT NOT NULL, session_id TEXT NOT NULL,
     created_us INTEGER NOT NULL, cancel BLOB NOT NULL,
-    PRIMARY KEY (tenant, run_id)) WITHOUT ROWID;
+    PRIMARY KEY (tenant, run_id, session_id)) WITHOUT ROWID;

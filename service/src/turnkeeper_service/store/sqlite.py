@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from turnkeeper_service.store import database, migrate, queries
 from turnkeeper_service.store import statements as sql
+from turnkeeper_service.store.answers import Boot, Page, StoreStats
 from turnkeeper_service.store.base import (
     PAGE_BYTES,
-    Boot,
+    Claim,
     Commit,
     EventRow,
-    Page,
+    Laid,
     PartialRow,
     RunRow,
     RunState,
@@ -25,13 +28,16 @@ from turnkeeper_service.store.base import (
     StoreClosedError,
     StoreError,
     StoreFencedError,
-    StoreStats,
     TombstoneRow,
 )
+from turnkeeper_service.store.claims import Claims
 from turnkeeper_service.store.faults import Faults
 from turnkeeper_service.store.lock import DirectoryLock
+from turnkeeper_service.store.patience import Patience
 from turnkeeper_service.store.reader import Reader
 from turnkeeper_service.store.writer import Opened, Writer
+
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -43,6 +49,8 @@ class SqliteStore:
         self._lock = DirectoryLock(self._directory)
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(self._loop, faults)
+        self._claims = Claims()
+        self._patience = Patience(self._loop)
         self._connection: sqlite3.Connection | None = None
         self._reader: Reader | None = None
         self._boot: Boot | None = None
@@ -97,6 +105,10 @@ class SqliteStore:
         else:
             self._writer.put(commit, future)
         return future
+
+    async def patiently(self, future: asyncio.Future[T]) -> T:
+        """The result of a future that the store resolves, after 2 s at most."""
+        return await self._patience.wait(future)
 
     async def check_fence(self) -> None:
         """Raise StoreFencedError if another owner has taken over; the store has then stopped."""
@@ -180,19 +192,35 @@ class SqliteStore:
         """Flushed pieces of a run's open message."""
         return await self._readers.read(lambda c: queries.read_partials(c, tenant, run_id))
 
-    async def get_tombstone(self, tenant: str, run_id: str) -> TombstoneRow | None:
-        """The stored cancel that waits for a run."""
-        return await self._readers.look_up(lambda c: queries.get_tombstone(c, tenant, run_id))
+    @asynccontextmanager
+    async def claim_run(self, tenant: str, run_id: str) -> AsyncIterator[Claim]:
+        """Hold a run id while its run is accepted."""
+        release = await self._claims.take((tenant, run_id))
+        try:
+            yield await self._readers.look_up(lambda c: queries.find_claimed(c, tenant, run_id))
+        finally:
+            release()
 
-    async def count_tombstones(self, tenant: str) -> int:
-        """How many tombstones of a tenant wait."""
-        return await self._readers.look_up(lambda c: queries.count_tombstones(c, tenant))
+    async def lay_tombstone(self, row: TombstoneRow, *, limit: int) -> Laid:
+        """Let a cancel wait for a run that does not exist."""
+        release = await self._claims.take((row.tenant, row.run_id))
+        try:
+            laid = self._job(partial(_lay, row, limit))
+        except BaseException:
+            release()
+            raise
+        # Whoever asked may leave: what is on its way to the disk keeps the id until it is there.
+        laid.add_done_callback(lambda _: release())
+        return await asyncio.shield(laid)
 
     async def sweep(self, *, before_us: int) -> int:
         """Remove old tombstones and deleted sessions; counts these and the run rows."""
+        return await self._job(partial(_sweep, before_us))
+
+    def _job(self, job: Callable[[sqlite3.Cursor], T]) -> asyncio.Future[T]:
         if self._closing or self._boot is None or self._writer.error is not None:
             raise self._closed_error()
-        return await self._writer.run(partial(_sweep, before_us))
+        return self._writer.run(job)
 
     def stats(self) -> StoreStats:
         """Counters of this process."""
@@ -205,6 +233,7 @@ class SqliteStore:
         if not self._closing:
             self._closing = True
             self._writer.stop()
+            self._patience.close()
         # Shielded: the first caller to be cancelled must not cancel it for the others.
         await asyncio.shield(self._writer.closed)
 
@@ -218,6 +247,13 @@ class SqliteStore:
         if self._writer.error is not None:
             return StoreClosedError(f"the store has stopped: {self._writer.error}", path=str(self._path))
         return StoreClosedError("the store is not open", path=str(self._path))
+
+
+def _lay(row: TombstoneRow, limit: int, cursor: sqlite3.Cursor) -> Laid:
+    values = (row.tenant, row.run_id, row.session_id, row.created_us, row.cancel, limit)
+    if cursor.execute(sql.LAY_TOMBSTONE, values).rowcount:
+        return Laid.LAID
+    return Laid.HAS_RUN if cursor.execute(sql.HAS_RUN, values[:2]).fetchone() else Laid.FULL
 
 
 def _sweep(before_us: int, cursor: sqlite3.Cursor) -> int:

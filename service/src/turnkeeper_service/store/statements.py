@@ -47,12 +47,21 @@ CHANGE_SESSION = """
 UPDATE sessions SET last_seq = coalesce(?, last_seq), updated_us = coalesce(?, updated_us), state = coalesce(?, state),
   title = coalesce(?, title), settings = coalesce(?, settings), usage = coalesce(?, usage),
   context_tokens = coalesce(?, context_tokens), todos = coalesce(?, todos)
-WHERE tenant = ? AND session_id = ?"""
+WHERE tenant = ? AND session_id = ? AND last_seq = coalesce(?, last_seq)"""
+HAS_LAST_SEQ = "SELECT 1 FROM sessions WHERE tenant = ? AND session_id = ? AND last_seq = ?"
 
-PUT_TOMBSTONE = """
-INSERT OR REPLACE INTO tombstones (tenant, run_id, session_id, created_us, cancel) VALUES (?, ?, ?, ?, ?)"""
+# A tombstone that is laid again is renewed; a clock that went back must not age it.
+LAY_TOMBSTONE = """
+INSERT INTO tombstones (tenant, run_id, session_id, created_us, cancel)
+SELECT ?1, ?2, ?3, ?4, ?5
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE tenant = ?1 AND run_id = ?2)
+  AND ((SELECT count(*) FROM tombstones WHERE tenant = ?1) < ?6
+    OR EXISTS (SELECT 1 FROM tombstones WHERE tenant = ?1 AND run_id = ?2 AND session_id = ?3))
+ON CONFLICT (tenant, run_id, session_id)
+DO UPDATE SET created_us = max(created_us, excluded.created_us), cancel = excluded.cancel"""
+HAS_RUN = "SELECT 1 FROM runs WHERE tenant = ? AND run_id = ?"
 
-DROP_TOMBSTONE = "DELETE FROM tombstones WHERE tenant = ? AND run_id = ?"
+DROP_TOMBSTONES = "DELETE FROM tombstones WHERE tenant = ? AND run_id = ?"
 
 # Deleted content must not stay behind in free pages; the setting costs too much to be on for flushed text.
 ERASE_BEGIN = "PRAGMA secure_delete = ON"

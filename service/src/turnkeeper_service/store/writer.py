@@ -10,12 +10,15 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from typing import Any, TypeVar, cast
 
-from turnkeeper_service.store.base import Boot, Commit, StoreError, StoreStats
+from turnkeeper_service.store.answers import Boot, StoreStats
+from turnkeeper_service.store.base import Commit, StoreError
 from turnkeeper_service.store.committer import Committer, Written
 from turnkeeper_service.store.faults import Faults
 from turnkeeper_service.store.threads import post, reject, resolve
 
+T = TypeVar("T")
 Opened = tuple[sqlite3.Connection, Boot]
 
 MAX_BATCH = 1024
@@ -67,9 +70,9 @@ class Writer:
             self._queue.put(write)
         self._gathered.clear()
 
-    def run(self, job: Callable[[sqlite3.Cursor], int]) -> asyncio.Future[int]:
-        """Queue a job that gets a transaction to itself."""
-        future: asyncio.Future[int] = self._loop.create_future()
+    def run(self, job: Callable[[sqlite3.Cursor], T]) -> asyncio.Future[T]:
+        """Queue a job. It runs in order with the commits, in one transaction with the jobs right behind it."""
+        future: asyncio.Future[T] = self._loop.create_future()
         self._hand_over()
         self._queue.put(_Job(job, future))
         return future
@@ -116,7 +119,7 @@ class _Write:
 class _Job:
     __slots__ = ("call", "future")
 
-    def __init__(self, call: Callable[[sqlite3.Cursor], int], future: asyncio.Future[int]) -> None:
+    def __init__(self, call: Callable[[sqlite3.Cursor], object], future: asyncio.Future[Any]) -> None:
         self.call = call
         self.future = future
 
@@ -155,22 +158,26 @@ class _Thread:
             post(self._loop, resolve, self._face.closed, None)
 
     def _serve(self, committer: Committer) -> None:
-        while True:
-            item = self._queue.get()
+        item = self._queue.get()
+        while item is not None:
             if self._faults is not None:
                 self._faults.wait()
-            writes: list[_Write] = []
-            while isinstance(item, _Write):
-                writes.append(item)
-                if len(writes) == MAX_BATCH or self._queue.empty():
+            kind = type(item)
+            items = [item]
+            # What is of another kind begins the next batch.
+            following: _Write | _Job | None = None
+            has_following = False
+            while len(items) < MAX_BATCH and not self._queue.empty():
+                following = self._queue.get_nowait()
+                has_following = type(following) is not kind
+                if following is None or has_following:
                     break
-                item = self._queue.get_nowait()
-            if writes:
-                self._write(committer, writes)
-            if isinstance(item, _Job):
-                self._work(committer, item)
-            elif item is None:
-                return
+                items.append(following)
+            if kind is _Write:
+                self._write(committer, cast("list[_Write]", items))
+            else:
+                self._work(committer, cast("list[_Job]", items))
+            item = following if has_following else self._queue.get()
 
     def _write(self, committer: Committer, writes: Sequence[_Write]) -> None:
         if self._stopped is not None:
@@ -181,14 +188,16 @@ class _Thread:
         # One wake-up of the loop for the whole batch.
         post(self._loop, self._face.settle, [write.future for write in writes], written)
 
-    def _work(self, committer: Committer, job: _Job) -> None:
+    def _work(self, committer: Committer, jobs: Sequence[_Job]) -> None:
         try:
             if self._stopped is not None:
                 raise self._stopped
-            count = committer.work(job.call)
+            results = committer.work([job.call for job in jobs])
         except StoreError as error:
             self._stopped = error
             post(self._loop, self._face.fail, error)
-            post(self._loop, reject, job.future, error)
+            for job in jobs:
+                post(self._loop, reject, job.future, error)
         else:
-            post(self._loop, resolve, job.future, count)
+            for job, result in zip(jobs, results, strict=True):
+                post(self._loop, resolve, job.future, result)

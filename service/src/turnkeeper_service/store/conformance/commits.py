@@ -6,15 +6,16 @@ import asyncio
 
 from turnkeeper_service.store.base import (
     Commit,
-    RunConflictError,
+    Laid,
     RunFinish,
+    RunRow,
     RunState,
-    SessionConflictError,
     SessionState,
+    Store,
     StoreClosedError,
     StoreError,
 )
-from turnkeeper_service.store.conformance.harness import Harness, found, opened
+from turnkeeper_service.store.conformance.harness import Harness, found, opened, tombstones
 from turnkeeper_service.store.conformance.rows import (
     TENANT,
     event,
@@ -51,9 +52,10 @@ async def one_commit_applies_its_fields_in_order(harness: Harness) -> None:
             session_todos=b"new todos",
             session_state=SessionState.DELETING,
             updated_us=6_000,
-            insert_tombstones=[tombstone("r8"), tombstone("r9")],
             drop_tombstones=["r8"],
         )
+        await store.lay_tombstone(tombstone("r8"), limit=9)
+        await store.lay_tombstone(tombstone("r9"), limit=9)
         await store.commit(commit)
         row = found(await store.get_session(TENANT, "s1"))
         assert (row.state, row.title, row.settings, row.usage) == (
@@ -72,21 +74,22 @@ async def one_commit_applies_its_fields_in_order(harness: Harness) -> None:
         assert await store.read_context(TENANT, "s1", "main") == [event(3)]
         assert await store.read_partials(TENANT, "r1") == []
         assert await store.read_partials(TENANT, "r2") == [partial(0, b"kept", run_id="r2")]
-        assert await store.get_tombstone(TENANT, "r8") is None
-        assert await store.get_tombstone(TENANT, "r9") == tombstone("r9")
+        assert await tombstones(store, "r8") == []
+        assert await tombstones(store, "r9") == [tombstone("r9")]
 
 
 async def acknowledged_commits_survive_reopening(harness: Harness) -> None:
     """Durable means that the next process finds it."""
     async with opened(harness) as store:
         await store.commit(new_session("s1", run("r1", 7)))
-        await store.commit(Commit(TENANT, "s1", events=[event(1)], insert_tombstones=[tombstone("r9")]))
+        await store.commit(Commit(TENANT, "s1", events=[event(1)]))
+        await store.lay_tombstone(tombstone("r9"), limit=9)
     async with opened(harness) as store:
         row = found(await store.get_session(TENANT, "s1"))
         assert row.last_seq == 1
         assert await store.get_run(TENANT, "r1") == run("r1", 7)
         assert await store.read_events(TENANT, "s1", after_seq=0, limit=9) == [event(1)]
-        assert await store.get_tombstone(TENANT, "r9") == tombstone("r9")
+        assert await tombstones(store, "r9") == [tombstone("r9")]
 
 
 async def commits_are_acknowledged_in_the_order_handed_over(harness: Harness) -> None:
@@ -110,43 +113,51 @@ async def commits_are_acknowledged_in_the_order_handed_over(harness: Harness) ->
             assert [e.seq for e in events] == list(range(1, 101))
 
 
-async def a_run_is_inserted_once(harness: Harness) -> None:
-    """The second commit fails whole and alone; the ones around it stand."""
+async def _stops(harness: Harness, commit: Commit) -> None:
+    """What was handed over before it stands; it and all behind it fail, and nothing is taken any more."""
+    store = harness.store()
+    await store.open()
+    await store.commit(new_session("s1", run("r1", 1)))
+    ahead = store.commit(Commit(TENANT, "s1", expected_seq=0, events=[event(1), event(2)]))
+    refused = store.commit(commit)
+    behind = store.commit(Commit(TENANT, "s1", events=[event(3)]))
+    results = await asyncio.gather(ahead, refused, behind, return_exceptions=True)
+    assert [isinstance(result, StoreError) for result in results] == [False, True, True]
+    assert isinstance(await asyncio.wait_for(asyncio.shield(store.failure), 10), StoreError)
+    await store.close()
     async with opened(harness) as store:
-        await store.commit(new_session("s1", run("r1", 1)))
-        first = store.commit(Commit(TENANT, "s1", events=[event(1)], insert_runs=[run("r2", 2)]))
-        twice = Commit(
-            TENANT, "s2", insert_session=session("s2"), insert_runs=[run("r3", 3), run("r1", 4)], events=[event(1)]
-        )
-        refused = store.commit(twice)
-        # Against a commit of the same batch, too.
-        again = store.commit(Commit(TENANT, "s1", insert_runs=[run("r2", 5)], session_title="refused"))
-        behind = store.commit(Commit(TENANT, "s1", events=[event(2)], insert_runs=[run("r4", 6)]))
-        results = await asyncio.gather(first, refused, again, behind, return_exceptions=True)
-        assert [type(result) for result in results] == [type(None), RunConflictError, RunConflictError, type(None)]
-        assert await store.get_session(TENANT, "s2") is None
-        assert await store.get_run(TENANT, "r3") is None
-        assert await store.get_run(TENANT, "r1") == run("r1", 1)
-        assert await store.get_run(TENANT, "r4") == run("r4", 6)
         row = found(await store.get_session(TENANT, "s1"))
         assert (row.last_seq, row.title) == (2, "title of s1")
-        assert not store.failure.done()
-        # The same id in another tenant is another run.
+        assert await store.get_run(TENANT, "r1") == run("r1", 1)
+        # The same ids in another tenant are others.
         await store.commit(new_session("s1", run("r1", 8, tenant="other"), tenant="other"))
 
 
+async def a_run_is_inserted_once(harness: Harness) -> None:
+    """Names are claimed before: a second time must never be tried."""
+    await _stops(harness, Commit(TENANT, "s1", insert_runs=[run("r2", 3), run("r1", 4)], session_title="refused"))
+
+
 async def a_session_is_inserted_once(harness: Harness) -> None:
-    """The second commit fails whole and alone."""
+    """The same of a session."""
+    await _stops(harness, new_session("s1", run("r2", 2)))
+
+
+async def a_commit_follows_the_log_that_it_expects(harness: Harness) -> None:
+    """If memory and record differ nothing more is written."""
+    await _stops(harness, Commit(TENANT, "s1", expected_seq=1, session_title="refused"))
+
+
+async def a_log_is_expected_over_batches(harness: Harness) -> None:
+    """By commits that end up together or not, with events and without."""
     async with opened(harness) as store:
-        first = store.commit(new_session("s1", run("r1", 1)))
-        refused = store.commit(new_session("s1", run("r2", 2)))
-        behind = store.commit(Commit(TENANT, "s1", events=[event(1)]))
-        results = await asyncio.gather(first, refused, behind, return_exceptions=True)
-        assert [type(result) for result in results] == [type(None), SessionConflictError, type(None)]
-        assert await store.get_run(TENANT, "r2") is None
-        row = found(await store.get_session(TENANT, "s1"))
-        assert row.last_seq == 1
-        assert not store.failure.done()
+        commits = [new_session("s1")]
+        for seq in range(0, 40, 2):
+            commits.append(Commit(TENANT, "s1", expected_seq=seq, updated_us=seq))
+            commits.append(Commit(TENANT, "s1", expected_seq=seq, events=[event(seq + 1), event(seq + 2)]))
+        await asyncio.gather(*map(store.commit, commits[:30]))
+        await asyncio.gather(*map(store.commit, commits[30:]))
+        assert found(await store.get_session(TENANT, "s1")).last_seq == 40
 
 
 async def a_finished_run_never_changes(harness: Harness) -> None:
@@ -214,20 +225,63 @@ async def partial_text_is_dropped_in_order(harness: Harness) -> None:
 
 
 async def tombstones_come_and_go(harness: Harness) -> None:
-    """They are counted by tenant, replaced and dropped in order."""
+    """One for each session that was named, renewed when it is laid again; all of them go with the run."""
     async with opened(harness) as store:
-        commits = [
-            Commit(TENANT, "", insert_tombstones=[tombstone("r1"), tombstone("r2"), tombstone("r3")]),
-            Commit(TENANT, "", drop_tombstones=["r1", "r2"]),
-            Commit(TENANT, "", insert_tombstones=[tombstone("r2", cancel=b"again")]),
-            Commit("other", "", insert_tombstones=[tombstone("r1", tenant="other")], drop_tombstones=["r3"]),
-        ]
-        await asyncio.gather(*map(store.commit, commits))
-        assert await store.get_tombstone(TENANT, "r1") is None
-        assert await store.get_tombstone(TENANT, "r2") == tombstone("r2", cancel=b"again")
-        assert await store.get_tombstone(TENANT, "r3") == tombstone("r3")
-        assert await store.get_tombstone("other", "r1") == tombstone("r1", tenant="other")
-        assert (await store.count_tombstones(TENANT), await store.count_tombstones("other")) == (2, 1)
+        anywhere, named = tombstone("r1", created_us=6), tombstone("r1", session_id="s1", created_us=5)
+        for row in named, anywhere, tombstone("r2"), tombstone("r1", tenant="other"):
+            assert await store.lay_tombstone(row, limit=9) is Laid.LAID
+        assert await tombstones(store, "r1") == [anywhere, named]
+        newer = tombstone("r1", session_id="s1", created_us=7, cancel=b"again")
+        assert await store.lay_tombstone(newer, limit=9) is Laid.LAID
+        assert await tombstones(store, "r1") == [newer, anywhere]
+        # A clock that went back does not age it.
+        await store.lay_tombstone(named, limit=9)
+        assert [row.created_us for row in await tombstones(store, "r1")] == [7, 6]
+        await store.commit(Commit(TENANT, "s1", drop_tombstones=["r1"]))
+        assert await tombstones(store, "r1") == []
+        assert await tombstones(store, "r2") == [tombstone("r2")]
+        assert await tombstones(store, "r1", "other") == [tombstone("r1", tenant="other")]
+
+
+async def tombstones_are_bounded_by_tenant(harness: Harness) -> None:
+    """By what is stored, whatever came and went; one that renews itself counts once."""
+    async with opened(harness) as store:
+
+        async def lay(*run_ids: str, tenant: str = TENANT) -> list[Laid]:
+            rows = [tombstone(run_id, tenant=tenant) for run_id in run_ids]
+            return await asyncio.gather(*(store.lay_tombstone(row, limit=2) for row in rows))
+
+        assert await lay("r1", "r2", "r3", "r1") == [Laid.LAID, Laid.LAID, Laid.FULL, Laid.LAID]
+        assert await lay("r3", tenant="other") == [Laid.LAID]
+        await store.commit(Commit(TENANT, "s1", drop_tombstones=["r1"]))
+        assert await lay("r3", "r1") == [Laid.LAID, Laid.FULL]
+        await store.sweep(before_us=9_000)
+        assert await lay("r1") == [Laid.LAID]
+
+
+async def a_claim_and_a_tombstone_see_each_other(harness: Harness) -> None:
+    """Whichever of the two comes first, the other finds it, and waits for it."""
+    async with opened(harness) as store:
+        await store.commit(new_session())
+        async with store.claim_run(TENANT, "r1") as claim:
+            laying = asyncio.ensure_future(store.lay_tombstone(tombstone("r1"), limit=9))
+            twin = asyncio.ensure_future(_claimed(store, "r1"))
+            other = await store.lay_tombstone(tombstone("r2"), limit=9)
+            assert (claim.run, list(claim.tombstones), other) == (None, [], Laid.LAID)
+            assert not laying.done()
+            store.commit(Commit(TENANT, "s1", insert_runs=[run("r1", 1)]))
+        assert await laying is Laid.HAS_RUN
+        assert await twin == run("r1", 1)
+        late = asyncio.ensure_future(store.lay_tombstone(tombstone("r3"), limit=9))
+        await asyncio.sleep(0)
+        # Whoever leaves takes nothing back.
+        late.cancel()
+        assert await tombstones(store, "r3") == [tombstone("r3")]
+
+
+async def _claimed(store: Store, run_id: str) -> RunRow | None:
+    async with store.claim_run(TENANT, run_id) as claim:
+        return claim.run
 
 
 async def a_waiter_that_leaves_changes_nothing(harness: Harness) -> None:
@@ -245,8 +299,6 @@ async def counters_count(harness: Harness) -> None:
         futures = [store.commit(new_session(f"s{number}", run(f"r{number}", number))) for number in range(5)]
         assert store.stats().queue_depth == 5
         await asyncio.gather(*futures)
-        refused = await asyncio.gather(store.commit(new_session("s1")), return_exceptions=True)
-        assert isinstance(refused[0], SessionConflictError)
         stats = store.stats()
         assert (stats.commits, stats.queue_depth, stats.rows) == (5, 0, 10)
         assert 1 <= stats.batches <= 5
@@ -258,11 +310,15 @@ SCENARIOS = (
     commits_are_acknowledged_in_the_order_handed_over,
     a_run_is_inserted_once,
     a_session_is_inserted_once,
+    a_commit_follows_the_log_that_it_expects,
+    a_log_is_expected_over_batches,
     a_finished_run_never_changes,
     finishing_a_run_twice_stops_the_store,
     the_last_of_several_changes_wins,
     partial_text_is_dropped_in_order,
     tombstones_come_and_go,
+    tombstones_are_bounded_by_tenant,
+    a_claim_and_a_tombstone_see_each_other,
     a_waiter_that_leaves_changes_nothing,
     counters_count,
 )

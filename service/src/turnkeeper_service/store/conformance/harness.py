@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
-from turnkeeper_service.store.base import Store
+from turnkeeper_service.store.base import Store, TombstoneRow
+from turnkeeper_service.store.conformance.rows import TENANT
 
 T = TypeVar("T")
 
@@ -38,3 +39,9 @@ async def opened(harness: Harness) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+async def tombstones(store: Store, run_id: str, tenant: str = TENANT) -> list[TombstoneRow]:
+    """The cancels that wait for a run."""
+    async with store.claim_run(tenant, run_id) as claim:
+        return list(claim.tombstones)

@@ -56,9 +56,11 @@ def partial(offset: int, content: bytes, *, run_id: str = "r1", attempt: int = 1
     return PartialRow(run_id, "m1", attempt, part, 1, offset, content)
 
 
-def tombstone(run_id: str, *, created_us: int = 5_000, cancel: bytes = b"cancel", tenant: str = TENANT) -> TombstoneRow:
+def tombstone(
+    run_id: str, *, session_id: str = "", created_us: int = 5_000, cancel: bytes = b"cancel", tenant: str = TENANT
+) -> TombstoneRow:
     """A cancel that came before its run."""
-    return TombstoneRow(tenant, run_id, "", created_us, cancel)
+    return TombstoneRow(tenant, run_id, session_id, created_us, cancel)
 
 
 def new_session(session_id: str = "s1", *runs: RunRow, tenant: str = TENANT) -> Commit:
