@@ -90,7 +90,17 @@ def test_ids_are_unique_in_the_message() -> None:
         ('{"a": 1}', '{"a": 1}', False),
         ('{"a": 1', "{}", True),
         ("[1]", "{}", True),
-        ('"{}"', "{}", True),
+        ('"{}"', "{}", False),
+        (r'"{\"a\": 1}"', '{"a": 1}', False),
+        ('"a"', "{}", True),
+        ('{}{"a":1}', '{"a":1}', False),
+        ('{"a":1} {"a":2} ', '{"a":2}', False),
+        ('{"a":1}{"a', '{"a":1}', False),
+        ('{"a":1}}', "{}", True),
+        ('{"a":1} done', "{}", True),
+        ('{"a":"\\ud83d"}', '{"a":"\\ufffd"}', False),
+        ('{"a":"\\\\ud83d \\ud83d\\ude00"}', '{"a":"\\\\ud83d \\ud83d\\ude00"}', False),
+        ('{"a":' + "[" * 5000 + "]" * 5000 + "}", "{}", True),
     ],
 )
 def test_arguments_are_one_object(sent: str, arguments: str, is_marked: bool) -> None:

@@ -178,7 +178,9 @@ def test_an_image_of_the_model_goes_back_to_it_alone() -> None:
 async def test_the_model_stands_in_the_path(
     model: str, path: str, upstream: Upstream, make_provider: MakeProvider
 ) -> None:
-    upstream.plan(Answer.of('data: {"candidates":[{"finishReason":"STOP"}]}\r\n\r\n'))
+    upstream.plan(
+        Answer.of('data: {"candidates":[{"content":{"parts":[{"text":"yes"}]},"finishReason":"STOP"}]}\r\n\r\n')
+    )
     collected = await collect(make_provider("gemini", api_key="key-of-ours"), ModelRequest(model, [user("hi")]))
     assert collected.error is None
     assert upstream.requests[0].path == path

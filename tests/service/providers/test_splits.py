@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from examples.upstream import streams_folder
 from turnkeeper_service.clock import SystemClock
-from turnkeeper_service.providers.base import ModelEvent, PartDelta
+from turnkeeper_service.providers.base import ModelEvent, PartDelta, ProviderError
+from turnkeeper_service.providers.decoding import StreamDecoder
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.registry import FORMATS, SCRIPTED, ProviderRegistry
 from turnkeeper_service.providers.sse import SseSplitter
@@ -40,9 +42,16 @@ def events(wire_format: str, pieces: list[bytes]) -> tuple[list[ModelEvent], str
             if decoder.failure is not None:
                 return joined(found + decoder.take()), str(decoder.failure)
             if decoder.is_over:
-                return joined(found + decoder.finish()), ""
+                return ended(found, decoder)
         found += decoder.take()
-    return joined(found + decoder.finish()), ""
+    return ended(found, decoder)
+
+
+def ended(found: list[ModelEvent], decoder: StreamDecoder[Any]) -> tuple[list[ModelEvent], str]:
+    try:
+        return joined(found + decoder.finish()), ""
+    except ProviderError as error:
+        return joined(found), str(error)
 
 
 def joined(found: list[ModelEvent]) -> list[ModelEvent]:

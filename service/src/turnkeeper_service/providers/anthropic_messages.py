@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from turnkeeper_service.providers.anthropic_messages_decode import MessagesDecoder
 from turnkeeper_service.providers.anthropic_messages_request import NAMES, build_body
 from turnkeeper_service.providers.base import ModelRequest
-from turnkeeper_service.providers.streaming import HttpProvider, StreamDecoder
+from turnkeeper_service.providers.decoding import StreamDecoder
+from turnkeeper_service.providers.streaming import HttpProvider
 from turnkeeper_service.providers.tool_names import ToolNames
 
 VERSION = "2023-06-01"
@@ -30,6 +32,6 @@ class AnthropicMessagesProvider(HttpProvider):
         """The body of the vendor's request."""
         return build_body(request, self.options, names)
 
-    def decoder(self) -> StreamDecoder:
+    def decoder(self) -> StreamDecoder[Any]:
         """A decoder for one stream."""
         return MessagesDecoder()

@@ -6,19 +6,18 @@ import msgspec
 
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.anthropic_messages_wire import (
+    BLOCK_START,
+    EVENT,
+    Block,
     Delta,
     StreamEvent,
     Usage,
-    decode_block,
-    decode_event,
 )
 from turnkeeper_service.providers.assembly import OpenPart
-from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
+from turnkeeper_service.providers.base import ModelFinished, PartKind
+from turnkeeper_service.providers.call_arguments import object_in
 from turnkeeper_service.providers.counts import are_usable, count_of
-from turnkeeper_service.providers.http_error import stream_error
-from turnkeeper_service.providers.sse import SseEvent
-from turnkeeper_service.providers.streaming import StreamDecoder
-from turnkeeper_service.providers.wire_json import decode_event_data
+from turnkeeper_service.providers.decoding import StreamDecoder
 
 BLOCK = "block"
 """Provider detail: a block as JSON, to go back unchanged: the provider's own tools, their results and the like."""
@@ -35,11 +34,11 @@ _FINISH = {
 _KINDS = {"text": PartKind.TEXT, "thinking": PartKind.REASONING, "redacted_thinking": PartKind.REASONING}
 
 
-class MessagesDecoder(StreamDecoder):
+class MessagesDecoder(StreamDecoder[StreamEvent]):
     """One stream of message events."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(EVENT)
         self._blocks: dict[int, OpenPart] = {}
         self._raw_blocks: dict[int, msgspec.Raw] = {}
         self._citations: dict[int, list[msgspec.Raw]] = {}
@@ -48,26 +47,20 @@ class MessagesDecoder(StreamDecoder):
         self._usage = content_pb2.Usage(num_calls=1)
         self._has_usage = False
 
-    def decode(self, event: SseEvent) -> None:
-        """Take in one event."""
-        if not event.data.strip() or event.data.startswith(b"[DONE]"):
-            return
-        try:
-            self._read(decode_event_data(decode_event, event.data))
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise ProviderError(
-                FailureReason.PROVIDER_PROTOCOL, "Invalid event", f"An event of the stream cannot be read: {error}"
-            ) from None
-
-    def finish(self) -> list[ModelEvent]:
-        """End the answer."""
-        self._parts.finish()
+    def _finished(self) -> ModelFinished:
         reason = _FINISH.get(self._stop_reason, content_pb2.FINISH_REASON_OTHER)
         if not self._stop_reason:
             reason = content_pb2.FINISH_REASON_UNSPECIFIED
-        return [*self._parts.take(), ModelFinished(reason, self._stop_reason, self._usage, self._message_id)]
+        return ModelFinished(reason, self._stop_reason, self._usage, self._message_id)
 
-    def _read(self, event: StreamEvent) -> None:
+    def _told_usage(self) -> content_pb2.Usage | None:
+        return self._usage if self._has_usage else None
+
+    def _end(self) -> None:
+        for index in list(self._blocks):
+            self._stop(index)
+
+    def _read(self, event: StreamEvent) -> bool:
         match event.type:
             case "content_block_delta":
                 if event.delta is not None:
@@ -87,21 +80,23 @@ class MessagesDecoder(StreamDecoder):
                     self.is_complete = True
             case "message_stop":
                 self.is_over = self.is_complete = True
-            case "error":
-                self.failure = stream_error(event.error)
-                self.failure.usage = self._usage if self._has_usage else None
             case _:
-                if event.error:
-                    self.failure = stream_error(event.error)
+                return False
+        return not event.error
 
     def _start(self, index: int, raw: msgspec.Raw) -> None:
-        block = decode_block(raw)
-        kind = _KINDS.get(block.type)
+        # Some servers number every block alike, and end none.
+        self._stop(index)
+        if not bytes(raw).lstrip().startswith(b"{"):
+            # What it is, its deltas say.
+            return
+        block = self._part_of(BLOCK_START, raw)
+        kind = _KINDS.get(block.type or _type_of(block))
         if kind is not None:
             part = self._parts.open(OpenPart(kind, signature=block.signature or block.data or ""))
             part.is_redacted = block.type == "redacted_thinking"
-        elif block.type.endswith("tool_use"):
-            own = block.type != "tool_use"
+        elif block.type.endswith("tool_use") or (not block.type and block.name):
+            own = block.type not in ("", "tool_use")
             part = self._parts.open(OpenPart(PartKind.TOOL_CALL, block.name or "", block.id or "", own))
         else:
             part = self._parts.open(OpenPart(PartKind.PROVIDER, block.type, block.tool_use_id or ""))
@@ -116,9 +111,10 @@ class MessagesDecoder(StreamDecoder):
             self._parts.append(part, bytes(block.input).decode())
 
     def _add(self, index: int, delta: Delta) -> None:
+        index = self._place_of(index, delta)
         part = self._blocks.get(index)
         if part is None:
-            raise ValueError(f"a delta for block {index}, which is not open")
+            return
         if part.kind is PartKind.PROVIDER:
             # Blocks that we do not know grow by deltas named after them; what those carry belongs into the block.
             if delta.content is not None:
@@ -129,9 +125,24 @@ class MessagesDecoder(StreamDecoder):
         if delta.signature:
             self._parts.count(len(delta.signature))
             part.signature += delta.signature
-        if delta.citation:
+        if bytes(delta.citation).startswith(b"{"):
             self._parts.count(len(bytes(delta.citation)))
             self._citations.setdefault(index, []).append(msgspec.Raw(bytes(delta.citation)))
+
+    def _place_of(self, index: int, delta: Delta) -> int:
+        """The block that a delta grows: the one of its number, else the newest that takes it, else a new one."""
+        kind = _grown_by(delta)
+        part = self._blocks.get(index)
+        if kind is None or (part is not None and part.kind in (kind, PartKind.PROVIDER)):
+            return index
+        for other in reversed(self._blocks):
+            if self._blocks[other].kind is kind:
+                return other
+        if kind is not PartKind.TOOL_CALL:
+            # Of a call without a start nobody knows the name.
+            self._stop(index)
+            self._blocks[index] = self._parts.open(OpenPart(kind))
+        return index
 
     def _stop(self, index: int) -> None:
         part = self._blocks.pop(index, None)
@@ -172,6 +183,20 @@ class MessagesDecoder(StreamDecoder):
             total.reasoning_tokens = thought
 
 
+def _type_of(block: Block) -> str:
+    """The type of a block that does not name it."""
+    return "thinking" if block.thinking is not None else "text" if block.text is not None else ""
+
+
+def _grown_by(delta: Delta) -> PartKind | None:
+    """The kind of block that a delta adds to; None where any block takes it, or none."""
+    if delta.text:
+        return PartKind.TEXT
+    if delta.thinking or delta.signature:
+        return PartKind.REASONING
+    return PartKind.TOOL_CALL if delta.partial_json else None
+
+
 def _with(raw: msgspec.Raw, key: str, value: object) -> msgspec.Raw:
     block = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     block[key] = msgspec.Raw(msgspec.json.encode(value))
@@ -181,8 +206,9 @@ def _with(raw: msgspec.Raw, key: str, value: object) -> msgspec.Raw:
 def _with_input(raw: msgspec.Raw, part: OpenPart) -> msgspec.Raw:
     """The call with the arguments that were streamed behind its start."""
     block = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    if part.texts:
-        block["input"] = msgspec.Raw(part.text.encode())
+    arguments = object_in(part.text) if part.texts else None
+    if arguments is not None:
+        block["input"] = msgspec.Raw(arguments.encode())
     return msgspec.Raw(msgspec.json.encode(block))
 
 

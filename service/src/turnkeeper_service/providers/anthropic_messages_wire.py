@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from turnkeeper_service.providers.leniency import Shape
+
 
 class OutputDetails(msgspec.Struct, gc=False):
     """What the answer's tokens are made of."""
@@ -69,5 +71,5 @@ class Block(msgspec.Struct, gc=False):
     tool_use_id: str | None = None
 
 
-decode_event = msgspec.json.Decoder(StreamEvent).decode
-decode_block = msgspec.json.Decoder(Block).decode
+EVENT = Shape(StreamEvent)
+BLOCK_START = Shape(Block)

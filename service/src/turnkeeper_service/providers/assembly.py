@@ -6,11 +6,10 @@ in the meantime waits behind it, and so do vendors that interleave the arguments
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import msgspec
 
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import (
@@ -22,6 +21,7 @@ from turnkeeper_service.providers.base import (
     PartStarted,
     ProviderError,
 )
+from turnkeeper_service.providers.call_arguments import is_object, object_in
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_DELTA_BYTES = 16 * 1024
@@ -87,6 +87,11 @@ class PartAssembler:
         return events
 
     @property
+    def has_any(self) -> bool:
+        """Whether the answer has a part."""
+        return self._num_parts > 0 or self._current is not None
+
+    @property
     def last(self) -> OpenPart | None:
         """The newest part that is not ended."""
         return self._waiting[-1] if self._waiting else self._current
@@ -141,6 +146,18 @@ class PartAssembler:
         else:
             self._waiting.append(part)
         return part
+
+    def complete(self, part: OpenPart, arguments: object) -> None:
+        """The vendor says a call's arguments once more, whole: they count where what came in pieces is not."""
+        if arguments is None:
+            return
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        if not part.texts:
+            self.append(part, text)
+        elif not part.is_ended and object_in(text) is not None and object_in(part.text) is None:
+            self.count(len(text))
+            part.texts[:] = [text]
+            part.num_shown = 1
 
     def close(self, part: OpenPart) -> None:
         """The vendor says that a part is whole."""
@@ -225,15 +242,8 @@ def _may_end(part: OpenPart) -> bool:
         return True
     if not part.texts or not part.texts[-1].rstrip().endswith("}"):
         return False
-    return _is_object(part.text)
-
-
-def _is_object(text: str) -> bool:
-    try:
-        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError:
-        return False
-    return True
+    # An empty object may be what stands there until the arguments come.
+    return part.text.strip() != "{}" and is_object(part.text)
 
 
 def _content(part: OpenPart) -> content_pb2.Part:
@@ -258,10 +268,11 @@ def _content(part: OpenPart) -> content_pb2.Part:
 
 
 def _arguments(part: OpenPart) -> str:
-    """The arguments as sent if they are one JSON object, else ``{}``, with a mark unless nothing was sent."""
+    """The arguments as one JSON object, else ``{}``, with a mark unless nothing was sent."""
     text = part.text
-    if _is_object(text):
-        return text
-    if text.strip() not in ("", "null"):
+    found = object_in(text)
+    if found is not None:
+        return found
+    if text.strip() not in ("", "null", '""'):
         part.details[INVALID_ARGUMENTS] = text[:_MAX_KEPT_INVALID]
     return "{}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote
 
 from turnkeeper_service.providers.addresses import endpoint
 from turnkeeper_service.providers.base import FailureReason, ModelRequest, ProviderError
+from turnkeeper_service.providers.decoding import StreamDecoder
 from turnkeeper_service.providers.gemini_decode import GeminiDecoder
 from turnkeeper_service.providers.gemini_request import NAMES, build_body
-from turnkeeper_service.providers.streaming import HttpProvider, StreamDecoder
+from turnkeeper_service.providers.streaming import HttpProvider
 from turnkeeper_service.providers.tool_names import ToolNames
 from turnkeeper_service.providers.transport import Url, parse_url
 
@@ -38,7 +40,7 @@ class GeminiProvider(HttpProvider):
         """The body of the vendor's request."""
         return build_body(request, self.options, names)
 
-    def decoder(self) -> StreamDecoder:
+    def decoder(self) -> StreamDecoder[Any]:
         """A decoder for one stream."""
         return GeminiDecoder()
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 import msgspec
+import structlog
 
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.assembly import OpenPart
-from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
+from turnkeeper_service.providers.base import ModelFinished, PartKind
 from turnkeeper_service.providers.counts import are_usable, count_of, total_of
-from turnkeeper_service.providers.gemini_wire import Blob, Chunk, ContentPart, FunctionCall, Usage, decode_chunk
-from turnkeeper_service.providers.http_error import stream_error
-from turnkeeper_service.providers.sse import SseEvent
-from turnkeeper_service.providers.streaming import StreamDecoder
-from turnkeeper_service.providers.wire_json import decode_event_data
+from turnkeeper_service.providers.decoding import StreamDecoder
+from turnkeeper_service.providers.gemini_wire import CHUNK, Blob, Chunk, ContentPart, FunctionCall, Usage
+
+log = structlog.get_logger(__name__)
 
 SIGNATURE = "thought_signature"
 """Provider detail of a text or a call: the signature that rode on it, and goes back on it."""
@@ -28,31 +27,28 @@ _FILTERED = frozenset(
 )
 
 
-class GeminiDecoder(StreamDecoder):
+class GeminiDecoder(StreamDecoder[Chunk]):
     """One stream of chunks. It has no last event of its own; the end of HTTP ends it."""
 
+    failure_words = frozenset(
+        {
+            "MALFORMED_FUNCTION_CALL",
+            "UNEXPECTED_TOOL_CALL",
+            "TOO_MANY_TOOL_CALLS",
+            "MALFORMED_RESPONSE",
+            "MISSING_THOUGHT_SIGNATURE",
+        }
+    )
+
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(CHUNK)
         self._finish_reason = ""
+        self._finish_message = ""
         self._is_blocked = False
         self._response_id = ""
         self._usage: Usage | None = None
 
-    def decode(self, event: SseEvent) -> None:
-        """Take in one chunk."""
-        data = event.data
-        if not data.strip() or data.startswith(b"[DONE]"):
-            return
-        try:
-            self._read(decode_event_data(decode_chunk, data))
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise ProviderError(
-                FailureReason.PROVIDER_PROTOCOL, "Invalid chunk", f"An event of the stream is not a chunk: {error}"
-            ) from None
-
-    def finish(self) -> list[ModelEvent]:
-        """End the answer."""
-        self._parts.finish()
+    def _finished(self) -> ModelFinished:
         reason = content_pb2.FINISH_REASON_OTHER
         if self._is_blocked or self._finish_reason in _FILTERED:
             reason = content_pb2.FINISH_REASON_CONTENT_FILTER
@@ -61,10 +57,17 @@ class GeminiDecoder(StreamDecoder):
             reason = content_pb2.FINISH_REASON_TOOL_USE if has_calls else content_pb2.FINISH_REASON_END_TURN
         elif self._finish_reason == "MAX_TOKENS":
             reason = content_pb2.FINISH_REASON_MAX_TOKENS
-        usage = _usage(self._usage) if self._usage is not None else content_pb2.Usage()
-        return [*self._parts.take(), ModelFinished(reason, self._finish_reason, usage, self._response_id)]
+        elif not self._finish_reason:
+            reason = content_pb2.FINISH_REASON_UNSPECIFIED
+        return ModelFinished(reason, self._finish_reason, self._told_usage() or content_pb2.Usage(), self._response_id)
 
-    def _read(self, chunk: Chunk) -> None:
+    def _told_usage(self) -> content_pb2.Usage | None:
+        return _usage(self._usage) if self._usage is not None else None
+
+    def _words(self) -> str:
+        return self._finish_message
+
+    def _read(self, chunk: Chunk) -> bool:
         if chunk.response_id and not self._response_id:
             self._response_id = chunk.response_id
         if chunk.usage_metadata is not None and chunk.usage_metadata.says_something:
@@ -77,13 +80,12 @@ class GeminiDecoder(StreamDecoder):
                     self._read_part(part)
             if candidate.finish_reason:
                 self._finish_reason = candidate.finish_reason
+                self._finish_message = candidate.finish_message or ""
                 self.is_complete = True
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason:
             self._finish_reason = chunk.prompt_feedback.block_reason
             self._is_blocked = self.is_complete = True
-        if chunk.error:
-            self.failure = stream_error(chunk.error)
-            self.failure.usage = _usage(self._usage) if self._usage is not None else None
+        return bool(chunk.candidates or chunk.usage_metadata or chunk.prompt_feedback) and not chunk.error
 
     def _read_part(self, part: ContentPart) -> None:
         signature = part.thought_signature or ""
@@ -140,8 +142,9 @@ class GeminiDecoder(StreamDecoder):
         content.media.mime_type = blob.mime_type
         try:
             content.media.data = base64.b64decode(blob.data, validate=True)
-        except binascii.Error:
-            raise ValueError("media that is not base64") from None
+        except ValueError:
+            log.warning("media of the provider's answer are not base64", mime_type=blob.mime_type[:100])
+            return
         if signature:
             content.provider_details.fields[SIGNATURE].string_value = signature
         self._parts.close(self._parts.open(OpenPart(PartKind.PROVIDER, "media", content=content)))

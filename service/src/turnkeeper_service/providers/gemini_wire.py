@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from turnkeeper_service.providers.leniency import Shape
+
 
 class FunctionCall(msgspec.Struct, gc=False):
     """A whole call; many servers send no id."""
@@ -48,6 +50,7 @@ class Candidate(msgspec.Struct, gc=False, rename="camel"):
     index: int | None = None
     content: Content | None = None
     finish_reason: str | None = None
+    finish_message: str | None = None
 
 
 class Usage(msgspec.Struct, gc=False, rename="camel"):
@@ -81,4 +84,4 @@ class Chunk(msgspec.Struct, gc=False, rename="camel"):
     error: Any = None
 
 
-decode_chunk = msgspec.json.Decoder(Chunk).decode
+CHUNK = Shape(Chunk)

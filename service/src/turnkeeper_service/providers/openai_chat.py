@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from turnkeeper_service.providers.base import ModelRequest
+from turnkeeper_service.providers.decoding import StreamDecoder
 from turnkeeper_service.providers.openai_chat_decode import ChatDecoder
 from turnkeeper_service.providers.openai_chat_request import NAMES, build_body
-from turnkeeper_service.providers.streaming import HttpProvider, StreamDecoder
+from turnkeeper_service.providers.streaming import HttpProvider
 from turnkeeper_service.providers.tool_names import ToolNames
 
 
@@ -26,6 +28,6 @@ class OpenAIChatProvider(HttpProvider):
         """The body of the vendor's request."""
         return build_body(request, self.options, names)
 
-    def decoder(self) -> StreamDecoder:
+    def decoder(self) -> StreamDecoder[Any]:
         """A decoder for one stream."""
         return ChatDecoder()

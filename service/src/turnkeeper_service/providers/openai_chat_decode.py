@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
 
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.assembly import OpenPart
-from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
+from turnkeeper_service.providers.base import ModelFinished, PartKind
+from turnkeeper_service.providers.call_arguments import is_object
 from turnkeeper_service.providers.counts import are_usable, cost_of, count_of, total_of
-from turnkeeper_service.providers.http_error import stream_error
+from turnkeeper_service.providers.decoding import StreamDecoder
 from turnkeeper_service.providers.openai_chat_wire import (
+    CHUNK,
     Chunk,
     ContentPart,
     Delta,
     ReasoningDetail,
     ToolCall,
     Usage,
-    decode_chunk,
 )
-from turnkeeper_service.providers.sse import SseEvent
-from turnkeeper_service.providers.streaming import StreamDecoder
-from turnkeeper_service.providers.wire_json import decode_event_data
 
 REASONING_FIELD = "reasoning_field"
 """Provider detail: the field that the reasoning came in, and goes back in."""
@@ -40,12 +39,15 @@ _FINISH = {
 }
 
 
-class ChatDecoder(StreamDecoder):
+class ChatDecoder(StreamDecoder[Chunk]):
     """One stream of chunks."""
 
+    failure_words = frozenset({"error"})
+
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(CHUNK)
         self._calls: dict[int, OpenPart] = {}
+        self._calls_by_id: dict[str, OpenPart] = {}
         self._last_call: OpenPart | None = None
         self._details: dict[int, list[ReasoningDetail]] = {}
         self._finish_reason = ""
@@ -55,46 +57,7 @@ class ChatDecoder(StreamDecoder):
         self._carried_usage: Usage | None = None
         self._proven_output: int | None = None
 
-    def decode(self, event: SseEvent) -> None:
-        """Take in one chunk."""
-        data = event.data
-        try:
-            chunk = decode_chunk(data)
-        except (msgspec.MsgspecError, ValueError):
-            found = self._decode_again(event)
-            if found is None:
-                return
-            chunk = found
-        self._read(chunk)
-        if chunk.error is not None or event.event:
-            self._read_error(chunk, event)
-
-    def _read_error(self, chunk: Chunk, event: SseEvent) -> None:
-        if chunk.error or event.event == "error":
-            self.failure = stream_error(chunk.error or msgspec.json.decode(event.data))
-            self.failure.usage = self._total()
-
-    def _decode_again(self, event: SseEvent) -> Chunk | None:
-        """What is no chunk at first sight: the stream's end, an error in words, half a surrogate pair."""
-        data = event.data
-        if data.startswith(b"[DONE]"):
-            self.is_over = self.is_complete = True
-            return None
-        if not data.strip():
-            return None
-        try:
-            return decode_event_data(decode_chunk, data)
-        except (msgspec.MsgspecError, ValueError) as error:
-            if event.event == "error":
-                self.failure = stream_error(data.decode())
-                return None
-            raise ProviderError(
-                FailureReason.PROVIDER_PROTOCOL, "Invalid chunk", f"An event of the stream is not a chunk: {error}"
-            ) from None
-
-    def finish(self) -> list[ModelEvent]:
-        """End the answer."""
-        self._parts.finish()
+    def _finished(self) -> ModelFinished:
         reason = _FINISH.get(self._finish_reason, content_pb2.FINISH_REASON_OTHER)
         if not self._finish_reason:
             reason = content_pb2.FINISH_REASON_UNSPECIFIED
@@ -104,17 +67,11 @@ class ChatDecoder(StreamDecoder):
             # Local servers say `stop` where calls are waiting.
             reason = content_pb2.FINISH_REASON_TOOL_USE
         usage = self._usage or self._carried_usage
-        cost = usage.cost if usage is not None else None
-        finished = ModelFinished(
-            reason,
-            self._finish_reason,
-            self._total() or content_pb2.Usage(),
-            self._response_id,
-            cost_of(cost),
-        )
-        return [*self._parts.take(), finished]
+        cost = cost_of(usage.cost) if usage is not None else None
+        told = self._told_usage() or content_pb2.Usage()
+        return ModelFinished(reason, self._finish_reason, told, self._response_id, cost)
 
-    def _read(self, chunk: Chunk) -> None:
+    def _read(self, chunk: Chunk) -> bool:
         if chunk.id and not self._response_id:
             self._response_id = chunk.id
         if chunk.usage is not None:
@@ -128,9 +85,12 @@ class ChatDecoder(StreamDecoder):
                 self._read_delta(choice.delta)
             if choice.usage is not None:
                 self._carried_usage = choice.usage
+            if choice.error:
+                self._fail(choice.error, is_retryable=True)
             if choice.finish_reason:
                 self._finish_reason = choice.finish_reason
                 self.is_complete = True
+        return bool(chunk.choices or chunk.usage is not None) and not (chunk.error or chunk.base_resp)
 
     def _read_delta(self, delta: Delta) -> None:
         if delta.reasoning_content:
@@ -215,26 +175,35 @@ class ChatDecoder(StreamDecoder):
             if name != part.name:
                 self._parts.count(len(name))
                 part.name += name
+        if piece.id:
+            self._calls_by_id.setdefault(piece.id, part)
         self._last_call = part
         if function is not None and function.arguments:
             arguments = function.arguments
-            if not isinstance(arguments, str):
-                arguments = msgspec.json.encode(arguments).decode()
-            self._parts.append(part, arguments)
+            self._parts.append(part, arguments if isinstance(arguments, str) else json.dumps(arguments))
 
     def _open_call(self, piece: ToolCall, name: str) -> OpenPart | None:
         """The call that a piece continues, None if it begins one.
 
-        Some servers claim one index for all calls, or none: then a new id, or a name without an id, begins a call.
+        Calls are told apart by id, else by index, else by a second name; but some servers claim one index for all
+        calls, or none, and some give a new id to every piece of one call.
         """
+        known = self._calls_by_id.get(piece.id) if piece.id else None
         part = self._last_call if piece.index is None else self._calls.get(piece.index)
-        if part is None or not name:
-            return part
+        if known is not None and (known is part or (not name and (part is None or piece.index is None))):
+            return known
+        if not name:
+            return part or self._last_call
+        if part is None:
+            return None
+        if part.texts:
+            is_same = part.name == name and not is_object(part.text)
+            return part if is_same else None
         if piece.id:
-            return None if part.tool_call_id and part.tool_call_id != piece.id else part
+            return None if part.tool_call_id else part
         return None if piece.index is None else part
 
-    def _total(self) -> content_pb2.Usage | None:
+    def _told_usage(self) -> content_pb2.Usage | None:
         usage = self._usage or self._carried_usage
         return None if usage is None else _usage(usage, self._proven_output)
 

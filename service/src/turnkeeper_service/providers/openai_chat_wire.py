@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from turnkeeper_service.providers.leniency import Shape
+
 Number = Any
 """What a vendor gives for one: `counts` says whether it is."""
 
@@ -14,7 +16,7 @@ class Function(msgspec.Struct, gc=False):
     """Name and arguments of a call; some servers send the arguments as an object."""
 
     name: str | None = None
-    arguments: str | dict[str, Any] | None = None
+    arguments: Any = None
 
 
 class ToolCall(msgspec.Struct, gc=False):
@@ -92,6 +94,7 @@ class Choice(msgspec.Struct, gc=False):
     delta: Delta | None = None
     finish_reason: str | None = None
     usage: Usage | None = None
+    error: Any = None
 
 
 class Carrier(msgspec.Struct, gc=False):
@@ -108,6 +111,7 @@ class Chunk(msgspec.Struct, gc=False):
     usage: Usage | None = None
     x_groq: Carrier | None = None
     error: Any = None
+    base_resp: Any = None
 
 
-decode_chunk = msgspec.json.Decoder(Chunk).decode
+CHUNK = Shape(Chunk)

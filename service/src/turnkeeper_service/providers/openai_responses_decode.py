@@ -8,9 +8,9 @@ import msgspec
 
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.assembly import OpenPart
-from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, PartKind, ProviderError
+from turnkeeper_service.providers.base import ModelFinished, PartKind
 from turnkeeper_service.providers.counts import are_usable, count_of
-from turnkeeper_service.providers.http_error import stream_error
+from turnkeeper_service.providers.decoding import StreamDecoder
 from turnkeeper_service.providers.openai_responses_items import (
     ANNOTATIONS,
     ITEM_ID,
@@ -19,20 +19,21 @@ from turnkeeper_service.providers.openai_responses_items import (
     own_part,
 )
 from turnkeeper_service.providers.openai_responses_wire import (
+    EVENT,
+    HEAD,
+    ITEM,
+    OWN_TOOL,
     ContentPart,
+    Head,
     Item,
     Response,
     StreamEvent,
     Usage,
-    decode_event,
-    decode_head,
-    decode_item,
 )
-from turnkeeper_service.providers.sse import SseEvent
-from turnkeeper_service.providers.streaming import StreamDecoder
-from turnkeeper_service.providers.wire_json import decode_event_data
 
 _TEXT, _REFUSAL, _SUMMARY, _THOUGHT, _CALL = range(5)
+_TAKERS = ("message", "message", "reasoning", "reasoning", "function_call")
+"""The type of item that takes what is numbered so."""
 _DELTAS = {
     "response.output_text.delta": _TEXT,
     "response.refusal.delta": _REFUSAL,
@@ -63,15 +64,19 @@ class _OpenItem:
     parts: dict[tuple[int, int], OpenPart] = field(default_factory=dict)
     is_done: bool = False
 
+    def takes(self, kind: int) -> bool:
+        """Whether deltas of this kind belong into such an item."""
+        return self.type in ("", _TAKERS[kind])
+
     def has(self, kind: int) -> bool:
         return any(key[0] == kind for key in self.parts)
 
 
-class ResponsesDecoder(StreamDecoder):
+class ResponsesDecoder(StreamDecoder[StreamEvent]):
     """One stream of response events."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(EVENT)
         self._items: dict[int, _OpenItem] = {}
         self._num_done = 0
         self._finish_reason = ""
@@ -80,21 +85,7 @@ class ResponsesDecoder(StreamDecoder):
         self._response_id = ""
         self._usage: Usage | None = None
 
-    def decode(self, event: SseEvent) -> None:
-        """Take in one event."""
-        data = event.data
-        if not data.strip() or data.startswith(b"[DONE]"):
-            return
-        try:
-            self._read(decode_event_data(decode_event, data), event)
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise ProviderError(
-                FailureReason.PROVIDER_PROTOCOL, "Invalid event", f"An event of the stream cannot be read: {error}"
-            ) from None
-
-    def finish(self) -> list[ModelEvent]:
-        """End the answer."""
-        self._parts.finish()
+    def _finished(self) -> ModelFinished:
         reason = content_pb2.FINISH_REASON_OTHER
         if self._finish_reason == "completed":
             reason = content_pb2.FINISH_REASON_END_TURN
@@ -104,11 +95,15 @@ class ResponsesDecoder(StreamDecoder):
                 reason = content_pb2.FINISH_REASON_CONTENT_FILTER
         elif self._finish_reason == "incomplete":
             reason = _INCOMPLETE.get(self._incomplete, content_pb2.FINISH_REASON_OTHER)
+        elif not self._finish_reason:
+            reason = content_pb2.FINISH_REASON_UNSPECIFIED
         word = f"{self._finish_reason}:{self._incomplete}" if self._incomplete else self._finish_reason
-        usage = _usage(self._usage) if self._usage is not None else content_pb2.Usage()
-        return [*self._parts.take(), ModelFinished(reason, word, usage, self._response_id)]
+        return ModelFinished(reason, word, self._told_usage() or content_pb2.Usage(), self._response_id)
 
-    def _read(self, event: StreamEvent, sse: SseEvent) -> None:
+    def _told_usage(self) -> content_pb2.Usage | None:
+        return _usage(self._usage) if self._usage is not None else None
+
+    def _read(self, event: StreamEvent) -> bool:
         kind = _DELTAS.get(event.type)
         if kind is not None:
             if isinstance(event.delta, str):
@@ -118,19 +113,31 @@ class ResponsesDecoder(StreamDecoder):
         elif event.type == "response.output_item.done":
             self._done(event.output_index, event.item)
         elif event.type in _ENDS and event.response is not None:
-            self._end(event.response, _ENDS[event.type])
-        elif event.type == "error" or event.error or sse.event == "error":
-            self.failure = stream_error(event.error or {"code": event.code, "message": event.message})
+            self._close(event.response, _ENDS[event.type])
         elif event.type == "response.created" and event.response is not None:
             self._response_id = event.response.id or ""
+        return event.type.startswith("response.") and not event.error
 
     def _add(self, event: StreamEvent) -> None:
-        item = decode_head(event.item)
+        item = self._part_of(HEAD, event.item)
         # Some gateways number every item 0: a later one takes the number over.
         self._parts.count(_ITEM_BYTES)
         opened = self._items[event.output_index] = _OpenItem(item.type, item.id or "")
         if item.type == "function_call":
-            self._open_call(opened, decode_item(event.item))
+            self._open_call(opened, self._part_of(ITEM, event.item))
+
+    def _place_of(self, event: StreamEvent, kind: int) -> _OpenItem:
+        """The item that a delta grows: by its number, else by its id, else the newest that takes it, else a new one."""
+        found = self._items.get(event.output_index)
+        if found is not None and found.takes(kind):
+            return found
+        open_items = [one for one in reversed(self._items.values()) if one.takes(kind) and not one.is_done]
+        named = [one for one in open_items if event.item_id and one.id == event.item_id]
+        if named or open_items:
+            return (named or open_items)[0]
+        self._parts.count(_ITEM_BYTES)
+        opened = self._items[event.output_index] = _OpenItem("", "")
+        return opened
 
     def _open_call(self, opened: _OpenItem, item: Item) -> OpenPart:
         part = OpenPart(PartKind.TOOL_CALL, item.name or "", item.call_id or item.id or "")
@@ -138,10 +145,7 @@ class ResponsesDecoder(StreamDecoder):
         return part
 
     def _grow(self, event: StreamEvent, kind: int, text: str) -> None:
-        opened = self._items.get(event.output_index)
-        if opened is None:
-            self._parts.count(_ITEM_BYTES)
-            opened = self._items[event.output_index] = _OpenItem("", "")
+        opened = self._place_of(event, kind)
         if kind == _CALL:
             part = opened.parts.get((_CALL, 0))
             if part is not None:
@@ -170,21 +174,23 @@ class ResponsesDecoder(StreamDecoder):
 
     def _done(self, index: int, raw: msgspec.Raw) -> None:
         """An item is whole: fill in what was not streamed, and end its parts."""
-        head = decode_head(raw)
+        head = self._part_of(HEAD, raw)
         opened = self._items.get(index)
         if opened is None or opened.is_done or opened.type not in ("", head.type):
-            opened = self._items[index] = _OpenItem(head.type, head.id or "")
+            # What has grown under another number: by its id, or since its deltas came before anything else of it.
+            known = [one for one in self._items.values() if not one.is_done and _is_same(one, head)]
+            opened = known[0] if known else _OpenItem(head.type, head.id or "")
+            self._items[index] = opened
         opened.is_done = True
         self._num_done += 1
         if head.type == "message":
-            self._done_message(opened, decode_item(raw))
+            self._done_message(opened, self._part_of(ITEM, raw))
         elif head.type == "reasoning":
-            self._done_reasoning(opened, decode_item(raw))
+            self._done_reasoning(opened, self._part_of(ITEM, raw))
         elif head.type == "function_call":
-            item = decode_item(raw)
+            item = self._part_of(ITEM, raw)
             part = opened.parts.get((_CALL, 0)) or self._open_call(opened, item)
-            if not part.texts:
-                self._parts.append(part, item.arguments or "")
+            self._parts.complete(part, item.arguments)
         else:
             self._own(raw)
         for part in opened.parts.values():
@@ -217,18 +223,19 @@ class ResponsesDecoder(StreamDecoder):
             last.details[ITEM_ID] = opened.id or item.id or ""
 
     def _fill_in(self, opened: _OpenItem, kind: int, number: int, text: str | None) -> None:
-        if text and (kind, number) not in opened.parts:
+        said = [part.text for (key, _), part in opened.parts.items() if key == kind]
+        if text and (kind, number) not in opened.parts and text not in said:
             self._append(opened, kind, number, text)
 
     def _own(self, raw: msgspec.Raw) -> None:
-        part, arguments = own_part(raw)
+        part, arguments = own_part(raw, self._part_of(OWN_TOOL, raw))
         if part is not None:
             self._parts.count(sum(map(len, part.details.values())))
             self._parts.open(part)
             self._parts.append(part, arguments)
             self._parts.close(part)
 
-    def _end(self, response: Response, word: str) -> None:
+    def _close(self, response: Response, word: str) -> None:
         output = response.output or []
         if self._num_done < len(output):
             # Items that were announced by nothing else, all of them on servers that stream no items.
@@ -238,14 +245,18 @@ class ResponsesDecoder(StreamDecoder):
                     self._done(index, raw)
         self._usage = response.usage
         self._response_id = response.id or self._response_id
-        if word == "failed":
-            self.failure = stream_error(response.error or {"message": "The response failed."})
-            self.failure.usage = _usage(self._usage) if self._usage is not None else None
+        if "failed" in (word, response.status) or response.error:
+            self._fail(response.error or {"message": "The response failed."})
             return
         self._finish_reason = response.status or word
         if response.incomplete_details is not None:
             self._incomplete = response.incomplete_details.reason or ""
         self.is_over = self.is_complete = True
+
+
+def _is_same(opened: _OpenItem, head: Head) -> bool:
+    """Whether an item that is whole now is the one that has grown."""
+    return opened.id == head.id if opened.id and head.id else opened.type in ("", head.type)
 
 
 def _usage(usage: Usage) -> content_pb2.Usage:

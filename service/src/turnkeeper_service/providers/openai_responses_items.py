@@ -7,7 +7,7 @@ import msgspec
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.assembly import OpenPart
 from turnkeeper_service.providers.base import PartKind
-from turnkeeper_service.providers.openai_responses_wire import OwnTool, decode_own_tool
+from turnkeeper_service.providers.openai_responses_wire import OwnTool
 
 ITEM = "item"
 """Provider detail: an item as JSON, to go back unchanged: the provider's own tools, a compaction and the like."""
@@ -21,9 +21,8 @@ ANNOTATIONS = "annotations"
 """Provider detail of a text: its annotations as a JSON list."""
 
 
-def own_part(raw: msgspec.Raw) -> tuple[OpenPart | None, str]:
+def own_part(raw: msgspec.Raw, tool: OwnTool) -> tuple[OpenPart | None, str]:
     """The part that an item becomes, and its arguments; none for an item that says nothing yet."""
-    tool = decode_own_tool(raw)
     kept = bytes(raw).decode()
     if tool.type.endswith("_call"):
         name = tool.name or tool.type.removesuffix("_call")

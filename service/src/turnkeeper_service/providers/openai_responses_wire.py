@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from turnkeeper_service.providers.leniency import Shape
+
 
 class ContentPart(msgspec.Struct, gc=False):
     """A piece of a message or of reasoning."""
@@ -34,7 +36,7 @@ class Item(msgspec.Struct, gc=False):
     encrypted_content: str | None = None
     call_id: str | None = None
     name: str | None = None
-    arguments: str | None = None
+    arguments: Any = None
 
 
 class OwnTool(msgspec.Struct, gc=False):
@@ -96,6 +98,7 @@ class StreamEvent(msgspec.Struct, gc=False):
     output_index: int = 0
     content_index: int = 0
     summary_index: int = 0
+    item_id: str | None = None
     delta: Any = None
     text: Any = None
     refusal: Any = None
@@ -107,7 +110,7 @@ class StreamEvent(msgspec.Struct, gc=False):
     message: Any = None
 
 
-decode_event = msgspec.json.Decoder(StreamEvent).decode
-decode_head = msgspec.json.Decoder(Head).decode
-decode_item = msgspec.json.Decoder(Item).decode
-decode_own_tool = msgspec.json.Decoder(OwnTool).decode
+EVENT = Shape(StreamEvent)
+HEAD = Shape(Head)
+ITEM = Shape(Item)
+OWN_TOOL = Shape(OwnTool)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 from turnkeeper_service.providers.addresses import base_url_problem, endpoint
-from turnkeeper_service.providers.assembly import PartAssembler
 from turnkeeper_service.providers.base import Clock, FailureReason, ModelEvent, ModelRequest, ProviderError
 from turnkeeper_service.providers.credentials import Credential
+from turnkeeper_service.providers.decoding import StreamDecoder
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.sse import SseEvent, SseSplitter
 from turnkeeper_service.providers.tool_names import NameRule, ToolNames
@@ -17,32 +18,6 @@ from turnkeeper_service.providers.transport import Body, HttpTransport, Url, par
 
 _SHORTEST_SECRET = 8
 """Shorter keys are placeholders of local servers; hiding them would only garble messages."""
-
-
-class StreamDecoder(ABC):
-    """Turns the events of one stream into model events. One per call."""
-
-    is_complete = False
-    """Whether the answer is whole, though more may follow (usage, for one)."""
-    is_over = False
-    """Whether the stream's own last event was seen."""
-    failure: ProviderError | None = None
-    """The error that the stream carried."""
-
-    def __init__(self) -> None:
-        self._parts = PartAssembler()
-
-    @abstractmethod
-    def decode(self, event: SseEvent) -> None:
-        """Take in one event. An error event is kept in `failure`; what came before it stays."""
-
-    def take(self) -> list[ModelEvent]:
-        """The model events of what was taken in since the last call."""
-        return self._parts.take()
-
-    @abstractmethod
-    def finish(self) -> list[ModelEvent]:
-        """End the open parts and the answer."""
 
 
 class HttpProvider(ABC):
@@ -80,7 +55,7 @@ class HttpProvider(ABC):
         """The body of the vendor's request, with tools under the vendor's names."""
 
     @abstractmethod
-    def decoder(self) -> StreamDecoder:
+    def decoder(self) -> StreamDecoder[Any]:
         """A decoder for one stream."""
 
     @asynccontextmanager
@@ -110,7 +85,7 @@ class HttpProvider(ABC):
         await self._transport.close()
 
 
-async def _events(body: Body, decoder: StreamDecoder) -> AsyncGenerator[ModelEvent, None]:
+async def _events(body: Body, decoder: StreamDecoder[Any]) -> AsyncGenerator[ModelEvent, None]:
     splitter = SseSplitter()
     try:
         async for chunk in body:
@@ -147,7 +122,7 @@ async def _events(body: Body, decoder: StreamDecoder) -> AsyncGenerator[ModelEve
         await body.drain()
 
 
-def _decode(events: Iterable[SseEvent], decoder: StreamDecoder) -> ProviderError | None:
+def _decode(events: Iterable[SseEvent], decoder: StreamDecoder[Any]) -> ProviderError | None:
     """Decode events up to the stream's end or to the error that it met."""
     decode = decoder.decode
     try:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from google.protobuf import struct_pb2
@@ -13,26 +11,10 @@ from google.protobuf import struct_pb2
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.json_text import is_too_deep, without_lone_surrogates
 
-T = TypeVar("T")
-_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-_LONE_SURROGATE = re.compile(rb"%b(?!%b)|(?<!%b)%b" % (_HIGH, _LOW, _HIGH, _LOW))
 _COLLECTED = ("tools", "include")
 """Lists to which both sides add: tools of the caller's and of the vendor's own, things to include in the answer."""
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
-
-
-def decode_event_data(decode: Callable[[bytes], T], data: bytes) -> T:
-    """Decode one event's JSON; half a surrogate pair, which vendors send that cut tokens inside one, becomes U+FFFD."""
-    try:
-        return decode(data)
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError:
-        repaired = _LONE_SURROGATE.sub(rb"\\ufffd", data)
-        if repaired == data:
-            raise
-        return decode(repaired)
 
 
 def raw(json_text: str, default: str = "{}") -> msgspec.Raw:
