@@ -74,7 +74,7 @@ class OpenMessage:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """A durable event as readers get it. ``closes`` is the open message whose commit it is."""
+    """A durable event as readers get it. ``closes`` is the open message whose commit it is, until it is published."""
 
     seq: int
     run_id: str
@@ -93,7 +93,10 @@ class SessionLog:
         self.ended: BaseException | None = None
         """Why readers stop once they have all that is published; None while the log lives."""
         self._tail: deque[LogEntry] = deque()
-        self._tail_bytes = 0
+        self.tail_bytes = 0
+        """What the kept events hold, and the closed messages that go with them."""
+        self._closed: dict[int, OpenMessage] = {}
+        """Messages that kept events closed, by seq, for readers that may not have all of them yet."""
         self._waiters: set[asyncio.Event] = set()
 
     def __repr__(self) -> str:
@@ -111,6 +114,9 @@ class SessionLog:
     def detach(self, waiter: asyncio.Event) -> None:
         """Stop waking it."""
         self._waiters.discard(waiter)
+        if not self._waiters:
+            self.tail_bytes -= sum(message.num_bytes for message in self._closed.values())
+            self._closed.clear()
 
     def publish(self, entries: Sequence[LogEntry]) -> None:
         """Show events that have become durable, in order and without gaps."""
@@ -118,14 +124,29 @@ class SessionLog:
             if entry.seq != self.published_seq + 1:
                 raise AssertionError(f"event {entry.seq} published after {self.published_seq}")
             self.published_seq = entry.seq
+            self.tail_bytes += len(entry.payload)
+            message = entry.closes
+            if message is not None:
+                message.closed = True
+                self.open.pop(message.message_id, None)
+                # Who comes later is told by the event alone.
+                entry = LogEntry(entry.seq, entry.run_id, entry.kind, entry.payload)
+                if self._waiters:
+                    self._closed[entry.seq] = message
+                    self.tail_bytes += message.num_bytes
             self._tail.append(entry)
-            self._tail_bytes += len(entry.payload)
-            if entry.closes is not None:
-                entry.closes.closed = True
-                self.open.pop(entry.closes.message_id, None)
-        while self._tail and (len(self._tail) > TAIL_EVENTS or self._tail_bytes > TAIL_BYTES):
-            self._tail_bytes -= len(self._tail.popleft().payload)
+        while self._tail and (len(self._tail) > TAIL_EVENTS or self.tail_bytes > TAIL_BYTES):
+            self._drop()
         self.wake()
+
+    def _drop(self) -> None:
+        entry = self._tail.popleft()
+        message = self._closed.pop(entry.seq, None)
+        self.tail_bytes -= len(entry.payload) + (message.num_bytes if message is not None else 0)
+
+    def closed_by(self, seq: int) -> OpenMessage | None:
+        """The message that an event closed, while a reader may lack some of it."""
+        return self._closed.get(seq)
 
     def open_message(self, message: OpenMessage) -> None:
         """Show a message that begins; its deltas follow.

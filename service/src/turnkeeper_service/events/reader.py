@@ -241,6 +241,9 @@ class Reader:
         if not self._filter.without_deltas:
             for message in self._log.open.values():
                 self._progress(message, items, self.after)
+            if len(self._follows) > len(self._log.open):
+                # Closed by an event that was read from the store.
+                self._follows = {name: one for name, one in self._follows.items() if name in self._log.open}
         self._is_fresh = False
         if self._is_beating:
             self._is_beating = False
@@ -256,11 +259,12 @@ class Reader:
             not self._filter.without_session_events if not entry.run_id else wanted is None or entry.run_id in wanted
         )
         if is_wanted:
-            if entry.closes is not None:
+            closed = self._log.closed_by(entry.seq)
+            if closed is not None:
                 # What was whole when the reader came is told by its commit alone.
                 if not self._filter.without_deltas and entry.seq > self._attached_seq:
-                    self._progress(entry.closes, items, entry.seq - 1)
-                self._follows.pop(entry.closes.message_id, None)
+                    self._progress(closed, items, entry.seq - 1)
+                self._follows.pop(closed.message_id, None)
             items.append(length_delimited(_ITEM_EVENT, entry.payload))
         if self._on_entry is not None and self._on_entry(entry):
             self._is_over = True

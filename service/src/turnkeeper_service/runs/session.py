@@ -18,8 +18,6 @@ from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionS
 
 _KINDS = {one.name: one.number for one in event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
 _OF_THE_SESSION = frozenset({"step_finished", "summary_finished", "todos_changed"})
-WARM_HISTORY_BYTES = 64 << 10
-"""An idle session keeps a history up to this size for its next run; a longer one is read again."""
 
 
 class Session:
@@ -63,6 +61,7 @@ class Session:
         # A session that has no event yet has no messages to read.
         self._history: list[content_pb2.Message] | None = None if row.last_seq else []
         self._history_bytes = 0
+        self._settings_bytes = len(row.settings)
         self._history_loading = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -93,11 +92,16 @@ class Session:
         self._idle()
 
     def _idle(self) -> None:
-        if self.is_idle:
-            if self._history_bytes > WARM_HISTORY_BYTES:
-                self._history = None
-            if self._on_idle is not None:
-                self._on_idle(self)
+        if self.is_idle and self._on_idle is not None:
+            self._on_idle(self)
+
+    @property
+    def num_bytes(self) -> int:
+        """What it holds for its next call: settings, history, the end of its log."""
+        return self._settings_bytes + self._history_bytes + self.log.tail_bytes
+
+    def _forget_history(self) -> None:
+        self._history, self._history_bytes = None, 0
 
     @property
     def last_seq(self) -> int:
@@ -145,7 +149,7 @@ class Session:
                     self._history_bytes += message.ByteSize()
             elif payload == "message_context_changed":
                 # Rare: read the history again where it is needed next.
-                self._history = None
+                self._forget_history()
             elif payload in _OF_THE_SESSION:
                 self._take_over(event, commit)
             if closes is not None:
@@ -154,6 +158,8 @@ class Session:
             content = event.SerializeToString()
             entries.append(LogEntry(seq, event.run_id, kind, content, closes))
             commit.events.append(EventRow(seq, event.run_id, kind, content))
+        if commit.session_settings is not None:
+            self._settings_bytes = len(commit.session_settings)
         commit.updated_us = self.updated_us = microseconds(draft.now)
         return entries
 

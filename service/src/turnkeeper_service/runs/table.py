@@ -17,6 +17,8 @@ from .session import Session
 Key = tuple[str, str]
 WARM_SESSIONS = 1024
 """Idle sessions kept for their next call; beyond it the one idle longest is let go."""
+WARM_BYTES = 16 << 20
+"""What all of these may hold of settings, histories and logs; beyond it, likewise."""
 
 
 class SessionTable:
@@ -28,6 +30,9 @@ class SessionTable:
         self._warm = warm
         self._sessions: dict[Key, Session] = {}
         self._idle: OrderedDict[Key, Session] = OrderedDict()
+        self._held: dict[Key, int] = {}
+        """Bytes that idle sessions hold."""
+        self._held_bytes = 0
         self._loading: dict[Key, asyncio.Future[Session | None]] = {}
 
     def __len__(self) -> int:
@@ -49,7 +54,7 @@ class SessionTable:
     def drop(self, session: Session) -> None:
         """Remove a session that is deleted."""
         self._sessions.pop(session.key, None)
-        self._idle.pop(session.key, None)
+        self._busy(session.key)
 
     @asynccontextmanager
     async def pin(self, tenant: str, session_id: str) -> AsyncIterator[Session]:
@@ -72,7 +77,7 @@ class SessionTable:
                 raise session_not_found(key[1])
             # Let go between its load and now; nothing was written in between.
             session = self._sessions.setdefault(key, session)
-        self._idle.pop(key, None)
+        self._busy(key)
         return session
 
     async def create(self, row: SessionRow, write: Callable[[Session], asyncio.Future[None]]) -> Session | None:
@@ -120,13 +125,21 @@ class SessionTable:
             self.put(session)
         return session
 
+    def _busy(self, key: Key) -> None:
+        """A session is not idle any more."""
+        self._idle.pop(key, None)
+        self._held_bytes -= self._held.pop(key, 0)
+
     def idle(self, session: Session) -> None:
         """Take note that nothing needs a session for now."""
         if self._sessions.get(session.key) is not session:
             return
+        self._busy(session.key)
         self._idle[session.key] = session
-        self._idle.move_to_end(session.key)
-        while len(self._idle) > self._warm:
-            key, oldest = self._idle.popitem(last=False)
+        self._held[session.key] = session.num_bytes
+        self._held_bytes += session.num_bytes
+        while len(self._idle) > self._warm or self._held_bytes > WARM_BYTES:
+            key, oldest = next(iter(self._idle.items()))
+            self._busy(key)
             if oldest.is_idle:
                 del self._sessions[key]
