@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from turnkeeper_service.providers.scripted import Reply
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "docs" / "ROADMAP.md"]
+DOCUMENTS += [ROOT / "docs" / name for name in ("clients.md", "operations.md", "rules.md")]
 DOCUMENTS += sorted((ROOT / "docs" / "decisions").glob("*.md"))
 MADE_BY_MAKE = {".venv/", ".tools/"}
 
@@ -55,3 +58,10 @@ def test_every_decision_is_listed() -> None:
     folder = ROOT / "docs" / "decisions"
     listed = links((folder / "README.md").read_text())
     assert listed == {path.name for path in folder.glob("0*.md")}
+
+
+def test_the_directives_of_scripted_models_are_all_described() -> None:
+    page = (ROOT / "docs" / "clients.md").read_text()
+    table = page[page.index("| field | what it does |") :]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(Reply.__struct_fields__)
