@@ -62,6 +62,30 @@ async def results(client: Client, session_id: str) -> list[tuple[str, bool, str]
 
 
 @pytest.mark.asyncio
+async def test_half_of_a_character_that_a_tool_says_is_replaced(real: RealServer) -> None:
+    def name() -> str:
+        return "caf\udce9"
+
+    def names() -> list[Any]:
+        return ["caf\udce9", {"\udce9": 1}]
+
+    def refuse() -> None:
+        raise ToolError("no \udce9")
+
+    tools = [FunctionTool(one) for one in (name, names, refuse)]
+    prompt = script([call("name"), call("names"), call("refuse")], "the end")
+    async with Client(real.address) as client, client.converse("halves", create_with=MADE) as talk:
+        await talk.offer_tools(*tools)
+        run_id = (await talk.submit(prompt)).run_id
+        assert (await ended(talk, run_id)).text == "the end"
+        assert await results(client, "halves") == [
+            ("name", False, "caf\ufffd"),
+            ("names", False, '["caf\ufffd", {"\ufffd": 1}]'),
+            ("refuse", True, "no \ufffd"),
+        ]
+
+
+@pytest.mark.asyncio
 async def test_a_conversation_runs_its_tools_also_after_it_has_finished(
     real: RealServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
@@ -13,6 +14,7 @@ from turnkeeper._options import Seconds, named_options, span
 from turnkeeper.v1.content_pb2 import Part, Text, ToolResult
 from turnkeeper.v1.tool_service_pb2 import REPLAY_CLASS_NEVER, REPLAY_CLASS_SAFE, Tool
 
+_HALF = re.compile("[\ud800-\udfff]")
 _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
 
 
@@ -102,7 +104,7 @@ def by_name(tools: Iterable[AnyTool]) -> dict[str, FunctionTool]:
 
 def error_result(text: str) -> ToolResult:
     """A result that the model sees as an error."""
-    return ToolResult(content=[Part(text=Text(text=text))], is_error=True)
+    return _text_result(text, is_error=True)
 
 
 def _result(value: object) -> ToolResult:
@@ -111,7 +113,12 @@ def _result(value: object) -> ToolResult:
     if isinstance(value, Part):
         return ToolResult(content=[value])
     text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-    return ToolResult(content=[Part(text=Text(text=text))])
+    return _text_result(text)
+
+
+def _text_result(text: str, *, is_error: bool = False) -> ToolResult:
+    # A text with half of a character, as Python's file names have it, is none that a message can hold.
+    return ToolResult(content=[Part(text=Text(text=_HALF.sub("\ufffd", text)))], is_error=is_error)
 
 
 def _schema(function: Callable[..., Any]) -> dict[str, Any]:

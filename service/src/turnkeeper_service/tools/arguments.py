@@ -9,7 +9,7 @@ from typing import Any
 from jsonschema.exceptions import ValidationError
 
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.json_text import MAX_DEPTH, is_too_deep
+from turnkeeper_service.json_text import MAX_DEPTH, is_too_deep, without_lone_surrogates
 
 from .base import Tool
 from .json_schema import validator, words_for
@@ -29,10 +29,20 @@ def malformed(parts: Sequence[content_pb2.Part]) -> frozenset[str]:
     return frozenset(part.tool_call.tool_call_id for part in parts if INVALID_JSON in part.provider_details.fields)
 
 
+def whole_json(call: content_pb2.ToolCall) -> str:
+    """The arguments as a JSON text in which every text can be written as UTF-8."""
+    return without_lone_surrogates(call.arguments_json) or "{}"
+
+
+def loaded(call: content_pb2.ToolCall) -> Any:
+    """The arguments as a value. Raises ValueError, RecursionError."""
+    return json.loads(whole_json(call))
+
+
 def parse(tool: Tool, call: content_pb2.ToolCall) -> dict[str, Any]:
     """The arguments as an object. Raises BadArgumentsError."""
     try:
-        arguments = json.loads(call.arguments_json or "{}")
+        arguments = loaded(call)
     except ValueError:
         raise BadArgumentsError(NOT_JSON) from None
     except RecursionError:

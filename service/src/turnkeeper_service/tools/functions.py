@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from turnkeeper.v1 import content_pb2, tool_service_pb2
 
-from .arguments import BadArgumentsError
+from .arguments import BadArgumentsError, whole_json
 from .base import Invocation, OfferedTool, Tool, ToolAnswer, text_result
 from .threads import TooManyThreadsError, in_thread
 
@@ -69,7 +70,7 @@ class FunctionTool:
     async def call(self, invocation: Invocation) -> ToolAnswer:
         """Run the function. Raises BadArgumentsError, ToolError and whatever it raises."""
         try:
-            model = self._model.model_validate_json(invocation.call.arguments_json or "{}")
+            model = self._model.model_validate_json(whole_json(invocation.call))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"])
@@ -100,4 +101,17 @@ def _result(call: content_pb2.ToolCall, value: object) -> content_pb2.ToolResult
         return text_result(call, value)
     if value is None:
         return text_result(call, "")
-    return text_result(call, TypeAdapter(type(value)).dump_json(value).decode())
+    return text_result(call, _json_of(value))
+
+
+def _json_of(value: object) -> str:
+    """The value as JSON. Raises ToolError, and what its type raises."""
+    adapter = TypeAdapter(type(value))
+    try:
+        return adapter.dump_json(value).decode()
+    except PydanticSerializationError:
+        # A text in it has half of a character; whoever writes the result replaces it.
+        try:
+            return json.dumps(adapter.dump_python(value), ensure_ascii=False, default=to_jsonable_python)
+        except RecursionError:
+            raise ToolError("the result is nested too deeply") from None

@@ -16,14 +16,15 @@ from typing import Any
 import structlog
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
+from turnkeeper_service.json_text import MAX_DEPTH
 from turnkeeper_service.providers.media import MEDIA_TYPE
 
 log = structlog.get_logger(__name__)
 
 Json = dict[str, Any]
 LIST = "tools/list"
-MAX_DEPTH = 200
-"""Of what is nested in each other in one answer, or in one schema. What the SDK makes of it ends at 255."""
+MAX_ANSWER_DEPTH = 200
+"""Of what is nested in each other in one answer. What the SDK makes of it ends at 255."""
 _DATA_URL = re.compile(r"\s*data:([^;,]*)((?:;[^;,]*)*),")
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -47,7 +48,7 @@ def normal(method: str, result: object) -> Json:
 def depth_of(value: object) -> int:
     """How deep lists and objects are nested in a value, counted up to a little more than is allowed."""
     level, depth = [value], 0
-    while level and depth <= MAX_DEPTH:
+    while level and depth <= MAX_ANSWER_DEPTH:
         inner: list[object] = []
         for one in level:
             if isinstance(one, dict):

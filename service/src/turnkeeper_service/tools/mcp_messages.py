@@ -13,22 +13,20 @@ from typing import Any
 import structlog
 from mcp_types import INTERNAL_ERROR, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest
 
+from turnkeeper_service.json_text import without_lone_surrogates
+
 from . import mcp_answers
-from .mcp_answers import MAX_DEPTH, Json, depth_of
+from .mcp_answers import MAX_ANSWER_DEPTH, Json, depth_of
 
 log = structlog.get_logger(__name__)
 
 TOOLS_CHANGED = "notifications/tools/list_changed"
 MAX_STARTS = 8
 """Places of a line at which a message is looked for, behind what a server wrote before it."""
-_ESCAPE = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.S
-)
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _ID = re.compile(r'"id"\s*:\s*(?:"([^"\\]{1,128})"|([0-9]{1,18})\b)')
 _START = re.compile(r"[{\[]")
 _NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.S)
-PRUNED_DEPTH = MAX_DEPTH + 20
+PRUNED_DEPTH = MAX_ANSWER_DEPTH + 20
 _DECODER = json.JSONDecoder(strict=False)
 
 
@@ -62,7 +60,7 @@ class Exchange:
         ``answers`` is the request whose answer it is, where that is known. A text that is no message is an error for
         the call that it answers, if that can be told; else it is left out.
         """
-        text = _whole(data.decode("utf-8", "replace"))
+        text = without_lone_surrogates(data.decode("utf-8", "replace"))
         if not text.strip().lstrip("\ufeff"):
             return []
         try:
@@ -119,13 +117,6 @@ class Exchange:
         return _answer(own_id, asked, value["result"])
 
 
-def _whole(text: str) -> str:
-    """The text with U+FFFD for each half of a character that JSON escapes can write, and UTF-8 cannot."""
-    if _HALF.search(text) is None:
-        return text
-    return _ESCAPE.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
-
-
 def _values(text: str) -> list[Json]:
     """The objects in a text, those of a list too, whatever stands before, between and behind them.
 
@@ -178,7 +169,7 @@ def _unasked(method: str, own_id: int | str | None, params: object) -> Json:
 
 
 def _answer(own_id: int | str, asked: str, result: object) -> Json:
-    if depth_of(result) > MAX_DEPTH and asked != mcp_answers.LIST:
+    if depth_of(result) > MAX_ANSWER_DEPTH and asked != mcp_answers.LIST:
         # A list is read tool by tool: one deep schema costs that tool.
         return _error(own_id, "the tool server gave an answer that cannot be used: it is nested too deeply")
     return {"jsonrpc": "2.0", "id": own_id, "result": mcp_answers.normal(asked, result)}
@@ -201,4 +192,8 @@ def _words(error: object) -> tuple[str, int, Any]:
     if not isinstance(message, str):
         message = "" if message is None else json.dumps(message, ensure_ascii=False)
     data = error.get("data")
-    return message, code if isinstance(code, int) else INTERNAL_ERROR, data if depth_of(data) <= MAX_DEPTH else None
+    return (
+        message,
+        code if isinstance(code, int) else INTERNAL_ERROR,
+        data if depth_of(data) <= MAX_ANSWER_DEPTH else None,
+    )

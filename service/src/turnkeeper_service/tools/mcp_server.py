@@ -7,7 +7,6 @@ as an error: whether it took effect is unknown.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 
 import anyio
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 from turnkeeper.v1 import tool_service_pb2
 from turnkeeper_service.clock import Clock
 
+from .arguments import loaded
 from .base import Invocation, OfferedTool, Tool, ToolAnswer, synthetic_result, text_of, text_result
 from .mcp_connection import Connection, ServerLostError
 from .mcp_content import offers, replay_class, result_of
@@ -191,9 +191,7 @@ class _McpTool:
     async def call(self, invocation: Invocation) -> ToolAnswer:
         call = invocation.call
         try:
-            given = await self._connection.call(
-                self._name, json.loads(call.arguments_json or "{}"), invocation.idempotency_key
-            )
+            given = await self._connection.call(self._name, loaded(call), invocation.idempotency_key)
             return ToolAnswer(result_of(call, given))
         except ServerLostError:
             text = f"the tool server {self._server!r} was lost during this call; whether it took effect is unknown"

@@ -24,6 +24,7 @@ from turnkeeper_service.principal import Authenticator, Principal, Role
 from turnkeeper_service.store.base import StoreError
 from turnkeeper_service.tls import peer_names
 
+from .result_texts import mended
 from .status import code_of, reason_name, trailing_metadata
 
 log = structlog.get_logger(__name__)
@@ -253,6 +254,10 @@ def _deserializer(method: MethodDescriptor, max_bytes: int) -> Callable[[bytes],
             return Malformed(too_large(max_bytes))
         try:
             return message_class.FromString(content)
+        except DecodeError:
+            whole = mended(method.input_type, content)
+        try:
+            return Malformed(malformed()) if whole is None else message_class.FromString(whole)
         except DecodeError:
             return Malformed(malformed())
 
