@@ -34,9 +34,11 @@ class GatedStore(SqliteStore):
                 self._came.clear()
                 await self._came.wait()
 
-    def release(self) -> None:
-        """Write what is held, in order, and hold nothing any more."""
-        held, self._held, self._when = self._held, [], None
+    def release(self, number: int | None = None) -> None:
+        """Write what is held, in order, and hold nothing any more; with a number, hold what follows so many."""
+        held, self._held = self._held[:number], self._held[number:] if number is not None else []
+        if not self._held:
+            self._when = None
         for commit, outer in held:
             super().commit(commit).add_done_callback(partial(_pass_on, outer))
 

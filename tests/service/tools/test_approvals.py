@@ -9,13 +9,15 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from tests.service.dispatch.gated_store import GatedStore
 from tests.service.failure.stories import is_valid, kinds, reason_of, started_order
 from tests.service.harness import Harness, Places, reason, serving
 from tests.service.manual_clock import ManualClock
 from tests.service.turns.scenes import STEER, STOP, Tools, call, calls, result_text, scene, script
 from tests.service.wire.talk import Talk
 from tests.service.wire.tokens import Caller, write_token_file
-from turnkeeper.v1 import session_service_pb2
+from turnkeeper.v1 import event_pb2, session_service_pb2
+from turnkeeper_service.store.base import Commit
 
 DAY = 86_400.0
 
@@ -38,6 +40,11 @@ def answer(approval_id: str, is_allowed: bool, comment: str = "") -> session_ser
     return session_service_pb2.AnswerApprovalRequest(
         session_id="s", approval_id=approval_id, is_allowed=is_allowed, comment=comment
     )
+
+
+def asks(commit: Commit) -> bool:
+    """Whether a commit holds the question for leave."""
+    return any(event_pb2.Event.FromString(row.payload).HasField("approval_requested") for row in commit.events)
 
 
 async def refusal(call: Any) -> str:
@@ -198,6 +205,28 @@ async def test_a_cancelled_run_waits_for_no_approval(tmp_path: Path) -> None:
         assert late == "APPROVAL_ANSWERED"
         assert tools.ran == []
         assert is_valid(await on.server.messages("s"))
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_answered_after_the_terminal_of_its_run(tmp_path: Path) -> None:
+    """The question is durable only after its turn was cut, and the terminal is handed over and not durable yet."""
+    clock, tools, store = ManualClock(), asking("remove"), GatedStore(tmp_path)
+    async with scene(tmp_path, tools, clock=clock, store=store, defaults__run_timeout_seconds="600") as on:
+        store.hold(asks)
+        await on.server.submit("s", script(calls("remove"), "never"), "r")
+        await store.came()
+        clock.advance(600)
+        await store.came(2)
+        store.release(1)
+        asked = (await on.watch.seen("r", "approval_requested")).approval_requested
+        assert await listed(on.server) == []
+        late = await refusal(on.server.sessions.AnswerApproval(answer(asked.approval_id, True)))
+        assert late == "APPROVAL_ANSWERED"
+        store.release()
+        assert reason_of(await on.watch.terminal("r")) == "FAILED/RUN_DEADLINE"
+        await on.watch.quiet()
+        assert "approval_resolved" not in on.watch.of("r")
+        assert on.watch.of("r")[-1] == "run_finished"
 
 
 @pytest.mark.asyncio

@@ -37,9 +37,9 @@ class Asked:
     """Set while its turn waits for it."""
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What it is found by."""
-        return (*self.run.session.key, self.approval_id)
+    def waits(self) -> bool:
+        """Whether it can be answered: it has not been, and its run goes on."""
+        return not self.is_answered and not self.run.is_ending
 
     def decide(self, decision: Decision) -> None:
         """The decision is durable."""
@@ -67,12 +67,13 @@ class ApprovalDesk:
         self._line = line
         self._timeout = timeout
         self._default = is_allowed_by_default
-        self._asked: dict[tuple[str, str, str], Asked] = {}
+        self._asked: dict[tuple[str, str], dict[str, Asked]] = {}
+        """By session and id."""
 
     def of(self, tenant: str, session_id: str) -> Iterator[session_service_pb2.Approval]:
         """The approvals of a session that wait, in the order in which they were asked for."""
-        for key, asked in self._asked.items():
-            if key[:2] == (tenant, session_id) and not asked.is_answered:
+        for asked in self._asked.get((tenant, session_id), {}).values():
+            if asked.waits:
                 yield asked.view()
 
     async def ask(
@@ -95,7 +96,7 @@ class ApprovalDesk:
         finally:
             timer.cancel()
             asked.waiting = None
-            self._asked.pop(asked.key, None)
+            self._remove(asked)
 
     async def _request(self, run: Run, turn_id: str, call: content_pb2.ToolCall, waiting: Waiting) -> Asked:
         """Ask; anybody can answer as soon as it is durable."""
@@ -125,17 +126,28 @@ class ApprovalDesk:
             recovered.deadline_us,
             recovered.is_allowed_by_default,
         )
-        if asked.key not in self._asked:
+        known = self._asked.get(run.session.key, {}).get(recovered.approval_id)
+        if known is None:
             self._add(asked)
-        return self._asked[asked.key]
+        return known or asked
 
     def _add(self, asked: Asked) -> None:
-        self._asked[asked.key] = asked
+        if asked.run.is_ending:
+            # Its turn was cut before the question was durable.
+            return
+        self._asked.setdefault(asked.run.session.key, {})[asked.approval_id] = asked
         # Its turn may be cut before it waits.
-        asked.run.finished.add_done_callback(lambda _: self._asked.pop(asked.key, None))
+        asked.run.finished.add_done_callback(lambda _: self._remove(asked))
+
+    def _remove(self, asked: Asked) -> None:
+        key = asked.run.session.key
+        of_session = self._asked.get(key, {})
+        of_session.pop(asked.approval_id, None)
+        if not of_session:
+            self._asked.pop(key, None)
 
     def _expire(self, asked: Asked, turn_id: str) -> None:
-        if not asked.is_answered and not self._line.is_cut:
+        if asked.waits and not self._line.is_cut:
             self._resolve(asked, turn_id, Decision(asked.is_allowed_by_default))
 
     def _resolve(self, asked: Asked, turn_id: str, decision: Decision) -> asyncio.Future[None]:
@@ -155,19 +167,19 @@ class ApprovalDesk:
         self, tenant: str, actor: str, request: session_service_pb2.AnswerApprovalRequest
     ) -> session_service_pb2.Approval:
         """Answer an approval, once. Raises Refused APPROVAL_NOT_FOUND, APPROVAL_ANSWERED."""
-        key = (tenant, request.session_id, request.approval_id)
-        asked = self._asked.get(key)
+        asked = self._asked.get((tenant, request.session_id), {}).get(request.approval_id)
         if self._line.is_cut:
             # What waits here waits for the next process.
             raise self._line.going_away()
-        if asked is None or asked.is_answered:
+        if asked is None or not asked.waits:
             if asked is None and not await self._was_asked(tenant, request):
                 raise Refused(
                     Reason.ERROR_REASON_APPROVAL_NOT_FOUND,
                     f"no approval {request.approval_id!r}",
                     resource=("turnkeeper.dev/Approval", request.approval_id),
                 )
-            raise Refused(Reason.ERROR_REASON_APPROVAL_ANSWERED, f"approval {request.approval_id!r} has been answered")
+            was = "has been answered" if asked is not None and asked.is_answered else "waits for no answer any more"
+            raise Refused(Reason.ERROR_REASON_APPROVAL_ANSWERED, f"approval {request.approval_id!r} {was}")
         turn_id = asked.run.turn.plan.turn_id if asked.run.turn is not None else asked.run.resume_turn_id
         decision = Decision(request.is_allowed, request.comment, actor)
         await durable(self._resolve(asked, turn_id, decision), self._line.store)

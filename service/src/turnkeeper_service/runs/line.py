@@ -309,6 +309,7 @@ class Line:
         if outcome.usage.own.num_calls:
             add_run(run.session.usage, outcome.usage)
             draft.commit.session_usage = run.session.usage.SerializeToString()
+        run.is_ending = True
         draft.finish_run(run.run_id, outcome, turn_id)
         draft.on_durable.append(lambda: self.over(run, outcome))
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
 from turnkeeper_service.clock import Timer
-from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.plan import Resume, TurnEnd
 from turnkeeper_service.engine.summary_turn import SummaryTurn
 from turnkeeper_service.engine.turn import FloorTurn
@@ -65,6 +64,8 @@ class Run:
         self.permit: asyncio.Event | None = None
         """While its turn is without a permit: set when it has it again (U-3)."""
         self.is_deadline_passed = False
+        self.is_ending = False
+        """Whether its terminal is handed over, durable or not: nothing of it comes after."""
         self.resume: Resume | None = None
         self.resume_turn_id = ""
         self._timers: dict[str, Timer] = {}
@@ -123,7 +124,3 @@ class Run:
             context_id="main",
             in_context=in_context,
         )
-
-    def finish(self, draft: Draft, outcome: event_pb2.Outcome, turn_id: str = "") -> None:
-        """Write the run's one terminal."""
-        draft.finish_run(self.run_id, outcome, turn_id)
