@@ -155,7 +155,7 @@ class Server:
             )
             await runs.sweep()
             recovered = await runs.recover()
-            self._http = HttpStatus(settings.server.http_address, self._metrics, lambda: self._is_serving)
+            self._http = HttpStatus(settings.server.http_address, self._metrics, self._is_ready)
             host, port = await self._http.start()
             self.http_address = f"{host}:{port}"
             tls = settings.tls
@@ -212,6 +212,9 @@ class Server:
             self.failure.set_result(error)
             if self._runs is not None:
                 self._runs.fail(store_unavailable())
+
+    def _is_ready(self) -> bool:
+        return self._is_serving and not self._store.is_stalled
 
     async def _watch_store(self) -> None:
         error = await asyncio.shield(self._store.failure)

@@ -13,6 +13,7 @@ from tests.service.store.harness import SqliteHarness
 from turnkeeper_service.store import committer
 from turnkeeper_service.store.base import (
     Commit,
+    Laid,
     StoreClosedError,
     StoreError,
 )
@@ -27,7 +28,7 @@ from turnkeeper_service.store.conformance.rows import (
     run,
     tombstone,
 )
-from turnkeeper_service.store.faults import FaultPoint, Faults
+from turnkeeper_service.store.faults import FaultPoint, Faults, busy
 from turnkeeper_service.store.sqlite import SqliteStore
 from turnkeeper_service.store.writer import MAX_BATCH
 
@@ -186,6 +187,20 @@ async def test_a_fault_that_passes_is_retried(harness: SqliteHarness, point: Fau
     assert await store.get_run(TENANT, "r1") == run("r1", 1)
     assert not store.failure.done()
     assert store.stats().batches == 1
+    await store.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("point", ["before", "inside"])
+async def test_a_lock_that_somebody_else_holds_is_waited_for(harness: SqliteHarness, point: FaultPoint) -> None:
+    faults = Faults()
+    store = harness.store(faults)
+    await store.open()
+    faults.fail(point, times=3 * committer.RETRIES, error=busy)
+    await store.commit(new_session("s1", run("r1", 1)))
+    faults.fail(point, times=3 * committer.RETRIES, error=busy)
+    assert await store.lay_tombstone(tombstone("r2"), limit=9) is Laid.LAID
+    assert not store.failure.done()
     await store.close()
 
 

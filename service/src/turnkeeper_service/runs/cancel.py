@@ -11,7 +11,7 @@ from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.errors import Reason, Refused, run_not_found, store_unavailable
 from turnkeeper_service.store.base import Laid, StoreError, TombstoneRow
 
-from .durable import durable
+from .durable import durable, eventually
 from .line import Line
 from .run import Run
 from .scheduler import Cancel, CancelResult, Covered
@@ -113,7 +113,8 @@ class Canceller:
         found = self._line.core.cancel_run(run.session.key, run_id, cancel_of(request))
         if not found.covered and not found.concluded:
             # Its terminal is written and on its way to the disk.
-            return _receipt(run_id, ALREADY_FINISHED, await self._outcome(run))
+            outcome = await eventually(run.finished, self._line.store)
+            return _receipt(run_id, ALREADY_FINISHED, outcome)
         return await self._carry_out(tenant, found, request, wait=wait)
 
     def cover_in(
@@ -199,22 +200,14 @@ class Canceller:
         futures = self.submit(found, template)
         for future in futures:
             await durable(future, self._line.store)
-        outcomes = {run.run_id: await self._outcome(run) for run in (concluded + covered if wait else concluded)}
+        awaited = concluded + covered if wait else concluded
+        outcomes = {run.run_id: await eventually(run.finished, self._line.store) for run in awaited}
         receipt = run_service_pb2.CancelReceipt()
         ended = set(concluded)
         for run in sorted(covered + concluded, key=lambda run: run.sequence):
             disposition = ALREADY_FINISHED if run in ended else COVERED
             receipt.runs.add(run_id=run.run_id, disposition=disposition, outcome=outcomes.get(run.run_id))
         return receipt
-
-    @staticmethod
-    async def _outcome(run: Run) -> event_pb2.Outcome:
-        try:
-            return await asyncio.shield(run.finished)
-        except (StoreError, asyncio.CancelledError):
-            if run.finished.done():
-                raise store_unavailable() from None
-            raise
 
     async def _lay_tombstone(
         self, tenant: str, run_id: str, session_id: str, request: event_pb2.RunCancelRequested

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from turnkeeper.v1 import event_pb2, session_service_pb2
 from turnkeeper_service.clock import microseconds
-from turnkeeper_service.errors import Reason, Refused, invalid, session_deleting, store_unavailable
+from turnkeeper_service.errors import Reason, Refused, invalid, session_deleting
 from turnkeeper_service.ids import uuid7
-from turnkeeper_service.store.base import SessionRow, SessionState, StoreError
+from turnkeeper_service.store.base import SessionRow, SessionState
 
 from .cancel import Canceller
-from .durable import durable
+from .durable import durable, eventually
 from .line import Line
 from .session import Session
 from .table import SessionTable
@@ -115,15 +115,7 @@ class SessionLifecycle:
             task = self._deletions.get(session.key)
             if task is None:
                 task = self.start(session, actor)
-            try:
-                await asyncio.shield(task)
-            except StoreError:
-                raise store_unavailable() from None
-            except asyncio.CancelledError:
-                if task.cancelled():
-                    # The server closes; the next one goes on with it.
-                    raise store_unavailable() from None
-                raise
+            await eventually(task, self._line.store)
 
     def start(self, session: Session, actor: str) -> asyncio.Task[None]:
         """Begin a deletion, or go on with it after a restart; it no longer depends on its caller."""

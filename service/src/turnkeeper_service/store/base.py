@@ -263,6 +263,11 @@ class Store(Protocol):
         """Resolves once, with the error, when the store has stopped taking commits for a fault or a lost fence."""
         ...
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it was handed something and has written nothing for 2 s: somebody else holds its lock."""
+        ...
+
     async def open(self) -> Boot:
         """Take the lock, migrate, take the next epoch. Raises the StoreErrors that name exit codes."""
         ...
@@ -282,7 +287,10 @@ class Store(Protocol):
         ...
 
     async def check_fence(self) -> None:
-        """Raise StoreFencedError if another owner has taken over; called at least every heartbeat (U-15)."""
+        """Raise StoreFencedError if another owner has taken over, StoreError if the database was taken away.
+
+        The store has then stopped. Called at least every heartbeat (U-15); waits while somebody else keeps it busy.
+        """
         ...
 
     async def get_session(self, tenant: str, session_id: str) -> SessionRow | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,8 @@ T = TypeVar("T")
 RETRIES = 3
 RETRY_SECONDS = 0.05
 
-_TRANSIENT = frozenset(
-    (
-        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_CANTOPEN,
-    )
-)  # fmt: skip
+_BUSY = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
+_TRANSIENT = _BUSY | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN}
 
 
 class _UnfitError(Exception):
@@ -42,10 +39,13 @@ class Written:
 
 
 class Committer:
-    """Applies commits on one connection, for one owner."""
+    """Applies commits on one connection, for one owner. ``closing`` is set when nobody waits for it any more."""
 
-    def __init__(self, connection: sqlite3.Connection, epoch: int, faults: Faults | None) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, epoch: int, faults: Faults | None, closing: threading.Event
+    ) -> None:
         self._connection = connection
+        self._closing = closing
         self._cursor = connection.cursor()
         self._epoch = epoch
         self._faults = faults
@@ -84,18 +84,24 @@ class Committer:
             raise StoreError(f"cannot write: {error}") from error
 
     def _retried(self, attempt: Callable[[], T]) -> T:
-        for tries_left in range(RETRIES, -1, -1):
+        """Try a few times where that can help; as long as it takes while somebody else only holds the lock."""
+        tries_left = RETRIES
+        while True:
             try:
                 return attempt()
             except sqlite3.Error as error:
                 self._roll_back()
-                if tries_left == 0 or not _is_transient(error):
+                if is_busy(error):
+                    if self._closing.wait(RETRY_SECONDS):
+                        raise StoreError(f"cannot write: {error}") from error
+                elif tries_left and _is_transient(error):
+                    tries_left -= 1
+                    time.sleep(RETRY_SECONDS)
+                else:
                     raise StoreError(f"cannot write: {error}") from error
-                time.sleep(RETRY_SECONDS)
             except BaseException:
                 self._roll_back()
                 raise
-        raise AssertionError
 
     def _together(self, commits: Sequence[Commit]) -> Written:
         plans = [Plan()]
@@ -170,6 +176,11 @@ class Committer:
     def _reach(self, point: FaultPoint, commits: Sequence[Commit]) -> None:
         if self._faults is not None:
             self._faults.reach(point, self._batch, commits)
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether somebody else holds the database's lock: nothing has failed, and nothing was written."""
+    return isinstance(error, sqlite3.OperationalError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
 def _is_transient(error: Exception) -> bool:

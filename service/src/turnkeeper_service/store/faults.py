@@ -25,6 +25,14 @@ def disk_full() -> sqlite3.OperationalError:
     return error
 
 
+def busy() -> sqlite3.OperationalError:
+    """What SQLite raises while somebody else holds its lock."""
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    error.sqlite_errorname = "SQLITE_BUSY"
+    return error
+
+
 @dataclass(slots=True)
 class _Fault:
     point: FaultPoint

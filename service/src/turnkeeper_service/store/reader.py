@@ -12,12 +12,15 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from turnkeeper_service.store.base import StoreError
+from turnkeeper_service.store.committer import is_busy
 from turnkeeper_service.store.database import connect_reader
 from turnkeeper_service.store.threads import post, reject, resolve
 
 T = TypeVar("T")
 Query = Callable[[sqlite3.Connection], T]
 _Settle = Callable[[], None]
+BUSY_SECONDS = 0.05
+"""Between two attempts to read what somebody else has locked."""
 
 
 class Reader:
@@ -48,6 +51,7 @@ class _Lane:
         self._queue: SimpleQueue[Callable[[sqlite3.Connection], _Settle] | None] = SimpleQueue()
         # One thread alone may take all that waits; several share it out.
         self._batched = threads == 1
+        self._closing = threading.Event()
         # Connected here, so that what cannot be read fails the opening and not some later read.
         self._threads = [
             threading.Thread(target=self._run, args=(connect_reader(path),), name=name, daemon=True)
@@ -58,10 +62,11 @@ class _Lane:
 
     def ask(self, query: Query[T]) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(partial(_answer, future, query))
+        self._queue.put(partial(self._answer, future, query))
         return future
 
     def close(self) -> None:
+        self._closing.set()
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
@@ -82,17 +87,19 @@ class _Lane:
                 post(self._loop, _call_all, settles)
         connection.close()
 
-
-def _answer(future: asyncio.Future[T], query: Query[T], connection: sqlite3.Connection) -> _Settle:
-    try:
-        result = query(connection)
-    except sqlite3.Error as error:
-        failed = StoreError(f"cannot read: {error}")
-        failed.__cause__ = error
-        return partial(reject, future, failed)
-    except Exception as error:
-        return partial(reject, future, error)
-    return partial(resolve, future, result)
+    def _answer(self, future: asyncio.Future[T], query: Query[T], connection: sqlite3.Connection) -> _Settle:
+        while True:
+            try:
+                result = query(connection)
+            except sqlite3.Error as error:
+                if is_busy(error) and not self._closing.wait(BUSY_SECONDS):
+                    continue
+                failed = StoreError(f"cannot read: {error}")
+                failed.__cause__ = error
+                return partial(reject, future, failed)
+            except Exception as error:
+                return partial(reject, future, error)
+            return partial(resolve, future, result)
 
 
 def _call_all(settles: list[_Settle]) -> None:

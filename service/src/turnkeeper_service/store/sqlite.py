@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from turnkeeper_service.store import database, migrate, queries
+from turnkeeper_service.store import database, migrate, patience, queries
 from turnkeeper_service.store import statements as sql
 from turnkeeper_service.store.answers import Boot, Page, StoreStats
 from turnkeeper_service.store.base import (
@@ -33,7 +33,7 @@ from turnkeeper_service.store.base import (
 from turnkeeper_service.store.claims import Claims
 from turnkeeper_service.store.faults import Faults
 from turnkeeper_service.store.lock import DirectoryLock
-from turnkeeper_service.store.patience import Patience
+from turnkeeper_service.store.open_files import OpenFiles
 from turnkeeper_service.store.reader import Reader
 from turnkeeper_service.store.writer import Opened, Writer
 
@@ -50,7 +50,7 @@ class SqliteStore:
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(self._loop, faults)
         self._claims = Claims()
-        self._patience = Patience(self._loop)
+        self._patience = patience.Patience(self._loop)
         self._connection: sqlite3.Connection | None = None
         self._reader: Reader | None = None
         self._boot: Boot | None = None
@@ -60,6 +60,11 @@ class SqliteStore:
     def failure(self) -> asyncio.Future[StoreError]:
         """Resolves once, when the store has stopped taking commits."""
         return self._writer.failure
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it was handed something and has written nothing for a while."""
+        return self._writer.waited() >= patience.SECONDS
 
     async def open(self) -> Boot:
         """Take the lock, look at the file, migrate, take the next epoch."""
@@ -82,6 +87,7 @@ class SqliteStore:
                 migrate.upgrade(connection)
             boot = database.take_epoch(connection, self._path)
             self._reader = Reader(self._loop, self._path)
+            self._files = OpenFiles(self._path)
         except BaseException as error:
             cause = getattr(error, "orig", error)
             if isinstance(cause, sqlite3.Error):
@@ -111,10 +117,14 @@ class SqliteStore:
         return await self._patience.wait(future)
 
     async def check_fence(self) -> None:
-        """Raise StoreFencedError if another owner has taken over; the store has then stopped."""
-        epoch = await self._readers.look_up(queries.get_epoch)
-        if self._boot is None or epoch != self._boot.epoch:
+        """Raise StoreFencedError if another owner has taken over, StoreError if the database was taken away."""
+        epoch, taken_away = await self._readers.look_up(lambda c: (queries.get_epoch(c), self._files.find_missing()))
+        error: StoreError | None = None
+        if taken_away is not None:
+            error = StoreError(f"{taken_away} was deleted or replaced while it was in use", path=str(taken_away))
+        elif self._boot is None or epoch != self._boot.epoch:
             error = StoreFencedError("another process has taken over the store", path=str(self._path))
+        if error is not None:
             self._writer.fail(error)
             raise error
 

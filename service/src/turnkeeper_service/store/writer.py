@@ -9,6 +9,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
@@ -37,7 +38,10 @@ class Writer:
         self._queue: SimpleQueue[_Write | _Job | None] = SimpleQueue()
         self._gathered: list[_Write] = []
         """Commits of this turn of the loop, not handed over yet."""
-        self._waiting = self._commits = self._batches = self._rows = 0
+        self._waiting = self._jobs = self._commits = self._batches = self._rows = 0
+        self._since: float | None = None
+        """Since when something waits and nothing was written."""
+        self._closing = threading.Event()
 
     @property
     def failure(self) -> asyncio.Future[StoreError]:
@@ -52,7 +56,7 @@ class Writer:
     def start(self, open_database: Callable[[], Opened], close_database: Callable[[], None]) -> asyncio.Future[Boot]:
         """Start the thread. Both calls are made on it; closing follows a failed opening too."""
         opened: asyncio.Future[Boot] = self._loop.create_future()
-        target = _Thread(self, self._loop, self._queue, self._faults)
+        target = _Thread(self, self._loop, self._queue, self._faults, self._closing)
         args = (opened, open_database, close_database)
         # A daemon: a process that dies without closing must not be held up. What it wrote is acknowledged or not.
         threading.Thread(target=target.run, args=args, name="store-writer", daemon=True).start()
@@ -61,6 +65,7 @@ class Writer:
     def put(self, commit: Commit, future: asyncio.Future[None]) -> None:
         """Queue a commit. Those of one turn of the loop are handed over together: they cost one sync."""
         self._waiting += 1
+        self._begin()
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
         self._gathered.append(_Write(commit, future))
@@ -73,6 +78,8 @@ class Writer:
     def run(self, job: Callable[[sqlite3.Cursor], T]) -> asyncio.Future[T]:
         """Queue a job. It runs in order with the commits, in one transaction with the jobs right behind it."""
         future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs += 1
+        self._begin()
         self._hand_over()
         self._queue.put(_Job(job, future))
         return future
@@ -81,6 +88,18 @@ class Writer:
         """End the thread once all that is queued is written; `closed` tells when."""
         self._hand_over()
         self._queue.put(None)
+        self._closing.set()
+
+    def waited(self) -> float:
+        """Seconds for which nothing was written although something waits."""
+        return 0.0 if self._since is None else self._loop.time() - self._since
+
+    def _begin(self) -> None:
+        if self._since is None:
+            self._since = self._loop.time()
+
+    def _written(self) -> None:
+        self._since = self._loop.time() if self._waiting or self._jobs else None
 
     def stats(self) -> StoreStats:
         """Counters."""
@@ -95,6 +114,7 @@ class Writer:
     def settle(self, futures: Sequence[asyncio.Future[None]], written: Written) -> None:
         """Acknowledge a batch."""
         self._waiting -= len(futures)
+        self._written()
         durable = written.errors.count(None)
         self._batches += durable > 0
         self._commits += durable
@@ -106,6 +126,13 @@ class Writer:
                 resolve(future, None)
             else:
                 reject(future, error)
+
+    def done(self, settles: Sequence[Callable[[], None]]) -> None:
+        """Answer jobs."""
+        self._jobs -= len(settles)
+        self._written()
+        for settle in settles:
+            settle()
 
 
 class _Write:
@@ -133,8 +160,10 @@ class _Thread:
         loop: asyncio.AbstractEventLoop,
         queue: SimpleQueue[_Write | _Job | None],
         faults: Faults | None,
+        closing: threading.Event,
     ) -> None:
         self._face = face
+        self._closing = closing
         self._loop = loop
         self._queue = queue
         self._faults = faults
@@ -151,7 +180,7 @@ class _Thread:
         else:
             post(self._loop, resolve, opened, boot)
             try:
-                self._serve(Committer(connection, boot.epoch, self._faults))
+                self._serve(Committer(connection, boot.epoch, self._faults, self._closing))
             finally:
                 close_database()
         finally:
@@ -196,8 +225,7 @@ class _Thread:
         except StoreError as error:
             self._stopped = error
             post(self._loop, self._face.fail, error)
-            for job in jobs:
-                post(self._loop, reject, job.future, error)
+            settles = [partial(reject, job.future, error) for job in jobs]
         else:
-            for job, result in zip(jobs, results, strict=True):
-                post(self._loop, resolve, job.future, result)
+            settles = [partial(resolve, job.future, result) for job, result in zip(jobs, results, strict=True)]
+        post(self._loop, self._face.done, settles)
