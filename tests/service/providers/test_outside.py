@@ -7,21 +7,28 @@ from pathlib import Path
 import pytest
 
 from tests.service.dispatch.watch import watching
+from tests.service.providers.outside_failures import FAILURES
 from tests.service.providers.outside_kinds import KINDS, with_counts
 from tests.service.providers.outside_vendor import outside_server
 from tests.service.providers.test_splits import WIRE_FORMATS
 from tests.service.titles.stage import calls_of, is_update, seen
 
+ALL_KINDS = KINDS | FAILURES
+
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 async def test_kind(kind: str, tmp_path: Path) -> None:
     faults: list[str] = []
-    async with outside_server(tmp_path) as it:
-        for wire_format, cases in KINDS[kind].items():
-            for number, case in enumerate(cases):
-                seen = await it.run(wire_format, case.answers)
-                faults += [f"{wire_format} {number}: {fault}" for fault in case.faults(seen)]
+    numbered = [(name, number, case) for name, cases in ALL_KINDS[kind].items() for number, case in enumerate(cases)]
+    for retries in sorted({case.retries for _, _, case in numbered}):
+        folder = tmp_path / str(retries)
+        folder.mkdir()
+        async with outside_server(folder, **{"retries.max_retries": str(retries)}) as it:
+            for wire_format, number, case in numbered:
+                if case.retries == retries:
+                    found = case.faults(await it.run(wire_format, case.answers))
+                    faults += [f"{wire_format} {number}: {fault}" for fault in found]
     assert not faults, "\n".join(faults)
 
 

@@ -41,6 +41,12 @@ class StreamDecoder(ABC, Generic[Event]):
         self._shape = shape
         self._decode = shape.strict
         self._left_out: set[str] = set()
+        self._has_read = False
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing of the format was seen yet."""
+        return not self._has_read
 
     def decode(self, event: SseEvent) -> None:
         """Take in one event. An error event is kept in `failure`; what came before it stays."""
@@ -52,7 +58,9 @@ class StreamDecoder(ABC, Generic[Event]):
                 return
             found = mended
         try:
-            if not self._read(found) or event.event == "error":
+            if self._read(found) and event.event != "error":
+                self._has_read = True
+            else:
                 self._look_for_failure(event)
         except UNREADABLE as error:
             raise _unreadable(error) from None

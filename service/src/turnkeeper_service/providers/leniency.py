@@ -71,6 +71,15 @@ def loads(data: bytes) -> Any:
         return _decode(shallow(text.encode()).decode())
 
 
+def is_json(data: bytes) -> bool:
+    """Whether it is one JSON value."""
+    try:
+        loads(data)
+    except UNREADABLE:
+        return False
+    return True
+
+
 def whole_characters(data: bytes) -> bytes:
     r"""JSON in which half a surrogate pair, which vendors send that cut tokens inside one, is ``\\ufffd``."""
     if b"\\ud" not in data and b"\\uD" not in data:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from turnkeeper_service.providers.base import FailureReason, ProviderError
+from turnkeeper_service.providers.leniency import is_json
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
+_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b"[DONE]")
+_NEXT_DATA = re.compile(rb"data: ?[\[{]")
+_SEAM = re.compile(rb"\}\ndata: ?[\[{]|^event:[^\n]*\ndata:[^\n]*\}\nevent:", re.M)
+"""Two events without a blank line between them: no JSON goes on so, and no event has two names."""
+_WHOLE_LINE = re.compile(rb"^(data:[^\n]*[}\]])\n(?!\n)", re.M)
 
 
 class SseEvent(msgspec.Struct, frozen=True, gc=False):
@@ -37,6 +45,8 @@ class SseSplitter:
         self._pending_bytes = 0
         self._after_cr = False
         self._at_start = True
+        self._is_line_wise = False
+        """Whether the stream was seen to leave out blank lines."""
         self._id = ""
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
@@ -57,8 +67,10 @@ class SseSplitter:
         ):
             return [SseEvent(chunk[6:size], "", self._id)]
         if self._pending:
+            self._is_line_wise = self._is_line_wise or self._is_seam(chunk)
+            end = b"\n" if self._is_line_wise else b"\n\n"
             # Only the seam between what is kept and the chunk can hold a blank line that neither side shows.
-            if b"\n\n" not in chunk and not (chunk[0] == 10 and self._pending[-1][-1] == 10):
+            if end not in chunk and not (chunk[0] == 10 and self._pending[-1][-1] == 10):
                 self._keep(chunk)
                 return []
             self._pending.append(chunk)
@@ -72,6 +84,10 @@ class SseSplitter:
             self._at_start = False
             if chunk[:3] == _BOM:
                 chunk = chunk[3:]
+        if self._is_line_wise or b"}\ndata:" in chunk or b"}\nevent:" in chunk:
+            self._is_line_wise = self._is_line_wise or _SEAM.search(chunk) is not None
+            if self._is_line_wise:
+                chunk = _WHOLE_LINE.sub(rb"\1\n\n", chunk)
         *blocks, rest = chunk.split(b"\n\n")
         events: list[SseEvent] = []
         is_ascii = chunk.isascii()
@@ -113,6 +129,14 @@ class SseSplitter:
             self._after_cr = True
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
+    def _is_seam(self, chunk: bytes) -> bool:
+        """Whether a whole event without its blank line ends here, since the next one begins."""
+        if not self._pending[-1].endswith(b"}\n"):
+            return False
+        return _NEXT_DATA.match(chunk) is not None or (
+            chunk.startswith(b"event:") and self._pending[0].startswith(b"event:")
+        )
+
     def _keep(self, piece: bytes) -> None:
         self._pending.append(piece)
         self._pending_bytes += len(piece)
@@ -140,25 +164,60 @@ class SseSplitter:
         data: list[bytes] = []
         event = ""
         retry: int | None = None
-        for line in block.split(b"\n"):
+
+        def end() -> None:
+            nonlocal event, retry
+            if data:
+                events.append(SseEvent(data[0] if len(data) == 1 else b"\n".join(data), event, self._id, retry))
+                data.clear()
+            event, retry = "", None
+
+        for line in _lines(block):
+            if line[:1] == b"{" or line.startswith(b"[DONE]"):
+                # Data that lack their name.
+                end()
+                data.append(line)
+                end()
+                continue
             name, _, value = line.partition(b":")
             if value[:1] == b" ":
                 value = value[1:]
             if name == b"data":
+                if data and data[-1].endswith(b"}") and value[:1] in (b"{", b"["):
+                    # No JSON goes on so: the blank line between two events is missing.
+                    end()
                 data.append(value)
             elif name == b"event":
+                if data and event and data[-1].endswith(b"}"):
+                    end()
                 event = value.decode()
             elif name == b"id":
                 if b"\0" not in value:
                     self._id = value.decode()
             elif name == b"retry" and value.isdigit():
                 retry = int(value[:12])
-        if data:
-            events.append(SseEvent(data[0] if len(data) == 1 else b"\n".join(data), event, self._id, retry))
+        end()
 
     def _fail(self, title: str, detail: str) -> None:
         self.failure = ProviderError(FailureReason.PROVIDER_PROTOCOL, title, detail)
         self._pending.clear()
+
+
+def starts_as_events(head: bytes) -> bool | None:
+    """Whether a body that begins so holds events; None where that cannot be told yet."""
+    start = head.removeprefix(_BOM).lstrip()
+    if not start or _BOM.startswith(start):
+        return None
+    if start[:1] in (b":", b"{") or start.startswith(_BEGINNINGS):
+        return True
+    return None if any(one.startswith(start) for one in _BEGINNINGS) else False
+
+
+def _lines(block: bytes) -> list[bytes]:
+    """The lines of a block; JSON without any names, laid out over several lines, is one."""
+    if block[:1] == b"{" and b"\n" in block and is_json(block):
+        return [block]
+    return block.split(b"\n")
 
 
 def _are_data_lines(chunk: bytes, num_blocks: int, rest: bytes) -> bool:

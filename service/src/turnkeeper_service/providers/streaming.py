@@ -11,10 +11,11 @@ from turnkeeper_service.providers.addresses import base_url_problem, endpoint
 from turnkeeper_service.providers.base import Clock, FailureReason, ModelEvent, ModelRequest, ProviderError
 from turnkeeper_service.providers.credentials import Credential
 from turnkeeper_service.providers.decoding import StreamDecoder
+from turnkeeper_service.providers.http_error import unexpected_answer
 from turnkeeper_service.providers.options import ProviderOptions
-from turnkeeper_service.providers.sse import SseEvent, SseSplitter
+from turnkeeper_service.providers.sse import SseEvent, SseSplitter, starts_as_events
 from turnkeeper_service.providers.tool_names import NameRule, ToolNames
-from turnkeeper_service.providers.transport import Body, HttpTransport, Url, parse_url
+from turnkeeper_service.providers.transport import MAX_ERROR_BODY, Body, HttpTransport, Url, parse_url
 
 _SHORTEST_SECRET = 8
 """Shorter keys are placeholders of local servers; hiding them would only garble messages."""
@@ -87,8 +88,15 @@ class HttpProvider(ABC):
 
 async def _events(body: Body, decoder: StreamDecoder[Any]) -> AsyncGenerator[ModelEvent, None]:
     splitter = SseSplitter()
+    head, is_told = b"", False
     try:
         async for chunk in body:
+            if not is_told:
+                head = head.lstrip() + chunk
+                is_stream = starts_as_events(head)
+                if is_stream is False:
+                    raise unexpected_answer(body.content_type, head + await body.read(MAX_ERROR_BODY))
+                is_told = bool(is_stream)
             broken = _decode(splitter.feed(chunk), decoder)
             for event in decoder.take():
                 yield event
@@ -110,6 +118,8 @@ async def _events(body: Body, decoder: StreamDecoder[Any]) -> AsyncGenerator[Mod
             # The last event lacks its blank line; where it is half an event, it gives nothing.
             raise broken
         if not decoder.is_complete:
+            if head.strip() and (not is_told or (decoder.is_silent and head.lstrip().startswith(b"{"))):
+                raise unexpected_answer(body.content_type, head)
             raise ProviderError(
                 FailureReason.PROVIDER_STREAM_BROKEN,
                 "Stream broken",

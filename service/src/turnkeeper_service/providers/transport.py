@@ -20,11 +20,12 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from turnkeeper_service.providers.base import Clock, FailureReason, ProviderError
-from turnkeeper_service.providers.http_error import status_error, unexpected_answer
+from turnkeeper_service.providers.http_error import status_error
 from turnkeeper_service.providers.options import Timeouts
 from turnkeeper_service.providers.watchdog import Watchdog
 
 MAX_ERROR_BODY = 64 * 1024
+_COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"})
 KEEP_ALIVE_SECONDS = 15.0
 DRAIN_SECONDS = 0.1
 _watchdog: ContextVar[Watchdog] = ContextVar("provider_watchdog")
@@ -59,6 +60,8 @@ class Body:
     def __init__(self, response: httpx.Response, watchdog: Watchdog) -> None:
         # The stream itself, not `aiter_raw` around it: the same bytes for two generators less per chunk.
         self._stream = cast(httpx.AsyncByteStream, response.stream)
+        self.content_type: str = response.headers.get("content-type", "")
+        """What the server calls it, right or wrong."""
         self._watchdog = watchdog
         self._chunks = self._iterate()
 
@@ -168,15 +171,12 @@ class HttpTransport:
         return self._transport
 
     async def _check(self, response: httpx.Response, chunks: Body) -> None:
-        content_type = response.headers.get("content-type", "")
-        if response.status_code != 200:
+        # What the body is called is not looked at: what it is, its first bytes say.
+        if not 200 <= response.status_code < 300:
             body = await chunks.read(MAX_ERROR_BODY)
             raise status_error(response.status_code, response.headers, body, self._clock.time())
-        # A server that names no type is taken at its word: the path asked for a stream.
-        if content_type and content_type.partition(";")[0].strip().lower() != "text/event-stream":
-            raise unexpected_answer(content_type, await chunks.read(MAX_ERROR_BODY))
-        encoding = response.headers.get("content-encoding", "identity").lower()
-        if encoding != "identity":
+        encoding = response.headers.get("content-encoding", "").lower()
+        if any(one.strip() in _COMPRESSIONS for one in encoding.split(",")):
             raise ProviderError(
                 FailureReason.PROVIDER_PROTOCOL, "Compressed stream", f"The stream is encoded as {encoding}, unasked."
             )

@@ -1,0 +1,228 @@
+"""What is tolerated of vendors around their answers: how failures are said, how streams travel, how answers end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from examples.upstream import Answer
+from tests.service.providers.outside_vendor import (
+    CHAT,
+    DONE,
+    GEMINI,
+    MESSAGES,
+    PLAIN,
+    RESPONSES,
+    Case,
+    Seen,
+    chat,
+    failed,
+    gemini,
+    messages,
+    ok,
+    responses,
+    sse,
+)
+
+Cases = Mapping[str, Sequence[Case]]
+ALL = (CHAT, RESPONSES, MESSAGES, GEMINI)
+JSON, TEXT, NDJSON = "application/json", "text/plain; charset=utf-8", "application/x-ndjson"
+
+
+def in_all(make: Callable[[str], Sequence[Case]]) -> Cases:
+    """The same in every format."""
+    return {name: make(name) for name in ALL}
+
+
+# What a vendor says in place of an answer, the reason that it is, and its words.
+STATED: Sequence[tuple[Any, str, str]] = (
+    ({"object": "error", "message": "The model m2 does not exist.", "code": 404}, "PROVIDER_REFUSED", "m2 does not"),
+    ({"base_resp": {"status_code": 1004, "status_msg": "login fail"}}, "PROVIDER_ERROR", "login fail"),
+    ({"error_code": 50001, "text": "out of memory"}, "PROVIDER_ERROR", "out of memory"),
+    ({"error": "model busy", "status": 503}, "PROVIDER_ERROR", "model busy"),
+    ({"error": {"message": "slow down", "code": "429"}}, "PROVIDER_RATE_LIMITED", "slow down"),
+    ({"error": {"message": "who are you", "status": 401}}, "PROVIDER_UNAUTHENTICATED", "who are you"),
+    ({"error": {"message": "odd", "code": "\u00b2"}}, "PROVIDER_ERROR", "odd"),
+    ({"detail": "Not Found"}, "PROVIDER_ERROR", "Not Found"),
+    ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "PROVIDER_ERROR", "field required"),
+    ({"message": "Internal server error"}, "PROVIDER_ERROR", "Internal server error"),
+    ({"code": "InvalidApiKey", "message": "no such key", "request_id": "x"}, "PROVIDER_ERROR", "no such key"),
+    ({"status_code": 403, "msg": "not yours"}, "PROVIDER_UNAUTHENTICATED", "not yours"),
+    ({"success": False, "errors": [{"code": 7003, "message": "no route"}]}, "PROVIDER_ERROR", "no route"),
+    ({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}, "PROVIDER_ERROR", "busy"),
+    ({"type": "invalid_request_error", "message": "bad tool"}, "PROVIDER_ERROR", "bad tool"),
+    ({"error": True, "error_message": "quota"}, "PROVIDER_ERROR", "quota"),
+)
+
+
+def _stated(wire_format: str) -> list[Case]:
+    cases: list[Case] = []
+    for body, reason, words in STATED:
+        line = json.dumps(body)
+        cases += [
+            failed(sse(body), reason, words),
+            failed(Answer.of(line, content_type=JSON), reason, words),
+        ]
+    body, reason, words = STATED[0]
+    laid_out = json.dumps(body, indent=2)
+    cases += [
+        failed(Answer.of(laid_out, content_type=JSON), reason, words),
+        failed(laid_out + "\n", reason, words),
+        failed(json.dumps(body), reason, words),
+        failed(json.dumps(body) + "\n\n", reason, words),
+        failed(f"event: error\ndata: {json.dumps(body)}\n\n", reason, words),
+        failed("event: error\ndata: out of paper\n\n", "PROVIDER_ERROR", "out of paper"),
+        failed(": hello\n\n" + json.dumps(body) + "\n", reason, words),
+        failed(Answer.of("<html>sign in</html>", content_type="text/html"), "PROVIDER_PROTOCOL", "sign in"),
+        failed(Answer.of("upstream is gone"), "PROVIDER_PROTOCOL", "upstream is gone"),
+        failed(Answer.of(json.dumps({"hello": 1}), content_type=JSON), "PROVIDER_PROTOCOL", "hello"),
+    ]
+    return cases
+
+
+def _half(wire_format: str) -> str:
+    """The beginning of a good answer."""
+    begin = {
+        CHAT: sse({"choices": [{"index": 0, "delta": {"content": "half"}}]}),
+        RESPONSES: sse({"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "half"}),
+        MESSAGES: sse(
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "half"}},
+        ),
+        GEMINI: sse({"candidates": [{"content": {"parts": [{"text": "half"}]}}]}),
+    }
+    return begin[wire_format]
+
+
+def _stated_behind(wire_format: str) -> list[Case]:
+    half = _half(wire_format)
+    return [
+        failed(half + line, "PROVIDER_ERROR", "out of paper", text="half")
+        for line in (
+            '{"error":{"message":"out of paper"}}',
+            '{"error":{"message":"out of paper"}}\n',
+            'data: {"object":"error","message":"out of paper","code":400}\n\n',
+            'data: {"error":"out of paper"}\n\n',
+        )
+    ]
+
+
+SILENT: Mapping[str, Sequence[str]] = {
+    CHAT: (
+        DONE,
+        "[DONE]\n",
+        chat(),
+        chat({"content": ""}),
+        chat({"content": None}, {"role": "assistant"}),
+        sse({}) + DONE,
+    ),
+    RESPONSES: (responses(), responses({"type": "message", "content": []}), DONE),
+    MESSAGES: (messages(), messages([{"type": "text", "text": ""}]).replace('"end_turn"', "null"), DONE),
+    GEMINI: (gemini(), gemini({"text": ""}), gemini(reason=None) + DONE),
+}
+
+
+def _silent(wire_format: str) -> list[Case]:
+    cases = [failed(body, "PROVIDER_PROTOCOL") for body in SILENT[wire_format]]
+    cases.append(Case([SILENT[wire_format][0], PLAIN[wire_format]], retries=1))
+    return cases
+
+
+def _word(reason: object) -> Callable[[Seen], bool]:
+    return lambda seen: seen.messages[-1].provider_finish_reason == reason
+
+
+ENDS: Cases = {
+    CHAT: [
+        failed(
+            sse({"choices": [{"index": 0, "delta": {}, "finish_reason": "error", "error": {"message": "it broke"}}]}),
+            "PROVIDER_ERROR",
+            "it broke",
+        ),
+        failed(chat({"content": "half"}, reason="error"), "PROVIDER_ERROR", "error", text="half"),
+        failed(
+            sse({"choices": [{"delta": {"content": "half"}, "error": {"code": 502, "message": "it broke"}}]}),
+            "PROVIDER_ERROR",
+            "it broke",
+            text="half",
+        ),
+        Case([chat(reason="error"), PLAIN[CHAT]], retries=1),
+        failed(chat(reason="tired"), "PROVIDER_ERROR", "tired"),
+        ok(chat({"content": "real"}, reason="tired"), check=_word("tired")),
+        ok(chat({"content": "real"}, reason=7), check=_word("7")),
+        failed(chat(reason="length"), "MAX_TOKENS"),
+        failed(chat(reason="content_filter"), "CONTENT_FILTERED"),
+    ],
+    RESPONSES: [
+        failed(responses(status="failed", error={"message": "it broke"}), "PROVIDER_ERROR", "it broke"),
+        failed(responses(error={"message": "it broke", "code": "server_error"}), "PROVIDER_ERROR", "it broke"),
+        failed(responses(status="incomplete", incomplete_details={"reason": "tired"}), "PROVIDER_ERROR", "tired"),
+        ok(
+            responses(
+                {"type": "message", "content": [{"type": "output_text", "text": "real"}]},
+                status="incomplete",
+                incomplete_details={"reason": "tired"},
+            ),
+            check=_word("incomplete:tired"),
+        ),
+        failed(responses(status="incomplete", incomplete_details={"reason": "max_output_tokens"}), "MAX_TOKENS"),
+    ],
+    MESSAGES: [
+        failed(messages(reason="tired"), "PROVIDER_ERROR", "tired"),
+        ok(messages([{"type": "text", "text": "real"}], reason="tired"), check=_word("tired")),
+        failed(messages(reason="refusal"), "CONTENT_FILTERED"),
+        Case([messages(reason="tired"), PLAIN[MESSAGES]], retries=1),
+    ],
+    GEMINI: [
+        *(
+            failed(gemini(reason=word), "PROVIDER_ERROR", word)
+            for word in ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "OTHER", "LANGUAGE")
+        ),
+        failed(
+            sse({"candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL", "finishMessage": "print(note())"}]}),
+            "PROVIDER_ERROR",
+            "print(note())",
+        ),
+        *(
+            Case([gemini(reason=word), PLAIN[GEMINI]], retries=1)
+            for word in ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TIRED")
+        ),
+        ok(gemini({"text": "real"}, reason="TIRED"), check=_word("TIRED")),
+        failed(gemini(reason="SAFETY"), "CONTENT_FILTERED"),
+        failed(sse({"promptFeedback": {"blockReason": "OTHER"}}), "CONTENT_FILTERED"),
+    ],
+}
+
+
+def _travelled(wire_format: str) -> list[Case]:
+    body = PLAIN[wire_format]
+    close = body.replace("\n\n", "\n")
+    named = "".join(f"event: e{n}\n{line}\n" for n, line in enumerate(close.splitlines()))
+    moved = "http://127.0.0.1:1/elsewhere"
+    return [
+        *(ok(Answer.of(body, status=status)) for status in (201, 202, 206)),
+        *(
+            ok(Answer.of(body, content_type=name))
+            for name in (NDJSON, TEXT, JSON, "text/html", "binary/octet-stream", "")
+        ),
+        *(ok(Answer.of(body, headers={"content-encoding": name})) for name in ("", "none", "identity", "utf-8")),
+        *(ok(Answer.of(text, cut=cut)) for text in (close, named) for cut in (0, 1, 50)),
+        ok(Answer([line.encode() for line in close.splitlines(keepends=True)])),
+        ok(Answer.of(close.replace("data: ", ""), content_type=NDJSON)),
+        ok(Answer.of(body.replace("\n", "\r\n"))),
+        ok("\ufeff\n\n" + body),
+        ok(body.replace("data: ", "data:")),
+        failed(Answer.error(307, "", location=moved + "?key=k"), "PROVIDER_PROTOCOL", moved),
+        failed(Answer.error(308, "moved", location="//u:p@elsewhere/x"), "PROVIDER_PROTOCOL", "//elsewhere/x"),
+        failed(Answer.of(b"\x1f\x8b", headers={"content-encoding": "gzip"}), "PROVIDER_PROTOCOL", "gzip"),
+    ]
+
+
+FAILURES: dict[str, Cases] = {
+    "a failure with a good status, in whatever shape": in_all(_stated),
+    "a failure behind the beginning of an answer": in_all(_stated_behind),
+    "an answer that says nothing": in_all(_silent),
+    "an end that is a failure, or a word that nobody knows": ENDS,
+    "good streams under other labels, statuses and line ends": in_all(_travelled),
+}
