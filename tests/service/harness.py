@@ -169,8 +169,13 @@ class Harness:
     async def messages(self, session_id: str) -> list[content_pb2.Message]:
         """All messages of a session's main context."""
         request = session_service_pb2.ListMessagesRequest(session_id=session_id, page_size=500)
-        response: session_service_pb2.ListMessagesResponse = await self.sessions.ListMessages(request)
-        return list(response.messages)
+        found: list[content_pb2.Message] = []
+        while True:
+            response: session_service_pb2.ListMessagesResponse = await self.sessions.ListMessages(request)
+            found += response.messages
+            if not response.next_page_token:
+                return found
+            request.page_token = response.next_page_token
 
     async def history(self, session_id: str) -> list[event_pb2.Event]:
         """All durable events of a session up to now."""
