@@ -107,14 +107,14 @@ class StrictVendor:
     def _answer(self, request: Request) -> Answer:
         body, wire_format = request.json, request.wire_format
         self.bodies.append(body)
-        problem = next(self._problems(wire_format, body, request.body), "")
+        problem = next(self._problems(wire_format, body, request.path), "")
         if problem:
             self.problems.append(problem)
             return Answer.error(400, json.dumps({"error": {"message": problem, "code": 400}}))
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         return Answer.of(reply.stream(wire_format))
 
-    def _problems(self, wire_format: str, body: Json, text: bytes) -> Iterator[str]:
+    def _problems(self, wire_format: str, body: Json, path: str) -> Iterator[str]:
         if any(LONE.search(one) for one in strings(body)):
             yield "half a character"
         if depth_of(body) > MAX_DEPTH:
@@ -125,6 +125,11 @@ class StrictVendor:
                 yield f"the name {name[:80]!r}"
         if len(set(offered_names(wire_format, body))) < len(offered_names(wire_format, body)):
             yield "two tools of one name"
+        for name, schema in tools_of(wire_format, body).items():
+            if problem := problem_of_tool(wire_format, schema):
+                yield f"the schema of {name!r}: {problem}"
+        if problem := problem_of_answer(wire_format, body, path):
+            yield problem
         called, answered = call_ids(wire_format, body)
         if called != answered or len(set(called)) < len(called):
             yield f"calls {called} and results {answered}"
@@ -202,6 +207,87 @@ def tools_of(wire_format: str, body: Json) -> dict[str, Any]:
     return {one["name"]: one["parametersJsonSchema"] for one in declared}
 
 
+def problem_of_tool(wire_format: str, schema: Json) -> str:
+    """What vendors say of a tool's schema."""
+    if schema.get("type") != "object" or schema.keys() & {"anyOf", "oneOf", "allOf", "not", "enum", "$ref"}:
+        return "schema must be of type object, without alternatives at the top level"
+    if not isinstance(schema.get("properties"), dict):
+        return "object schema missing properties"
+    for node in nodes(schema):
+        if node.get("type") == "array" and not node.keys() & {"items", "prefixItems"}:
+            return "array schema missing items"
+        if isinstance(node.get("exclusiveMinimum"), bool) or isinstance(node.get("items"), list):
+            return "must match draft 2020-12"
+        names = node.get("properties", {})
+        if wire_format == MESSAGES and not all(re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", name) for name in names):
+            return "property keys should match pattern '^[a-zA-Z0-9_.-]{1,64}$'"
+    return ""
+
+
+def problem_of_answer(wire_format: str, body: Json, path: str) -> str:
+    """What vendors say of the schema of an answer."""
+    schema, is_strict = answer_schema(wire_format, body), True
+    if schema is None:
+        return ""
+    if wire_format == GEMINI:
+        is_old = re.search(r"gemini-[12][.-]", path) is not None
+        return "Function calling with a response mime type is unsupported" if is_old and body.get("tools") else ""
+    if wire_format in (CHAT, RESPONSES):
+        place = body["response_format"]["json_schema"] if wire_format == CHAT else body["text"]["format"]
+        is_strict = place["strict"]
+        if schema.get("type") != "object" or "anyOf" in schema:
+            return "schema must be a JSON Schema of 'type: \"object\"'"
+    for node in nodes(schema) if is_strict else ():
+        if node.get("type") == "object" and schema.keys() - {"type", "title"}:
+            if node.get("additionalProperties") is not False:
+                return "'additionalProperties' is required to be supplied and to be false"
+            if wire_format != MESSAGES and set(node.get("required", ())) != set(node.get("properties", ())):
+                return "'required' is required to be supplied and to be an array including every key"
+        if node.keys() & {"minLength", "allOf", "oneOf", "not", "patternProperties"}:
+            return f"not permitted: {sorted(node)}"
+    return ""
+
+
+def answer_schema(wire_format: str, body: Json) -> Json | None:
+    """The schema of the answer where the format has a place for it."""
+    found: Any
+    if wire_format == CHAT:
+        found = body.get("response_format", {}).get("json_schema", {}).get("schema")
+    elif wire_format == RESPONSES:
+        found = body.get("text", {}).get("format", {}).get("schema")
+    elif wire_format == MESSAGES:
+        found = body.get("output_config", {}).get("format", {}).get("schema")
+    else:
+        found = body.get("generationConfig", {}).get("responseJsonSchema")
+    return found if isinstance(found, dict) else None
+
+
+def system_of(wire_format: str, body: Json) -> str:
+    """The system prompt."""
+    if wire_format == CHAT:
+        return "".join(one["content"] for one in body["messages"] if one["role"] == "system")
+    if wire_format == RESPONSES:
+        return str(body.get("instructions", ""))
+    if wire_format == MESSAGES:
+        return "".join(block["text"] for block in body.get("system", ()))
+    return "".join(part["text"] for part in body.get("systemInstruction", {}).get("parts", ()))
+
+
+def nodes(schema: Any) -> Iterator[Json]:
+    """A schema and those inside it."""
+    if isinstance(schema, dict):
+        yield schema
+        for key, inner in schema.items():
+            if key in ("properties", "$defs"):
+                for one in inner.values():
+                    yield from nodes(one)
+            elif key in ("items", "additionalProperties"):
+                yield from nodes(inner)
+            elif key in ("anyOf", "prefixItems"):
+                for one in inner:
+                    yield from nodes(one)
+
+
 def offered_names(wire_format: str, body: Json) -> list[str]:
     """The names of the tools that a request offers."""
     return list(tools_of(wire_format, body))
@@ -233,7 +319,7 @@ def roles_of(wire_format: str, body: Json) -> list[str]:
 
 @asynccontextmanager
 async def strict(
-    data_dir: Path, wire_format: str, *replies: Reply, ids: str = r".{1,40}", **more: Any
+    data_dir: Path, wire_format: str, *replies: Reply, ids: str = r".{1,40}", model: str = "m", **more: Any
 ) -> AsyncIterator[tuple[Harness, StrictVendor]]:
     """A server whose provider ``up`` is a strict vendor, with the session ``s``."""
     vendor = StrictVendor([*replies, Reply()], ids)
@@ -241,5 +327,5 @@ async def strict(
         settings = {"providers.up.format": wire_format, "providers.up.base_url": upstream.base_url}
         settings |= more.pop("settings", {})
         async with serving(data_dir, settings=load_settings(data_dir, **settings), **more) as server:
-            await server.session("s", model="up/m")
+            await server.session("s", model=f"up/{model}")
             yield server, vendor

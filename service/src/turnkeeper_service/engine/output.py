@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from jsonschema.exceptions import ValidationError, best_match
 
+from turnkeeper_service.providers.output_schema import ASK
 from turnkeeper_service.tools.json_schema import BadSchemaError, validator, words_for
 
 from .plan import TurnPlan
@@ -79,8 +80,7 @@ class TypedOutput:
         """What to tell the model; counts."""
         self._num_left -= 1
         words = self._plan.output_reprompt or WORDS
-        form = "Answer again with JSON alone that matches this JSON Schema, without any other text:"
-        return f"{words}\n\nWhat is wrong: {self.mismatch}\n\n{form}\n{self._plan.output_schema_json}"
+        return f"{words}\n\nWhat is wrong: {self.mismatch}\n\n{ASK}\n{self._plan.output_schema_json}"
 
 
 def output_of(text: str, schema_json: str) -> str:

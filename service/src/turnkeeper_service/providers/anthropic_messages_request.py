@@ -13,8 +13,10 @@ from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
 from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.output_schema import CONSTRAINED, fulfils, in_prompt, says_nothing
 from turnkeeper_service.providers.summary import summary_text
 from turnkeeper_service.providers.tool_names import NameRule, ToolNames
+from turnkeeper_service.providers.tool_schemas import SchemaRule, fitted_tools
 from turnkeeper_service.providers.wire_json import (
     arguments_of,
     base64_text,
@@ -27,6 +29,7 @@ from turnkeeper_service.providers.wire_json import (
 )
 
 NAMES = NameRule()
+SCHEMAS = SchemaRule(property_name=r"[a-zA-Z0-9_.-]{1,64}")
 _EPHEMERAL = {"type": "ephemeral"}
 _FOREIGN_TO_IDS = r"[^a-zA-Z0-9_-]"
 Json = dict[str, Any]
@@ -44,11 +47,15 @@ def build_body(request: ModelRequest, options: ProviderOptions, names: ToolNames
             body[name] = getattr(parameters, name)
     if parameters.stop:
         body["stop_sequences"] = list(parameters.stop)
-    if request.output_schema_json:
-        body["output_config"] = {"format": {"type": "json_schema", "schema": raw(request.output_schema_json)}}
+    if schema_json := request.output_schema_json:
+        if fulfils(schema_json, CONSTRAINED) or says_nothing(schema_json):
+            body["output_config"] = {"format": {"type": "json_schema", "schema": raw(schema_json)}}
+        else:
+            request = in_prompt(request)
     messages = build_messages(request, options.name, names)
     system = [{"type": "text", "text": request.system}] if request.system else []
-    tools = [_tool(tool, names) for tool in request.tools] or _withheld(request.messages, names)
+    offered = [_tool(tool, names) for tool in fitted_tools(request.tools, SCHEMAS, options.name)]
+    tools = offered or _withheld(request.messages, names)
     if options.is_cache_marked:
         # Four marks at most: what comes before each is stable from step to step.
         for items in (system, tools, *(message["content"] for message in messages[-2:])):
@@ -57,7 +64,7 @@ def build_body(request: ModelRequest, options: ProviderOptions, names: ToolNames
         body["system"] = system
     if tools:
         body["tools"] = tools
-        body["tool_choice"] = _tool_choice(request.tool_choice if request.tools else "none", names)
+        body["tool_choice"] = _tool_choice(request.tool_choice if offered else "none", names)
     merge_options(body, struct_to_json(parameters.provider_options))
     body["model"] = request.model
     body["messages"] = messages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,8 +11,10 @@ from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.gemini_decode import CALL_ID, OWN, SIGNATURE
 from turnkeeper_service.providers.media import fit_media
 from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.output_schema import in_prompt
 from turnkeeper_service.providers.summary import summary_text
 from turnkeeper_service.providers.tool_names import NameRule, ToolNames
+from turnkeeper_service.providers.tool_schemas import SchemaRule, fitted_tools
 from turnkeeper_service.providers.wire_json import (
     arguments_of,
     base64_text,
@@ -24,6 +27,9 @@ from turnkeeper_service.providers.wire_json import (
 )
 
 NAMES = NameRule(begin="a-zA-Z_", max_length=63)
+SCHEMAS = SchemaRule(takes_capitals=True)
+_TAKES_BOTH = re.compile(r"gemini-(?:[3-9]|[1-9]\d)")
+"""Models that take tools beside a schema of the answer; those before refuse a request with both."""
 _UNSIGNED = "skip_thought_signature_validator"
 """What the vendor wants on a call that another model made; its newer models refuse calls without a signature."""
 _SAMPLING = {
@@ -42,6 +48,10 @@ def build_body(request: ModelRequest, options: ProviderOptions, names: ToolNames
     """The request's JSON. Options of the caller's for this provider win, save over the contents."""
     names = names or ToolNames(NAMES, request.tools)
     parameters = request.parameters
+    given = struct_to_json(parameters.provider_options)
+    tools = fitted_tools(request.tools, SCHEMAS, options.name)
+    if request.output_schema_json and (tools or given.get("tools")) and not _TAKES_BOTH.search(request.model):
+        request = in_prompt(request)
     body: Json = {}
     if request.system:
         body["systemInstruction"] = {"role": "user", "parts": [{"text": request.system}]}
@@ -56,10 +66,10 @@ def build_body(request: ModelRequest, options: ProviderOptions, names: ToolNames
         config["responseJsonSchema"] = raw(request.output_schema_json)
     if config:
         body["generationConfig"] = config
-    if request.tools:
-        body["tools"] = [{"functionDeclarations": [_tool(tool, names) for tool in request.tools]}]
+    if tools:
+        body["tools"] = [{"functionDeclarations": [_tool(tool, names) for tool in tools]}]
         body["toolConfig"] = {"functionCallingConfig": _tool_choice(request.tool_choice, names)}
-    merge_options(body, struct_to_json(parameters.provider_options))
+    merge_options(body, given)
     # The model and the wish for a stream stand in the path.
     for key in ("model", "stream"):
         body.pop(key, None)

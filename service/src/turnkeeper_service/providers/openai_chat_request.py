@@ -11,9 +11,10 @@ from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
 from turnkeeper_service.providers.openai_chat_decode import REASONING_DETAILS, REASONING_FIELD
-from turnkeeper_service.providers.openai_content import Json, build_content, joined
+from turnkeeper_service.providers.openai_content import Json, build_content, items_of, place_schema
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.tool_names import NameRule, ToolNames
+from turnkeeper_service.providers.tool_schemas import SchemaRule, fitted_tools
 from turnkeeper_service.providers.wire_json import (
     arguments_of,
     base64_text,
@@ -27,6 +28,7 @@ from turnkeeper_service.providers.wire_json import (
 )
 
 NAMES = NameRule()
+SCHEMAS = SchemaRule()
 _MAX_ID = 40
 _AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 
@@ -43,11 +45,11 @@ def build_body(request: ModelRequest, options: ProviderOptions, names: ToolNames
             body[name] = getattr(parameters, name)
     if parameters.stop:
         body["stop"] = list(parameters.stop)
-    if request.tools:
-        body["tools"] = [_tool(tool, names) for tool in request.tools]
+    if tools := fitted_tools(request.tools, SCHEMAS, options.name):
+        body["tools"] = [_tool(tool, names) for tool in tools]
         body["tool_choice"] = _tool_choice(request.tool_choice, names)
-    if request.output_schema_json:
-        schema = {"name": "answer", "strict": True, "schema": raw(request.output_schema_json)}
+    request, schema = place_schema(request)
+    if schema is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if options.is_usage_requested:
         body["stream_options"] = {"include_usage": True}
@@ -98,8 +100,11 @@ def _add(messages: list[Json], message: Json) -> None:
             continue
         if not there or not value:
             last[key] = value or there
+        elif key == "content" and isinstance(there, str) and isinstance(value, str):
+            # Not a list: the servers that are strict about roles often take texts alone.
+            last[key] = f"{there}\n\n{value}"
         elif key == "content":
-            last[key] = joined(there, value, "text")
+            last[key] = [*items_of(there, "text"), *items_of(value, "text")]
         else:
             last[key] = there + value
 

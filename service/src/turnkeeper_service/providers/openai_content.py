@@ -1,4 +1,4 @@
-"""The content of a message as both formats of OpenAI want it: the same lists, in words of their own."""
+"""What both formats of OpenAI want alike: the content of a message, in words of their own, and the answer's schema."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from turnkeeper.v1 import content_pb2
+from turnkeeper_service.providers.base import ModelRequest
+from turnkeeper_service.providers.output_schema import STRICT, fulfils, in_prompt, object_schema
 from turnkeeper_service.providers.summary import summary_text
+from turnkeeper_service.providers.wire_json import raw
 
 Json = dict[str, Any]
+
+
+def place_schema(request: ModelRequest) -> tuple[ModelRequest, Json | None]:
+    """The request, and the schema of its answer as both formats take it; in the prompt where they take none."""
+    if not request.output_schema_json:
+        return request, None
+    schema_json = object_schema(request.output_schema_json)
+    if not schema_json:
+        return in_prompt(request), None
+    return request, {"name": "answer", "strict": fulfils(schema_json, STRICT), "schema": raw(schema_json)}
 
 
 def build_content(
@@ -31,12 +44,6 @@ def build_content(
     return items
 
 
-def joined(first: str | list[Json], second: str | list[Json], text_type: str) -> str | list[Json]:
-    """Two contents as one: texts stay a text, paragraph by paragraph."""
-    if isinstance(first, str) and isinstance(second, str):
-        return f"{first}\n\n{second}"
-    return [*_items(first, text_type), *_items(second, text_type)]
-
-
-def _items(content: str | list[Json], text_type: str) -> list[Json]:
+def items_of(content: str | list[Json], text_type: str) -> list[Json]:
+    """A content as a list, also where it is a plain string."""
     return [{"type": text_type, "text": content}] if isinstance(content, str) else content

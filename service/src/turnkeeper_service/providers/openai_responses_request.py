@@ -11,10 +11,11 @@ from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
-from turnkeeper_service.providers.openai_content import Json, build_content, joined
+from turnkeeper_service.providers.openai_content import Json, build_content, items_of, place_schema
 from turnkeeper_service.providers.openai_responses_items import ANNOTATIONS, ITEM, ITEM_ID, OPEN_REASONING, PHASE
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.tool_names import NameRule, ToolNames
+from turnkeeper_service.providers.tool_schemas import SchemaRule, fitted_tools
 from turnkeeper_service.providers.wire_json import (
     arguments_of,
     data_uri,
@@ -27,6 +28,7 @@ from turnkeeper_service.providers.wire_json import (
 )
 
 NAMES = NameRule()
+SCHEMAS = SchemaRule()
 SEALED_REASONING = "reasoning.encrypted_content"
 _TEXT = "input_text"
 
@@ -36,6 +38,7 @@ def build_body(request: ModelRequest, options: ProviderOptions, names: ToolNames
     names = names or ToolNames(NAMES, request.tools)
     parameters = request.parameters
     given = struct_to_json(parameters.provider_options)
+    request, schema = place_schema(request)
     body: Json = {"store": False}
     if request.system:
         body["instructions"] = request.system
@@ -45,12 +48,11 @@ def build_body(request: ModelRequest, options: ProviderOptions, names: ToolNames
     for name in ("temperature", "top_p"):
         if parameters.HasField(name):
             body[name] = getattr(parameters, name)
-    if request.tools:
-        body["tools"] = [_tool(tool, names) for tool in request.tools]
+    if tools := fitted_tools(request.tools, SCHEMAS, options.name):
+        body["tools"] = [_tool(tool, names) for tool in tools]
         body["tool_choice"] = _tool_choice(request.tool_choice, names)
-    if request.output_schema_json:
-        schema = raw(request.output_schema_json)
-        body["text"] = {"format": {"type": "json_schema", "name": "answer", "strict": True, "schema": schema}}
+    if schema is not None:
+        body["text"] = {"format": {"type": "json_schema", **schema}}
     if request.capabilities.is_reasoning or "reasoning" in given:
         # Models that do not reason refuse to be asked for it.
         body["include"] = [SEALED_REASONING]
@@ -78,7 +80,7 @@ def build_input(request: ModelRequest, provider: str, names: ToolNames) -> list[
                 role = "system" if message.role == content_pb2.ROLE_SYSTEM else "user"
                 last = items[-1] if items else None
                 if isinstance(last, dict) and last.get("role") == role:
-                    last["content"] = joined(last["content"], content, _TEXT)
+                    last["content"] = [*items_of(last["content"], _TEXT), *items_of(content, _TEXT)]
                 else:
                     items.append({"role": role, "content": content})
     return items
