@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from turnkeeper_service.clock import Clock, SystemClock
 from turnkeeper_service.errors import draining, store_unavailable
 from turnkeeper_service.http_status import HttpStatus
-from turnkeeper_service.metrics import Metrics
+from turnkeeper_service.metrics import Metrics, RereadType
 from turnkeeper_service.principal import Authenticator
 from turnkeeper_service.provider_wiring import model_catalog, price_list, provider_options
 from turnkeeper_service.providers.fallback import CoolDowns
@@ -26,7 +26,7 @@ from turnkeeper_service.settings import Settings
 from turnkeeper_service.store.base import Store, StoreError
 from turnkeeper_service.store.sqlite import SqliteStore
 from turnkeeper_service.tasks import TaskOwner
-from turnkeeper_service.tls import server_credentials
+from turnkeeper_service.tls import Certificates
 from turnkeeper_service.tools.base import OfferedTool
 from turnkeeper_service.tools.loading import load
 from turnkeeper_service.wire.call import Gatekeeper
@@ -41,6 +41,8 @@ from turnkeeper_service.wiring import (
 )
 
 if TYPE_CHECKING:
+    import grpc
+
     from turnkeeper_service.tools.mcp import McpServers
 
 log = structlog.get_logger(__name__)
@@ -74,13 +76,15 @@ class Server:
         self._gates = gates
         self._store: Store = store or SqliteStore(settings.server.data_dir)
         self._owner = TaskOwner(self._fault)
-        self._metrics = Metrics(CollectorRegistry())
         self._providers: ProviderRegistry | None = None
         self._public_list = PublicList()
         self._prices = price_list(settings, self._public_list)
+        self._catalog = model_catalog(settings, self._public_list)
         self._runs: Runs | None = None
         self._tool_servers: McpServers | None = None
         self._wire: WireServer | None = None
+        self._authenticator: Authenticator | None = None
+        self._certificates: Certificates | None = None
         self._http: HttpStatus | None = None
         self._streams: Streams | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,6 +102,7 @@ class Server:
             self.version = version("turnkeeper-service")
         except PackageNotFoundError:
             self.version = "unknown"
+        self._metrics = Metrics(CollectorRegistry(), self._catalog.label, self.version)
 
     @property
     def runs(self) -> Runs:
@@ -108,10 +113,10 @@ class Server:
     async def start(self) -> None:
         """Open the store, recover, serve. Raises StoreError, OSError, TlsError, TokenFileError, SettingsError."""
         settings, clock = self._settings, self._clock
-        authenticator = Authenticator(
+        authenticator = self._authenticator = Authenticator(
             settings.auth.token_file if settings.auth.mode == "token" else None,
             monotonic=clock.monotonic,
-            on_bad_file=lambda message: log.error("token file is not usable", detail=message),
+            on_bad_file=lambda message: self._bad_file("tokens", message),
         )
         self._providers = ProviderRegistry(await provider_options(settings, clock), clock, self._gates)
         try:
@@ -123,7 +128,7 @@ class Server:
                 boot,
                 self._providers,
                 self._prices,
-                model_catalog(settings, self._public_list),
+                self._catalog,
                 CoolDowns(clock),
                 clock,
                 core_limits(limits),
@@ -144,9 +149,11 @@ class Server:
                 limits.max_output_schema_bytes,
             )
             validator = Validator(bounds, runs.why_no_model)
+            gatekeeper = Gatekeeper(authenticator, self._metrics, settings.server.max_message_bytes)
+            authenticator.on_change = gatekeeper.recheck
             self._wire = WireServer(
                 server_options(settings),
-                Gatekeeper(authenticator, self._metrics, settings.server.max_message_bytes),
+                gatekeeper,
                 runs,
                 validator,
                 self._streams,
@@ -158,17 +165,7 @@ class Server:
             self._http = HttpStatus(settings.server.http_address, self._metrics, self._is_ready)
             host, port = await self._http.start()
             self.http_address = f"{host}:{port}"
-            tls = settings.tls
-            credentials = (
-                server_credentials(
-                    cert_file=tls.cert_file,
-                    key_file=tls.key_file,
-                    client_ca_file=tls.client_ca_file,
-                    require_client_cert=tls.require_client_cert,
-                )
-                if tls.cert_file is not None and tls.key_file is not None
-                else None
-            )
+            credentials = self._read_certificates()
             self.grpc_address = await self._wire.start(settings.server.grpc_address, credentials)
         except BaseException:
             await self.close()
@@ -182,6 +179,41 @@ class Server:
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
         log.info("serving", grpc=self.grpc_address, http=self.http_address, epoch=boot.epoch, recovered=recovered)
+
+    def _read_certificates(self) -> grpc.ServerCredentials | None:
+        tls = self._settings.tls
+        if tls.cert_file is None or tls.key_file is None:
+            return None
+        self._certificates = Certificates(
+            cert_file=tls.cert_file,
+            key_file=tls.key_file,
+            client_ca_file=tls.client_ca_file,
+            require_client_cert=tls.require_client_cert,
+            on_bad_file=lambda message: self._bad_file("certificates", message),
+        )
+        return self._certificates.credentials
+
+    def _bad_file(self, what: RereadType, message: str) -> None:
+        """Something could not be read again: the last good one stays in force. Called on any thread."""
+        self._metrics.reread_failed(what)
+        log.error("cannot be read again; the old stays in force", what=what, detail=message)
+
+    def reload(self) -> None:
+        """Read tokens, keys and certificates again, whether or not they seem to have changed.
+
+        What is bad is logged, and the old stays in force. Streams whose caller is no longer known end.
+        """
+        if not self._is_serving or self._authenticator is None or self._providers is None:
+            return
+        log.info("reading tokens, keys and certificates again")
+        self._authenticator.reload()
+        if self._certificates is not None:
+            self._certificates.reload()
+        self._owner.spawn("keys", self._reload_keys(self._providers))
+
+    async def _reload_keys(self, providers: ProviderRegistry) -> None:
+        for name in await providers.reload_keys():
+            self._bad_file("keys", f"the key of provider {name}")
 
     def _start_tool_servers(self) -> McpServers | None:
         """Begin to connect to tool servers. Nothing waits for them but the runs that are to."""

@@ -215,6 +215,10 @@ class Servable(Protocol):
         """Come to serve."""
         ...
 
+    def reload(self) -> None:
+        """Read again what may change while it serves."""
+        ...
+
     async def drain(self, timeout: float | None = None) -> None:
         """Go away in order."""
         ...
@@ -263,9 +267,10 @@ async def _serve(settings: Settings, build: Callable[[Settings], Servable]) -> i
         logger.info("draining", seconds=settings.server.drain_timeout_seconds)
         stopping.set()
 
+    server: Servable | None = None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    server: Servable | None = None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: server.reload() if server else None)
     try:
         server = build(settings)
         await server.start()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 TokenType = Literal["input", "output", "reasoning", "cache_read", "cache_write"]
+RereadType = Literal["tokens", "keys", "certificates"]
 GrpcType = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -24,10 +26,19 @@ MAX_MODELS = 200
 
 
 class Metrics:
-    """All metrics. Each method costs a lookup and an addition; times are in seconds."""
+    """All metrics. Each method costs a lookup and an addition; times are in seconds.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    ``model_label`` gives the name under which a model is counted.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, model_label: Callable[[str], str] = str, version: str = "unknown"
+    ) -> None:
         self.registry = registry
+        self._model_label = model_label
+        ProcessCollector(registry=registry)
+        build = Info("turnkeeper_build", "What runs: the version of the server and of Python.", registry=registry)
+        build.info({"version": version, "python": platform.python_version()})
         self._runs = Counter("turnkeeper_runs", "Runs that ended, by outcome.", ["outcome"], registry=registry)
         self._run_duration = Histogram(
             "turnkeeper_run_duration_seconds", "From accept to terminal.", buckets=DURATION, registry=registry
@@ -70,6 +81,14 @@ class Metrics:
         self._tokens = Counter(
             "turnkeeper_tokens", "Tokens of model calls, by type and model.", ["type", "model"], registry=registry
         )
+        self._failed_rereads = Counter(
+            "turnkeeper_failed_rereads",
+            "Tokens, keys or certificates that could not be read again, so that the old ones stayed in force.",
+            ["what"],
+            registry=registry,
+        )
+        for what in get_args(RereadType):
+            self._failed_rereads.labels(what)
         method = ["grpc_type", "grpc_service", "grpc_method"]
         self._rpc_started = Counter("grpc_server_started", "RPCs that began.", method, registry=registry)
         self._rpc_handled = Counter(
@@ -131,11 +150,16 @@ class Metrics:
         """A model call used tokens. ``model`` is ``provider/model``. A count that is none is not counted."""
         if count < 0:
             return
+        model = self._model_label(model)
         if model not in self._models:
             if len(self._models) >= MAX_MODELS:
                 model = "other"
             self._models.add(model)
         self._tokens.labels(kind, model).inc(count)
+
+    def reread_failed(self, what: RereadType) -> None:
+        """Something could not be read again. Called on any thread."""
+        self._failed_rereads.labels(what).inc()
 
     def rpc(self, kind: GrpcType, service: str, method: str) -> Rpc:
         """An RPC has begun; call `Rpc.ended` once."""

@@ -176,6 +176,8 @@ class Authenticator:
 
         A file that is bad later changes nothing: the last good one stays in force, and ``on_bad_file`` is told once.
         """
+        self.on_change: Callable[[], object] = lambda: None
+        """Told when other principals are known than before."""
         self._path = token_file
         self._monotonic = monotonic
         self._on_bad_file = on_bad_file
@@ -235,11 +237,20 @@ class Authenticator:
         if now - self._looked < RELOAD_SECONDS or self._path is None:
             return
         self._looked = now
-        version = self._look()
-        if version == self._version:
+        if self._look() == self._version:
             return
-        self._version = version
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the file now, whether or not it seems to have changed."""
+        if self._path is None:
+            return
+        self._looked, self._version = self._monotonic(), self._look()
         try:
-            self._known = read_token_file(self._path)
+            known = read_token_file(self._path)
         except TokenFileError as error:
             self._on_bad_file(str(error))
+            return
+        if known != self._known:
+            self._known = known
+            self.on_change()

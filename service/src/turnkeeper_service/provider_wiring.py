@@ -11,6 +11,7 @@ from turnkeeper_service.providers.credentials import key_command, key_file
 from turnkeeper_service.providers.options import CallLimits, KeySource, ProviderOptions, Timeouts
 from turnkeeper_service.providers.prices import ModelPrice, PriceList
 from turnkeeper_service.providers.public_list import PublicList
+from turnkeeper_service.providers.registry import SCRIPTED, SCRIPTED_MODELS
 from turnkeeper_service.settings import Settings
 from turnkeeper_service.settings_layers import SettingsError, reason
 from turnkeeper_service.settings_tables import ProviderSettings
@@ -102,7 +103,9 @@ def model_catalog(settings: Settings, public: PublicList) -> ModelCatalog:
         )
         for name, model in settings.models.items()
     }
-    return ModelCatalog(own, _base_urls(settings), public, settings.retries.cool_down_seconds)
+    named = [f"{SCRIPTED}/{name}" for name in SCRIPTED_MODELS]
+    named += [name for name in (settings.defaults.model, settings.defaults.small_model) if name]
+    return ModelCatalog(own, _base_urls(settings), public, settings.retries.cool_down_seconds, named)
 
 
 def _base_urls(settings: Settings) -> dict[str, str]:

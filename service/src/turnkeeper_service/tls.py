@@ -18,25 +18,6 @@ class TlsError(Exception):
     """The files cannot be used. The message names the file."""
 
 
-def server_credentials(
-    *,
-    cert_file: Path,
-    key_file: Path,
-    client_ca_file: Path | None = None,
-    require_client_cert: bool = False,
-    on_bad_file: Callable[[str], object] = lambda message: None,
-) -> grpc.ServerCredentials:
-    """Credentials of a server. Raises `TlsError` where the files are bad now.
-
-    Files that are bad later change nothing: the last good ones stay in force, and ``on_bad_file`` is told, on a
-    thread of gRPC, once for each change.
-    """
-    files = _Files(cert_file, key_file, client_ca_file, on_bad_file)
-    return grpc.dynamic_ssl_server_credentials(
-        files.current, files.fetch, require_client_authentication=require_client_cert
-    )
-
-
 def peer_names(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
     """The names in a verified client certificate: its alternative names, or else its common name.
 
@@ -49,30 +30,46 @@ def peer_names(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
     return ()
 
 
-class _Files:
-    """The files, and what they looked like when they were read last."""
+class Certificates:
+    """The files of a server, and what they looked like when they were read last.
+
+    Raises `TlsError` where they are bad at the start. Files that are bad later change nothing: the last good ones stay
+    in force, and ``on_bad_file`` is told, perhaps on a thread of gRPC, once for each change.
+    """
 
     def __init__(
-        self, cert_file: Path, key_file: Path, client_ca_file: Path | None, on_bad_file: Callable[[str], object]
+        self,
+        *,
+        cert_file: Path,
+        key_file: Path,
+        client_ca_file: Path | None = None,
+        require_client_cert: bool = False,
+        on_bad_file: Callable[[str], object] = lambda message: None,
     ) -> None:
         self._cert_file = cert_file
         self._key_file = key_file
         self._client_ca_file = client_ca_file
         self._on_bad_file = on_bad_file
         self._seen = self._look()
-        self.current = self._read()
+        self._current = self._read()
+        self.credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
+            self._current, self.fetch, require_client_authentication=require_client_cert
+        )
+
+    def reload(self) -> None:
+        """Read the files now, whether or not they seem to have changed."""
+        self._seen = self._look()
+        try:
+            self._current = self._read()
+        except TlsError as error:
+            self._on_bad_file(str(error))
 
     def fetch(self) -> grpc.ServerCertificateConfiguration:
         """What is in force, read again if a file has changed: gRPC calls this at every handshake."""
-        now = self._look()
-        if now != self._seen:
+        if self._look() != self._seen:
             # Noted even if it is bad: a half-written pair is looked at again when its other half arrives.
-            self._seen = now
-            try:
-                self.current = self._read()
-            except TlsError as error:
-                self._on_bad_file(str(error))
-        return self.current
+            self.reload()
+        return self._current
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         """Read and check all files."""

@@ -295,7 +295,8 @@ async def test_a_known_session_may_be_opened_for_a_cancel_while_it_drains(tmp_pa
             item = (await converse.read()).item
         assert (item.error.frame_id, item.error.code) == ("new", UNAVAILABLE.value[0])
         assert item.error.retry_after.seconds == 1
-        cancel = run_service_pb2.ConverseRequest(frame_id="c", cancel=run_service_pb2.CancelRunsRequest(wait=True))
+        wanted = run_service_pb2.CancelRunsRequest(scope=run_service_pb2.CancelScope(session_id="s"), wait=True)
+        cancel = run_service_pb2.ConverseRequest(frame_id="c", cancel=wanted)
         await converse.write(cancel)
         while not item.receipt.HasField("cancel"):
             item = (await converse.read()).item

@@ -44,6 +44,9 @@ class FakeServer:
         if self.story == "drained":
             self.drained.set()
 
+    def reload(self) -> None:
+        say("reloaded")
+
     async def drain(self, timeout: float | None = None) -> None:
         say(f"draining {timeout}")
         if self.story == "slow":

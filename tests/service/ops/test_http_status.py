@@ -142,7 +142,10 @@ def test_registries_are_apart_and_models_are_bounded() -> None:
 
 def test_the_page_lists_every_metric_in_its_own_words() -> None:
     page = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
-    rows = [line for line in page.read_text().splitlines() if line.startswith(("| `turnkeeper_", "| `grpc_"))]
+    rows = [
+        line for line in page.read_text().splitlines() if line.startswith(("| `turnkeeper_", "| `grpc_", "| `process_"))
+    ]
     families = Metrics(CollectorRegistry()).registry.collect()
-    names = [(f"{one.name}_total" if one.type == "counter" else one.name, one.documentation) for one in families]
+    ends = {"counter": "_total", "info": "_info"}
+    names = [(one.name + ends.get(one.type, ""), one.documentation) for one in families]
     assert sorted(rows) == sorted(f"| `{name}` | {text} |" for name, text in names)

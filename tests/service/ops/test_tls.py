@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 from tests.service.ops.authority import Authority
-from turnkeeper_service.tls import TlsError, check_files, peer_names, server_credentials
+from turnkeeper_service.tls import Certificates, TlsError, check_files, peer_names
 
 pytestmark = pytest.mark.asyncio
 
@@ -77,7 +77,7 @@ async def test_changed_certificates_are_used_at_the_next_handshake(
     first: Authority, second: Authority, install: Install
 ) -> None:
     cert, key = install(first.sign("server", "localhost"))
-    async with serving(server_credentials(cert_file=cert, key_file=key)) as address:
+    async with serving(Certificates(cert_file=cert, key_file=key).credentials) as address:
         assert await call(address, first.cert) == ""
         install(second.sign("server", "localhost"))
         assert await call(address, second.cert) == ""
@@ -89,7 +89,7 @@ async def test_changed_certificates_are_used_at_the_next_handshake(
 async def test_bad_files_leave_the_last_good_ones_in_force(first: Authority, install: Install) -> None:
     told: list[str] = []
     cert, key = install(first.sign("server", "localhost"))
-    async with serving(server_credentials(cert_file=cert, key_file=key, on_bad_file=told.append)) as address:
+    async with serving(Certificates(cert_file=cert, key_file=key, on_bad_file=told.append).credentials) as address:
         cert.write_text("half a certifi")
         for _ in range(2):
             assert await call(address, first.cert) == ""
@@ -101,8 +101,8 @@ async def test_a_client_must_show_a_certificate_that_is_signed(
     first: Authority, second: Authority, install: Install
 ) -> None:
     cert, key = install(first.sign("server", "localhost"))
-    credentials = server_credentials(cert_file=cert, key_file=key, client_ca_file=second.cert, require_client_cert=True)
-    async with serving(credentials) as address:
+    certificates = Certificates(cert_file=cert, key_file=key, client_ca_file=second.cert, require_client_cert=True)
+    async with serving(certificates.credentials) as address:
         with_names = second.sign("client", "billing.internal", "billing.example")
         assert await call(address, first.cert, with_names) == "billing.internal,billing.example"
         assert await call(address, first.cert, second.sign("plain")) == "plain"

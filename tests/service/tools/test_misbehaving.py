@@ -278,7 +278,7 @@ async def test_a_stream_that_is_cancelled_once_more_while_it_ends_is_lost_all_th
         await serve(server, kind)
         wire = server.server._wire
         assert wire is not None
-        (stream,) = wire._gatekeeper._calls
+        (stream,) = wire._gatekeeper.calls._tasks
         stream.cancel()
         await asyncio.sleep(0)
         stream.cancel()

@@ -56,6 +56,8 @@ FRAMES: dict[str, tuple[Refusal, dict[str, Any]]] = {
     "a second session": (bad("open.session_id", reason="SESSION_MISMATCH"), {"open": OPEN(session_id="other")}),
     "opened twice": (bad("open"), {"open": OPEN(session_id="s")}),
     "nothing in it": (bad(reason="UNKNOWN_FRAME"), {}),
+    "cancel of nothing": (bad("cancel.scope"), {"cancel": CANCEL()}),
+    "cancel of nothing, that waits": (bad("cancel.scope"), {"cancel": CANCEL(wait=True)}),
     "cancel of another session": (
         bad("cancel.scope.session_id", reason="SESSION_MISMATCH"),
         {"cancel": CANCEL(scope=SCOPE(session_id="other"))},

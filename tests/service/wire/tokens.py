@@ -49,7 +49,7 @@ class Caller:
 
     def __init__(self, channel: grpc.aio.Channel, name: str | None) -> None:
         self.metadata = (("authorization", f"Bearer {token_of(name)}"),) if name is not None else ()
-        self._stubs: dict[str, Any] = {
+        self.stubs: dict[str, Any] = {
             "SessionService": session_service_pb2_grpc.SessionServiceStub(channel),
             "RunService": FlatRuns(channel),
             "AgentService": agent_service_pb2_grpc.AgentServiceStub(channel),
@@ -60,7 +60,7 @@ class Caller:
     def call(self, method: str, request: Any) -> Any:
         """Begin a call of ``Service.Method``; a bidirectional one is given its first frame."""
         service, _, name = method.partition(".")
-        stub = getattr(self._stubs[service], name)
+        stub = getattr(self.stubs[service], name)
         if name in ("Converse", "ServeTools"):
             return stub(iter([request]), metadata=self.metadata)
         return stub(request, metadata=self.metadata)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from turnkeeper_service.providers.base import ModelCapabilities
 from turnkeeper_service.providers.fallback import FallbackChain
 from turnkeeper_service.providers.public_list import PublicList
+
+OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,16 @@ class ModelCatalog:
     """Facts by ``provider/model``: by the configuration first, else by the public list."""
 
     def __init__(
-        self, own: Mapping[str, OwnFacts], base_urls: Mapping[str, str], public: PublicList, cool_down: float
+        self,
+        own: Mapping[str, OwnFacts],
+        base_urls: Mapping[str, str],
+        public: PublicList,
+        cool_down: float,
+        named: Collection[str] = (),
     ) -> None:
+        """``named`` are models that the configuration names without facts."""
         self._own = dict(own)
+        self._labels = frozenset((*own, *named, *(name for facts in own.values() for name in facts.fallbacks)))
         self._base_urls = dict(base_urls)
         self._public = public
         self._cool_down = cool_down
@@ -45,6 +54,18 @@ class ModelCatalog:
     def names(self) -> list[str]:
         """The models that are configured, sorted."""
         return sorted(self._own)
+
+    def label(self, model: str) -> str:
+        """The name that ``provider/model`` has for others: of its own only if it is configured or publicly listed.
+
+        Names are the callers' and may hold anything. One that the list knows by a pattern has the list's name.
+        """
+        if model in self._labels:
+            return model
+        base_url = self._base_url(model)
+        provider, _, name = model.partition("/")
+        listed = self._public.name(name, base_url) if base_url else None
+        return f"{provider}/{listed}" if listed else OTHER
 
     async def prepare(self, model: str) -> None:
         """Read the public list, if this model needs it and nobody has."""

@@ -86,18 +86,23 @@ class Credential:
         What goes wrong with that is logged and says no: the vendor's refusal is the better error.
         """
         async with self._lock:
-            if self._secret != refused:
-                return True
-            try:
-                key = await self._source()
-            except (OSError, ValueError) as error:
-                # The error's kind alone: its text may hold what the command printed.
-                _log.warning("the key could not be read again", extra={"error": type(error).__name__})
-                return False
-            if not key or Secret(key) == refused:
-                return False
+            return self._secret != refused or (await self._read() and self._secret != refused)
+
+    async def reload(self) -> bool:
+        """Read the key now; whether that succeeded. The old one stays in force where it did not."""
+        async with self._lock:
+            return await self._read()
+
+    async def _read(self) -> bool:
+        try:
+            key = await self._source()
+        except (OSError, ValueError) as error:
+            # The error's kind alone: its text may hold what the command printed.
+            _log.warning("the key could not be read again", extra={"error": type(error).__name__})
+            return False
+        if key:
             self._secret = Secret(key)
-            return True
+        return bool(key)
 
 
 class RenewingProvider:

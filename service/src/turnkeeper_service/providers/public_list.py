@@ -70,6 +70,11 @@ class PublicList:
         found = self._found(model, base_url)
         return found[1].context_window if found is not None else None
 
+    def name(self, model: str, base_url: str) -> str | None:
+        """The list's own name of a model; None where the list was not read or does not know it."""
+        found = self._found(model, base_url)
+        return found[1].id if found is not None else None
+
     def _found(self, model: str, base_url: str) -> tuple[Provider, ModelInfo] | None:
         """The list's entry of a model; None where the list was not read or does not know it."""
         if self._snapshot is None:

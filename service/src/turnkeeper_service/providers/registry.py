@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from collections.abc import Iterable
 
 from turnkeeper_service.providers.anthropic_messages import AnthropicMessagesProvider
 from turnkeeper_service.providers.base import Clock, Provider
-from turnkeeper_service.providers.credentials import RenewingProvider
+from turnkeeper_service.providers.credentials import Credential, RenewingProvider
 from turnkeeper_service.providers.gates import Gates
 from turnkeeper_service.providers.gemini import GeminiProvider
 from turnkeeper_service.providers.limits import LimitedProvider
@@ -46,6 +47,7 @@ class ProviderRegistry:
         self._clock = clock
         self._providers: dict[str, Provider] = {}
         self._scripted: set[str] = set()
+        self._credentials: dict[str, Credential] = {}
         for item in options:
             if item.name in self._providers or "/" in item.name or not item.name:
                 raise ValueError(f"the provider name {item.name!r} is taken, empty or holds a slash")
@@ -83,6 +85,11 @@ class ProviderRegistry:
         """Whether no vendor answers for ``provider/model``."""
         return model.partition("/")[0] in self._scripted
 
+    async def reload_keys(self) -> list[str]:
+        """Read all keys again that come from files or commands; the providers whose key could not be read."""
+        read = await asyncio.gather(*(credential.reload() for credential in self._credentials.values()))
+        return [name for name, is_read in zip(self._credentials, read, strict=True) if not is_read]
+
     async def close(self) -> None:
         """Close every provider. Idempotent."""
         for provider in self._providers.values():
@@ -95,7 +102,10 @@ class ProviderRegistry:
             provider: Provider = ScriptedProvider(self._clock, self._gates, options.script_root)
         else:
             http = self._build_http(options)
-            renewing = http if http.credential is None else RenewingProvider(http, http.credential)
+            renewing: Provider = http
+            if http.credential is not None:
+                self._credentials[options.name] = http.credential
+                renewing = RenewingProvider(http, http.credential)
             provider = SchemaRefusals(renewing)
         return provider if options.limits is None else LimitedProvider(provider, options.limits, self._clock)
 

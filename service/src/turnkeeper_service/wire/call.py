@@ -7,8 +7,8 @@ the store to the stream without being parsed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
@@ -20,17 +20,16 @@ from google.protobuf.message_factory import GetMessageClass
 
 from turnkeeper_service.errors import Reason, Refused, store_unavailable
 from turnkeeper_service.metrics import GrpcType, code_name
-from turnkeeper_service.principal import Authenticator, Principal, Role
+from turnkeeper_service.principal import Authenticator, Principal, Role, TokenInvalid
 from turnkeeper_service.store.base import StoreError
 from turnkeeper_service.tls import peer_names
 
+from .open_calls import OpenCalls
 from .result_texts import mended
 from .status import code_of, reason_name, trailing_metadata
 
 log = structlog.get_logger(__name__)
 
-QUIET_SECONDS = 0.05
-"""How long no call has come before a server that goes away may close its port."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -57,12 +56,24 @@ class RpcObserver(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a caller showed to say who it is."""
+
+    authorization: Sequence[tuple[str, str | bytes]]
+    peer_names: Sequence[str]
+
+
 class Call:
     """One call in progress."""
 
-    def __init__(self, context: Context, principal: Principal) -> None:
+    def __init__(self, context: Context, principal: Principal, role: Role, shown: Shown) -> None:
         self._context = context
         self.principal = principal
+        self.role = role
+        self.shown = shown
+        self.revoked: Refused | None = None
+        """Why its caller may not go on with it."""
         self.tenant = principal.tenant
         self.actor = principal.name
 
@@ -109,47 +120,25 @@ class Gatekeeper:
         self._authenticator = authenticator
         self._observer = observer
         self._max_message_bytes = max_message_bytes
-        self._calls: set[asyncio.Task[Any]] = set()
-        self._is_over = False
+        self.calls = OpenCalls()
+        self._streams: dict[asyncio.Task[Any], Call] = {}
+        """Calls that may last, which are looked at again when other callers are known."""
         self._parting: asyncio.Future[Refused] | None = None
         """Once it is there, calls that come wait for it, and are refused with it."""
         self._stirred = asyncio.Event()
         """Set whenever a call comes or ends."""
 
-    def part(self) -> None:
-        """Begin to go away: calls that come from now on wait for the end. Idempotent.
-
-        One that was answered at once would be followed by the next, and some of those would meet a server that is gone.
-        """
-        if self._parting is None:
-            self._parting = asyncio.get_running_loop().create_future()
-
-    async def quiet(self, seconds: float) -> None:
-        """Wait until no call has come or ended for `QUIET_SECONDS`, at most so long."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while await self._stirs():
-                    self._stirred.clear()
-
-    async def _stirs(self) -> bool:
-        try:
-            await asyncio.wait_for(self._stirred.wait(), QUIET_SECONDS)
-        except TimeoutError:
-            return False
-        return True
-
-    async def end(self, refused: Refused, grace: float) -> None:
-        """Refuse the calls that were kept; end those that have not ended by themselves after ``grace`` seconds.
-
-        None may look as if its caller had cancelled it.
-        """
-        if self._parting is not None and not self._parting.done():
-            self._parting.set_result(refused)
-        if self._calls:
-            await asyncio.wait(set(self._calls), timeout=grace)
-        self._is_over = True
-        for call in self._calls:
-            call.cancel()
+    def recheck(self) -> None:
+        """End the streams of callers who would not be let in any more."""
+        for task, call in self._streams.items():
+            try:
+                principal = self._authenticator.authenticate(call.shown.authorization, call.shown.peer_names)
+                principal.require(call.role)
+                if principal.tenant != call.tenant:
+                    raise TokenInvalid
+            except Refused as refused:
+                call.revoked = refused
+                task.cancel()
 
     def handlers(
         self, service: ServiceDescriptor, methods: Mapping[str, Callable[..., Any]], roles: Mapping[str, Role]
@@ -174,12 +163,12 @@ class Gatekeeper:
             code = grpc.StatusCode.OK
             task = asyncio.current_task()
             assert task is not None
-            self._calls.add(task)
-            self._stirred.set()
+            call: Call | None = None
             try:
-                if self._parting is not None:
-                    raise await asyncio.shield(self._parting)
+                await self.calls.enter(task)
                 call = self._enter(context, role)
+                if kind != "unary":
+                    self._streams[task] = call
                 if run is None:
                     raise not_implemented(name)
                 if isinstance(request, Malformed):
@@ -191,11 +180,12 @@ class Gatekeeper:
                 log.info("call refused", method=name, reason=reason_name(refused.reason))
                 await context.abort(code, refused.message, trailing_metadata(refused))
             except asyncio.CancelledError:
-                if task.cancelling() and not self._is_over:
+                revoked = call.revoked if call is not None else None
+                if task.cancelling() and revoked is None and not self.calls.are_over:
                     code = grpc.StatusCode.CANCELLED
                     raise
                 # What it waited for is gone, and with it the server: what became of it is told by the same ids (U-14).
-                lost = store_unavailable()
+                lost = revoked or store_unavailable()
                 code = code_of(lost.reason)
                 await context.abort(code, lost.message, trailing_metadata(lost))
             except grpc.aio.AbortError:
@@ -209,8 +199,8 @@ class Gatekeeper:
                 log.exception("call failed by a fault", method=name)
                 await context.abort(code, "internal error")
             finally:
-                self._calls.discard(task)
-                self._stirred.set()
+                self.calls.leave(task)
+                self._streams.pop(task, None)
                 if seen is not None:
                     seen.ended(code_name(code.name))
 
@@ -233,17 +223,26 @@ class Gatekeeper:
 
     def _enter(self, context: Context, role: Role) -> Call:
         metadata = context.invocation_metadata() or ()
-        principal = self._authenticator.authenticate(metadata, _names_of(context))
+        names = _Names(context)
+        principal = self._authenticator.authenticate(metadata, names)
         principal.require(role)
         remaining: float | None = context.time_remaining()
         if remaining is not None and remaining <= 0:
             raise Refused(Reason.ERROR_REASON_DEADLINE_PASSED, "the call's deadline has passed")
-        return Call(context, principal)
+        shown = Shown([(key, value) for key, value in metadata if key == "authorization"], names.asked)
+        return Call(context, principal, role, shown)
 
 
-def _names_of(context: Context) -> Iterator[str]:
+class _Names:
     """The names of the caller's certificate; gRPC is asked only where somebody wants to know them."""
-    yield from peer_names(context.auth_context() or {})
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.asked: Sequence[str] = ()
+
+    def __iter__(self) -> Iterator[str]:
+        self.asked = peer_names(self._context.auth_context() or {})
+        return iter(self.asked)
 
 
 def _deserializer(method: MethodDescriptor, max_bytes: int) -> Callable[[bytes], Message | Malformed]:

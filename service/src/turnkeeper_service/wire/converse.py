@@ -220,8 +220,6 @@ class Conversation:
     @staticmethod
     def _check_scope(cancel: pb.CancelRunsRequest, session: Session) -> None:
         """A stream is one session: so are its cancels."""
-        if cancel.scope.WhichOneof("scope") is None:
-            cancel.scope.session_id = session.session_id
         check_cancel(cancel, "cancel.")
         scope = cancel.scope
         match scope.WhichOneof("scope"):

@@ -127,7 +127,7 @@ class WireServer:
 
     def part(self) -> None:
         """Begin to go away: calls that come from now on wait until `stop`. Idempotent."""
-        self._gatekeeper.part()
+        self._gatekeeper.calls.part()
 
     async def stop(self, reason: Refused, grace: float, *, is_busy: bool) -> None:
         """Take no more calls, and end those under way after ``grace`` seconds; those that came late hear the reason.
@@ -136,10 +136,10 @@ class WireServer:
         cancelled, so the port closes while nobody calls: those who would are being kept.
         """
         if is_busy:
-            await self._gatekeeper.quiet(grace)
+            await self._gatekeeper.calls.quiet(grace)
         stopping = asyncio.create_task(self._server.stop(2 * grace), name="stop gRPC")
         # It has said that it goes away once this task has had its first turn; so calls that are ended now are not made
         # again on the same connection.
         await asyncio.sleep(0)
-        await self._gatekeeper.end(reason, grace)
+        await self._gatekeeper.calls.end(reason, grace)
         await stopping
