@@ -176,5 +176,5 @@ class Worker:
 async def unheld(server: Harness, name: str) -> None:
     """Wait until the server knows that a holder's stream is lost. Each look is a whole call."""
     async with asyncio.timeout(LIMIT):
-        while any(one.name == name and one.link is not None for one in server.server.runs.remote._holders.values()):
+        while any(one.name == name and one.link is not None for one in server.server.runs.remote.holders()):
             await server.admin.GetStats(admin_service_pb2.GetStatsRequest())

@@ -18,7 +18,7 @@ from tests.service.manual_clock import ManualClock
 from tests.service.tools.holders import SAFE, Client, Worker, result, tool, unheld
 from tests.service.turns.scenes import Scene, call, calls, result_text, scene, script
 from turnkeeper.v1 import event_pb2, run_service_pb2, tool_service_pb2
-from turnkeeper_service.tools import remote
+from turnkeeper_service.tools import tenant_tools
 
 GRACE = 30.0
 NOT_FOUND = grpc.StatusCode.NOT_FOUND.value[0]
@@ -227,7 +227,7 @@ def resident() -> int:
 
 @pytest.mark.asyncio
 async def test_of_too_many_lost_holders_the_first_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "MAX_AWAY", 2)
+    monkeypatch.setattr(tenant_tools, "MAX_AWAY", 2)
     clock = ManualClock()
     async with scene(tmp_path, clock=clock) as on:
         first = await Worker.serve(on.server, "look", name="first", grace=1e6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -74,7 +75,9 @@ class WorkerLink:
     """The stream of one worker. What it has to be told waits here until it is written."""
 
     def __init__(self) -> None:
-        self._items: list[pb.ServeToolsResponse] = []
+        self._items: dict[str, pb.ServeToolsResponse] = {}
+        """What is to be written, in order: a call by its lease, anything else by a number."""
+        self._numbers = itertools.count()
         self._wake = asyncio.Event()
         self._taken = asyncio.Event()
         self._is_over = False
@@ -83,19 +86,17 @@ class WorkerLink:
 
     def put(self, item: pb.ServeToolsResponse) -> None:
         """Tell the worker something."""
-        self._items.append(item)
+        self._items[f"#{next(self._numbers)}"] = item
         self._wake.set()
 
     def invoke(self, invocation: pb.ToolInvocation) -> None:
         """Hand out a call; a worker never has more than it takes at a time."""
-        self.put(pb.ServeToolsResponse(invocation=invocation))
+        self._items[invocation.lease_id] = pb.ServeToolsResponse(invocation=invocation)
+        self._wake.set()
 
     def take_back(self, cancelled: pb.ToolInvocationCancelled) -> None:
         """Say that a lease is gone; where the call has not been written yet, there is nothing to say."""
-        unwritten = [item for item in self._items if item.invocation.lease_id == cancelled.lease_id]
-        for item in unwritten:
-            self._items.remove(item)
-        if not unwritten:
+        if self._items.pop(cancelled.lease_id, None) is None:
             self.put(pb.ServeToolsResponse(cancelled=cancelled))
 
     def beat(self) -> None:
@@ -120,9 +121,9 @@ class WorkerLink:
         while not self._items and not self._is_over:
             self._wake.clear()
             await self._wake.wait()
-        items, self._items = self._items, []
+        items, self._items = self._items, {}
         self._taken.set()
-        return items
+        return list(items.values())
 
 
 class ToolServicer:
