@@ -15,14 +15,15 @@ import uvloop
 
 from . import figures, pairs, providers, streams
 from .breakdown import breakdown
+from .observe import observers
 from .processes import LOAD_CORE, pin
 from .report import Report
 from .slices import Effort
 
 SECTIONS = (
     "core", "binding", "store",
-    "turns", "submit", "converse", "ttft", "cancel", "process", "streams", "resume", "recovery", "providers", "sockets",
-    "breakdown",
+    "turns", "submit", "converse", "ttft", "cancel", "process", "streams", "resume", "observe", "recovery",
+    "providers", "sockets", "breakdown",
 )  # fmt: skip
 
 
@@ -44,6 +45,8 @@ async def measure(report: Report, chosen: set[str], effort: Effort) -> None:
         await figures.streams(report, effort.runs)
     if "resume" in chosen:
         await figures.resume(report, effort.runs)
+    if "observe" in chosen:
+        await observers(report, effort)
     if "recovery" in chosen:
         await figures.recovery(report, effort.runs)
     if "providers" in chosen:
