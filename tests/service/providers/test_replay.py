@@ -114,7 +114,7 @@ async def test_user_and_assistant_alternate_after_failures_cancels_and_folds(tmp
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("depth", [64, 65, 300])
+@pytest.mark.parametrize("depth", [64, 65, 300, 5_000])
 @pytest.mark.parametrize("wire_format", WIRE_FORMATS)
 async def test_arguments_nested_too_deeply_are_said_to_the_model_and_left_out(
     tmp_path: Path, wire_format: str, depth: int

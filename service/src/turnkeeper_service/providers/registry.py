@@ -15,7 +15,6 @@ from turnkeeper_service.providers.limits import LimitedProvider
 from turnkeeper_service.providers.openai_chat import OpenAIChatProvider
 from turnkeeper_service.providers.openai_responses import OpenAIResponsesProvider
 from turnkeeper_service.providers.options import ProviderOptions
-from turnkeeper_service.providers.schema_refusals import SchemaRefusals
 from turnkeeper_service.providers.scripted import ScriptedProvider
 from turnkeeper_service.providers.streaming import HttpProvider
 
@@ -102,11 +101,10 @@ class ProviderRegistry:
             provider: Provider = ScriptedProvider(self._clock, self._gates, options.script_root)
         else:
             http = self._build_http(options)
-            renewing: Provider = http
+            provider = http
             if http.credential is not None:
                 self._credentials[options.name] = http.credential
-                renewing = RenewingProvider(http, http.credential)
-            provider = SchemaRefusals(renewing)
+                provider = RenewingProvider(http, http.credential)
         return provider if options.limits is None else LimitedProvider(provider, options.limits, self._clock)
 
     def _build_http(self, options: ProviderOptions) -> HttpProvider:

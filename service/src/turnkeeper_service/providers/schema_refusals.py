@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
-from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelRequest, Provider, ProviderError
+from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelRequest, ProviderError
 from turnkeeper_service.providers.output_schema import in_prompt
 
 MAX_KEPT = 256
@@ -24,36 +24,34 @@ _WORDS = re.compile(
 _log = logging.getLogger(__name__)
 
 
-class SchemaRefusals:
-    """Asks once more with the schema in the prompt where the vendor refuses a request for its schema."""
+Opening = Callable[[ModelRequest], AbstractAsyncContextManager[AsyncIterator[ModelEvent]]]
 
-    def __init__(self, inner: Provider) -> None:
-        self._inner = inner
+
+class SchemaRefusals:
+    """Asks once more with the schema in the prompt where a vendor refuses a request for its schema."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
         self._refused: OrderedDict[tuple[str, bool, str], None] = OrderedDict()
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[ModelEvent]]:
-        """Open the call; see `turnkeeper_service.providers.base.Provider`."""
+        """Open the call of a request with a schema."""
         key = (request.model, bool(request.tools), request.output_schema_json)
-        if request.output_schema_json and key in self._refused:
-            request = in_prompt(request)
+        is_refused = key in self._refused
         async with AsyncExitStack() as stack:
             try:
-                events = await stack.enter_async_context(self._inner.stream(request))
+                events = await stack.enter_async_context(self._opening(in_prompt(request) if is_refused else request))
             except ProviderError as error:
-                if not request.output_schema_json or not _is_of_schema(error):
+                if is_refused or not _is_of_schema(error):
                     raise
                 _log.info("a schema goes into the prompt", extra={"model": request.model, "status": error.status})
-                events = await stack.enter_async_context(self._inner.stream(in_prompt(request)))
+                events = await stack.enter_async_context(self._opening(in_prompt(request)))
                 # Only now is it known that the schema was what the vendor did not take.
                 self._refused[key] = None
                 if len(self._refused) > MAX_KEPT:
                     self._refused.popitem(last=False)
             yield events
-
-    async def close(self) -> None:
-        """Release connections. Idempotent."""
-        await self._inner.close()
 
 
 def _is_of_schema(error: ProviderError) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 
 from turnkeeper_service.providers.addresses import base_url_problem, endpoint
@@ -13,6 +13,7 @@ from turnkeeper_service.providers.credentials import Credential
 from turnkeeper_service.providers.decoding import StreamDecoder
 from turnkeeper_service.providers.http_error import unexpected_answer
 from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.schema_refusals import SchemaRefusals
 from turnkeeper_service.providers.sse import SseEvent, SseSplitter, starts_as_events
 from turnkeeper_service.providers.tool_names import NameRule, ToolNames
 from turnkeeper_service.providers.transport import MAX_ERROR_BODY, Body, HttpTransport, Url, parse_url
@@ -32,6 +33,7 @@ class HttpProvider(ABC):
         if problem := base_url_problem(options.base_url):
             raise ValueError(f"the base_url of provider {options.name!r} {problem}")
         self._url = parse_url(endpoint(options.base_url, self.path))
+        self._schemas = SchemaRefusals(self._open)
 
     @property
     def key(self) -> str:
@@ -59,9 +61,12 @@ class HttpProvider(ABC):
     def decoder(self) -> StreamDecoder[Any]:
         """A decoder for one stream."""
 
-    @asynccontextmanager
-    async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[ModelEvent]]:
+    def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[ModelEvent]]:
         """Open the call; see `turnkeeper_service.providers.base.Provider`."""
+        return self._schemas.stream(request) if request.output_schema_json else self._open(request)
+
+    @asynccontextmanager
+    async def _open(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[ModelEvent]]:
         key = self.key
         headers = {"content-type": "application/json", "accept": "text/event-stream", **self.auth_headers()}
         if request.session_hash:
