@@ -219,7 +219,75 @@ def _travelled(wire_format: str) -> list[Case]:
     ]
 
 
+def _google(delay: str) -> str:
+    info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
+    return json.dumps(
+        {"error": {"code": 429, "message": "exceeded", "status": "RESOURCE_EXHAUSTED", "details": [info]}}
+    )
+
+
+# How vendors say that 0.03 s are to be waited, with status 429: body and headers.
+WAITS: Sequence[tuple[str, Mapping[str, str]]] = (
+    ("{}", {"retry_after": "0.03"}),
+    ("{}", {"retry_after": "0.03s"}),
+    ("{}", {"retry_after": "30ms"}),
+    ("{}", {"retry_after": "0.03 seconds"}),
+    (_google("0.03s"), {}),
+    (_google("0.030000000s"), {"retry_after": "soon"}),
+    (f"[{_google('0.03s')}]", {}),
+    ('{"error":{"message":"Rate limit reached for m. Limit: 3 / min. Please try again in 30ms."}}', {}),
+    ('{"error":{"message":"Limit 30000, Used 29000. Please try again in 0.03s. Visit the page."}}', {}),
+    ('{"message":"Please retry after 0.03 seconds","code":429}', {}),
+    ('{"error":{"message":"slow down","retry_after":0.03}}', {}),
+    ('{"error":"slow down","retryAfterMs":30}', {}),
+    ('{"detail":"slow down","retry_after_seconds":"0.03"}', {}),
+    ('{"error":{"message":"x","metadata":{"headers":{"Retry-After":"0.03"}}}}', {}),
+    ("Too many requests, wait 30 ms", {}),
+)
+NO_WAITS: Sequence[tuple[str, Mapping[str, str]]] = (
+    ("{}", {"retry_after": "1e400"}),
+    ("{}", {"retry_after": "-5"}),
+    ("{}", {"retry_after": "9" * 400}),
+    ("{}", {"retry_after": "Wed, 99 Foo 99999999999999 99:99:99 GMT"}),
+    ('{"retry_after":1e999}', {}),
+    ('{"retry_after":-1}', {}),
+    ('{"error":{"message":"limit of 3 requests per 1 minute"}}', {}),
+    ("1" * 100_000 + "x", {}),
+)
+"""None of these is a wait: the back-off of 1 ms holds."""
+SPENT: Sequence[Mapping[str, Any]] = (
+    {"error": {"message": "You exceeded your current quota, see billing.", "type": "insufficient_quota"}},
+    {"error": {"message": "You exceeded your current quota.", "type": "tokens", "code": "insufficient_quota"}},
+    {"error": {"message": "Insufficient Balance", "code": "invalid_request_error"}},
+    {"error": {"message": "Your credit balance is too low to access the API.", "type": "rate_limit_error"}},
+    {"error": {"code": "billing_hard_limit_reached", "message": "no"}},
+)
+
+
+def _waiting(wire_format: str) -> list[Case]:
+    def waited(seconds: float) -> Callable[[Seen], bool]:
+        return lambda seen: [round(one, 6) for one in seen.waits] == [seconds]
+
+    plain = PLAIN[wire_format]
+    cases = [
+        Case([Answer.error(429, body, **headers), plain], retries=1, check=waited(seconds))
+        for seconds, told in ((0.03, WAITS), (0.001, NO_WAITS))
+        for body, headers in told
+    ]
+    cases.append(Case([f"data: {_google('0.03s')}\n\n", plain], retries=1, check=waited(0.03)))
+    cases += [
+        failed(
+            Answer.error(429, json.dumps(body)), "PROVIDER_RATE_LIMITED", retries=1, check=lambda seen: not seen.waits
+        )
+        for body in SPENT
+    ]
+    spent = {"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota", "status": 429}}
+    cases.append(failed(sse(spent), "PROVIDER_RATE_LIMITED", "quota", retries=1))
+    return cases
+
+
 FAILURES: dict[str, Cases] = {
+    "a wait in words, in the body or with a unit; a quota that is spent": in_all(_waiting),
     "a failure with a good status, in whatever shape": in_all(_stated),
     "a failure behind the beginning of an answer": in_all(_stated_behind),
     "an answer that says nothing": in_all(_silent),

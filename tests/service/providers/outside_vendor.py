@@ -90,6 +90,8 @@ class Seen:
     """What the tool ``note`` was called with."""
     num_asked: int
     """Requests that the vendor got."""
+    waits: Sequence[float]
+    """Seconds before each request that was made again."""
 
     @property
     def error(self) -> event_pb2.RunError:
@@ -161,18 +163,29 @@ class OutsideServer:
         self.vendor = vendor
         self._noted = noted
         self._number = 0
+        self._session = ""
 
-    async def run(self, wire_format: str, answers: Sequence[Answer | str], **fields: Any) -> Seen:
-        """Submit a prompt to a new session of this format's model."""
+    async def run(
+        self, wire_format: str, answers: Sequence[Answer | str], text: str = "hello", *, is_new: bool = True
+    ) -> Seen:
+        """Submit a prompt to a new session of this format's model, or to the one before."""
         self._number += 1
-        session_id, run_id = f"s{self._number}", f"r{self._number}"
+        run_id = f"r{self._number}"
         before, noted = len(self.vendor.requests), len(self._noted)
         self.vendor.plan(*(Answer.of(one) if isinstance(one, str) else one for one in answers))
-        await self.server.session(session_id, model=f"{wire_format}/m")
-        await self.server.submit(session_id, "hello", run_id, **fields)
+        if is_new:
+            self._session = f"s{self._number}"
+            await self.server.session(self._session, model=f"{wire_format}/m")
+        session_id = self._session
+        await self.server.submit(session_id, text, run_id)
         outcome = (await self.server.terminals(session_id, [run_id]))[run_id]
         said = [one for one in await self.server.messages(session_id) if one.run_id == run_id]
-        return Seen(outcome, said, self._noted[noted:], len(self.vendor.requests) - before)
+        scheduled = [
+            event.retry_scheduled.delay.ToNanoseconds() / 1e9
+            for event in await self.server.history(session_id)
+            if event.run_id == run_id and event.HasField("retry_scheduled")
+        ]
+        return Seen(outcome, said, self._noted[noted:], len(self.vendor.requests) - before, scheduled)
 
 
 @asynccontextmanager
@@ -186,7 +199,7 @@ async def outside_server(data_dir: Path, **overrides: str) -> AsyncIterator[Outs
 
     tool = FunctionTool(note, name="note").offered()
     async with Upstream() as vendor:
-        settings = {"retries.first_delay_seconds": "0.001", **overrides}
+        settings = {"retries.first_delay_seconds": "0.001", "retries.jitter": "0", **overrides}
         for name in WIRE_FORMATS:
             settings |= {f"providers.{name}.format": name, f"providers.{name}.base_url": vendor.base_url}
         async with serving(data_dir, settings=load_settings(data_dir, **settings), tools={"note": tool}) as server:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from examples.upstream import Answer
 from tests.service.dispatch.watch import watching
 from tests.service.providers.outside_failures import FAILURES
 from tests.service.providers.outside_kinds import KINDS, with_counts
-from tests.service.providers.outside_vendor import outside_server
+from tests.service.providers.outside_vendor import PLAIN, outside_server
 from tests.service.providers.test_splits import WIRE_FORMATS
 from tests.service.titles.stage import calls_of, is_update, seen
 
@@ -46,3 +48,36 @@ async def test_a_title_whose_tokens_are_no_counts(wire_format: str, tmp_path: Pa
         assert (session.usage.own.output_tokens, session.usage.own.is_estimated) == (2, True)
         shown = it.server.server._metrics.render().decode()
         assert f'turnkeeper_tokens_total{{model="{wire_format}/m",type="output"}} 2.0' in shown
+
+
+FULL = (
+    "The number of tokens to keep from the initial prompt is greater than the context length. Try to load the model",
+    "Trying to keep the first 7187 tokens when context the overflows. However, the model is loaded with context length "
+    "of only 4096 tokens, which is not enough.",
+    "Cannot truncate prompt with n_keep (15028) >= n_ctx (7424)",
+    "Reached context length of 4096 tokens with this model",
+    "the input length exceeds the context length",
+    "prompt too long; exceeded max context length by 123 tokens",
+    "The input (61709 tokens) is longer than the model's context length (40960 tokens).",
+    "Input length (160062 tokens) exceeds the maximum allowed length (59862 tokens).",
+    "Requested token count exceeds the model's maximum context length of 8192 tokens.",
+    "too many tokens: total number of tokens in the prompt cannot exceed 4081 - received 4292.",
+    "too many tokens: size limit exceeded by 11326 tokens. Try using shorter or fewer inputs.",
+    "The estimated number of input and maximum output tokens (9000) exceeded this model context window limit (8000).",
+)
+"""How those say that the context is full whose words nobody else uses."""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("wire_format", WIRE_FORMATS)
+async def test_a_full_context_is_summarised_by_whichever_words(wire_format: str, tmp_path: Path) -> None:
+    async with outside_server(tmp_path) as it:
+        for number, words in enumerate(FULL):
+            said = {"error": words} if number % 2 else {"object": "error", "message": words, "code": 400}
+            body = json.dumps(said)
+            for full in (Answer.error(400, body), Answer.of(f"data: {body}\n\n"), Answer.error(200, body)):
+                first = await it.run(wire_format, [PLAIN[wire_format]], "long " * 400)
+                again = await it.run(wire_format, [full, PLAIN[wire_format], PLAIN[wire_format]], is_new=False)
+                assert first.outcome.text == "real"
+                assert again.outcome.text == "real", (words, again.outcome)
+                assert again.num_asked == 3, words

@@ -206,9 +206,8 @@ def _with(raw: msgspec.Raw, key: str, value: object) -> msgspec.Raw:
 def _with_input(raw: msgspec.Raw, part: OpenPart) -> msgspec.Raw:
     """The call with the arguments that were streamed behind its start."""
     block = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    arguments = object_in(part.text) if part.texts else None
-    if arguments is not None:
-        block["input"] = msgspec.Raw(arguments.encode())
+    if part.texts:
+        block["input"] = msgspec.Raw((object_in(part.text) or "{}").encode())
     return msgspec.Raw(msgspec.json.encode(block))
 
 

@@ -6,10 +6,9 @@ import json
 
 import msgspec
 
-from turnkeeper_service.providers.leniency import UNREADABLE, is_deep, whole_characters
+from turnkeeper_service.json_text import is_too_deep, without_lone_surrogates
+from turnkeeper_service.providers.leniency import UNREADABLE
 
-MAX_DEPTH = 128
-"""Arguments that nest deeper are refused: whoever reads them next may have no place for them."""
 _WRAPPINGS = 2
 """How often an object may stand in a JSON string, which is in a JSON string."""
 _decoder = json.JSONDecoder(strict=False)
@@ -32,8 +31,8 @@ def object_in(text: str) -> str | None:
     counts where another begins behind the first. Some put the object into a JSON string.
     """
     for _ in range(_WRAPPINGS + 1):
-        text = whole_characters(text.encode()).decode()
-        if is_deep(text.encode(), MAX_DEPTH):
+        text = without_lone_surrogates(text)
+        if is_too_deep(text):
             return None
         if is_object(text):
             return text

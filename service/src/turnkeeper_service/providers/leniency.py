@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import inspect
 
+from turnkeeper_service.json_text import without_lone_surrogates
 from turnkeeper_service.providers.counts import MAX_COUNT
 
 T = TypeVar("T")
@@ -23,9 +24,6 @@ MAX_DEPTH = 200
 """Deeper values are left out where a vendor nests without end; no field that is read lies so deep."""
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding raises for bytes that are not what they should be."""
-_ESCAPES = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
-)
 _TOKENS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{\]}]', re.DOTALL)
 
 
@@ -64,7 +62,7 @@ def loads(data: bytes) -> Any:
 
     Numbers that no float can hold, and NaN, are strings then.
     """
-    text = whole_characters(data).decode()
+    text = without_lone_surrogates(data.decode())
     try:
         return _decode(text)
     except RecursionError:
@@ -80,13 +78,6 @@ def is_json(data: bytes) -> bool:
     return True
 
 
-def whole_characters(data: bytes) -> bytes:
-    r"""JSON in which half a surrogate pair, which vendors send that cut tokens inside one, is ``\\ufffd``."""
-    if b"\\ud" not in data and b"\\uD" not in data:
-        return data
-    return _ESCAPES.sub(lambda found: rb"\ufffd" if found[1] else found[0], data)
-
-
 def shallow(data: bytes, max_depth: int = MAX_DEPTH) -> bytes:
     """JSON in which values that lie deeper are null. Raises ValueError where brackets are left open."""
     kept: list[bytes] = []
@@ -99,13 +90,6 @@ def shallow(data: bytes, max_depth: int = MAX_DEPTH) -> bytes:
     if depth:
         raise ValueError("it is not whole")
     return b"".join((*kept, data[at:]))
-
-
-def is_deep(data: bytes, max_depth: int) -> bool:
-    """Whether JSON nests deeper than that."""
-    if data.count(b"{") + data.count(b"[") <= max_depth:
-        return False
-    return any(depth > max_depth for _, depth in _brackets(data))
 
 
 def _brackets(data: bytes) -> Iterator[tuple[re.Match[bytes], int]]:

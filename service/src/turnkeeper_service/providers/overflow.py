@@ -31,13 +31,25 @@ _WORDS = re.compile(
             r"prompt exceeds max length",  # Z.ai
             r"range of input length should be",  # DashScope
             r"inputs must have less than \d+ tokens|tokens \+ `?max_new_tokens`? must be <=",  # TGI, Together
+            r"context length of (?:only )?\d+|when (?:the )?context (?:the )?overflows",  # LM Studio
+            r"n_keep \(\d+\) >=? n_ctx",  # LM Studio, over llama.cpp
+            r"(?:prompt|input) too long",  # Ollama
+            r"too many tokens: (?:total number of tokens|size limit)",  # Cohere
+            r"input length\b.{0,40}\b(?:exceeds?|is over)\b",  # SGLang, Ollama
+            # What several say in words of their own: something is more than the context.
+            r"\b(?:exceed(?:s|ed|ing)?|(?:long|great|larg)er than|more than|over(?:flow(?:s|ed)?)?)\b.{0,60}"
+            r"\bcontext[ _](?:length|window|size|limit)",
+            r"\bcontext[ _](?:length|window|size|limit)\b.{0,30}\b(?:exceeded|overflow(?:ed)?|reached|too small)\b",
         )
     ),
     re.IGNORECASE,
 )
 _LARGER_THAN_ANY_RATE = re.compile(r"request too large for", re.IGNORECASE)
 """A request that alone is over what may be sent within a minute, so that no waiting helps."""
-_SAYING = ("error", "errors", "message", "detail", "msg", "code", "type", "metadata", "raw")
+_SAYING = (
+    *("error", "errors", "message", "detail", "msg", "code", "type", "metadata", "raw"),
+    *("base_resp", "status_msg", "error_message", "error_msg", "errmsg", "text", "title"),
+)
 """Where vendors, and gateways that quote them, speak. Elsewhere they repeat what they were sent."""
 _MAX_DEPTH = 5
 
