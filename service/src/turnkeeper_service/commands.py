@@ -327,13 +327,13 @@ def exit_code(error: BaseException) -> int:
     """The exit code that a fault at the start or later stands for."""
     from turnkeeper_service.principal import TokenFileError
     from turnkeeper_service.settings_layers import SettingsError
-    from turnkeeper_service.store.base import StoreLockedError, StoreUnreadableError
+    from turnkeeper_service.store.base import StoreCorruptError, StoreLockedError, StoreUnreadableError
     from turnkeeper_service.tls import TlsError
     from turnkeeper_service.tools.loading import ToolLoadError
 
     if isinstance(error, StoreLockedError):
         return LOCKED
-    wrong = StoreUnreadableError | SettingsError | TokenFileError | TlsError | ToolLoadError
+    wrong = StoreCorruptError | StoreUnreadableError | SettingsError | TokenFileError | TlsError | ToolLoadError
     return USAGE if isinstance(error, wrong) else FAILURE
 
 

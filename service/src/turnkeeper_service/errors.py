@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from turnkeeper.v1 import error_pb2
+from turnkeeper_service.store.base import StoreCorruptError, StoreError
 
 Reason = error_pb2.ErrorReason
 
@@ -87,6 +88,16 @@ def store_busy() -> Refused:
     return Refused(
         Reason.ERROR_REASON_STORE_UNAVAILABLE, "the store is busy; ask again with the same ids", retry_after=1.0
     )
+
+
+def store_corrupt() -> Refused:
+    """What is stored of it cannot be read. The log has the details, which may quote content."""
+    return Refused(Reason.ERROR_REASON_STORE_CORRUPT, "what is stored of it cannot be read")
+
+
+def refusal_of(error: StoreError) -> Refused:
+    """What a caller is told where the store could not do what the call needs."""
+    return store_corrupt() if isinstance(error, StoreCorruptError) else store_unavailable()
 
 
 def invalid(field: str, description: str, *, reason: error_pb2.ErrorReason.ValueType | None = None) -> Refused:

@@ -12,6 +12,7 @@ from turnkeeper_service.clock import microseconds
 from turnkeeper_service.engine.approval import AskedBefore, Decision, Waiting
 from turnkeeper_service.errors import Reason, Refused
 from turnkeeper_service.ids import short_id
+from turnkeeper_service.store.reading import reading
 
 from .durable import durable
 from .line import Line
@@ -191,7 +192,8 @@ class ApprovalDesk:
         if minted is None:
             return False
         rows = await self._line.store.read_events(tenant, request.session_id, after_seq=int(minted[1]) - 1, limit=1)
-        events = (event_pb2.Event.FromString(row.payload) for row in rows)
+        with reading(f"the log of session {request.session_id}"):
+            events = [event_pb2.Event.FromString(row.payload) for row in rows]
         return any(event.approval_requested.approval_id == request.approval_id for event in events)
 
 

@@ -10,6 +10,7 @@ from turnkeeper_service.clock import microseconds
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.errors import Reason, Refused, run_not_found, store_unavailable
 from turnkeeper_service.store.base import Laid, StoreError, TombstoneRow
+from turnkeeper_service.store.reading import reading
 
 from .durable import durable, eventually
 from .line import Line
@@ -98,7 +99,8 @@ class Canceller:
             if row is not None and row.outcome is not None:
                 if session_id not in ("", row.session_id):
                     raise run_not_found(run_id)
-                return _receipt(run_id, ALREADY_FINISHED, event_pb2.Outcome.FromString(row.outcome))
+                with reading(f"run {run_id}"):
+                    return _receipt(run_id, ALREADY_FINISHED, event_pb2.Outcome.FromString(row.outcome))
             if await self._lay_tombstone(tenant, run_id, session_id, request):
                 return _receipt(run_id, TOMBSTONED)
             # It was accepted meanwhile, and may be over by now.
@@ -246,7 +248,8 @@ class Canceller:
         oldest = microseconds(self._line.clock.time()) - microseconds(TOMBSTONE_SECONDS)
         for row in laid:
             if row.session_id in ("", session_id) and row.created_us > oldest:
-                return event_pb2.RunCancelRequested.FromString(row.cancel)
+                with reading(f"the cancel of run {row.run_id}"):
+                    return event_pb2.RunCancelRequested.FromString(row.cancel)
         return None
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.errors import run_not_found
 from turnkeeper_service.store.base import RunRow, RunState, SessionRow
+from turnkeeper_service.store.reading import reading
 
 from .line import Line
 from .run import Run
@@ -116,7 +117,8 @@ class Overview:
             )
         messages = []
         async for row, in_context in paced(page.rows):
-            message = event_pb2.Event.FromString(row.payload).message_committed.message
+            with reading(f"a message of session {session_id}"):
+                message = event_pb2.Event.FromString(row.payload).message_committed.message
             message.in_context = in_context
             messages.append(message)
         return messages, page.has_more

@@ -9,6 +9,7 @@ from typing import cast
 from turnkeeper.v1 import event_pb2, run_service_pb2
 from turnkeeper_service.engine.plan import Resume
 from turnkeeper_service.store.base import RunRow, RunState, SessionState, Store
+from turnkeeper_service.store.reading import reading
 
 from .accept import bytes_in_line
 from .approvals import ApprovalDesk
@@ -73,8 +74,10 @@ class Recovery:
         return len(runs)
 
     def _restore(self, session: Session, row: RunRow) -> Run:
-        submission = run_service_pb2.Submission.FromString(row.submission)
-        accepted_seq, _, principal = row.details.decode().partition("\n")
+        with reading(f"run {row.run_id}"):
+            submission = run_service_pb2.Submission.FromString(row.submission)
+            accepted_seq, _, principal = row.details.decode().partition("\n")
+            cancel = None if row.cancel is None else event_pb2.RunCancelRequested.FromString(row.cancel)
         run = Run(
             session,
             submission,
@@ -87,8 +90,7 @@ class Recovery:
         run.accepted_seq = int(accepted_seq or 0)
         run.sequence, run.started_us = row.accept_sequence, row.started_us
         run.accepted.set_result(None)
-        if row.cancel is not None:
-            run.cancel = event_pb2.RunCancelRequested.FromString(row.cancel)
+        run.cancel = cancel
         is_steer = row.steers is not None and row.steers in session.runs and row.state == RunState.QUEUED
         delivery: Delivery = "steer" if is_steer else "queue"
         is_aborted = run.cancel is not None and (
@@ -113,8 +115,10 @@ class Recovery:
         session = run.session
         rows = await self._store.read_run_events(session.tenant, session.session_id, run.run_id)
         told = Told()
-        for row in rows:
-            told.take(event_pb2.Event.FromString(row.payload))
+        with reading(f"the log of run {run.run_id}"):
+            events = [event_pb2.Event.FromString(row.payload) for row in rows]
+        for event in events:
+            told.take(event)
         run.resume_turn_id = told.turn_id
         step, message_id, attempt = told.step, told.message_id, told.attempt
         partial: dict[int, tuple[int, bytearray]] = {}

@@ -16,6 +16,7 @@ from turnkeeper_service.providers.prices import PriceList
 from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.store.answers import Boot
 from turnkeeper_service.store.base import RunRow, SessionRow, Store, StoreClosedError
+from turnkeeper_service.store.reading import reading
 from turnkeeper_service.tasks import TaskOwner
 from turnkeeper_service.tools.base import OfferedTool, ToolServers
 from turnkeeper_service.tools.remote import RemoteTools
@@ -118,6 +119,7 @@ class Runs:
         stats = self._core.stats()
         return len(self.line.runs) - stats.running_turns - stats.parked_turns
 
+    @reading("a session")
     def _make_session(self, row: SessionRow) -> Session:
         return Session(
             row,

@@ -15,6 +15,7 @@ from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft
 from turnkeeper_service.engine.usage import context_after, context_of_summary
 from turnkeeper_service.events.log import LogEntry, OpenMessage, SessionLog
 from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState, Store
+from turnkeeper_service.store.reading import reading
 
 _KINDS = {one.name: one.number for one in event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
 _OF_THE_SESSION = frozenset({"step_finished", "summary_finished", "todos_changed"})
@@ -211,13 +212,19 @@ class Session:
                     rows = await self._store.read_context(self.tenant, self.session_id, MAIN_CONTEXT)
                     if self._next_seq != before:
                         continue
-                self._history = [event_pb2.Event.FromString(row.payload).message_committed.message for row in rows]
+                with reading(f"the history of session {self.session_id}"):
+                    self._history = [event_pb2.Event.FromString(row.payload).message_committed.message for row in rows]
                 self._history_bytes = sum(len(row.payload) for row in rows)
         return self._history
 
     async def fetch(self, after_seq: int, limit: int) -> Sequence[EventRow]:
         """Events of the log from the store, for readers."""
-        return await self._store.read_events(self.tenant, self.session_id, after_seq=after_seq, limit=limit)
+        rows = await self._store.read_events(self.tenant, self.session_id, after_seq=after_seq, limit=limit)
+        # They are sent as they are: a client could only say that it does not understand.
+        with reading(f"the log of session {self.session_id}"):
+            for row in rows:
+                event_pb2.Event.FromString(row.payload)
+        return rows
 
     @property
     def is_active(self) -> bool:

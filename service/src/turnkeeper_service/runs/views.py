@@ -8,6 +8,7 @@ from typing import cast
 from turnkeeper.v1 import event_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.clock import Clock
 from turnkeeper_service.store.base import RunRow, RunState, SessionState
+from turnkeeper_service.store.reading import reading
 
 from .run import Run
 from .scheduler import Counts, Place
@@ -73,6 +74,7 @@ def receipt_of_run(run: Run, place: Place | None, *, is_replay: bool) -> run_ser
     return receipt
 
 
+@reading("a run")
 def receipt_of_row(row: RunRow) -> run_service_pb2.RunReceipt:
     """The receipt of a run that is over."""
     receipt = run_service_pb2.RunReceipt(
@@ -89,6 +91,7 @@ def receipt_of_row(row: RunRow) -> run_service_pb2.RunReceipt:
     return receipt
 
 
+@reading("a run")
 def run_of_row(row: RunRow) -> run_service_pb2.Run:
     """A run that is over."""
     view = run_service_pb2.Run(

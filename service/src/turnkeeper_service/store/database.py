@@ -79,6 +79,8 @@ def _read_tables(path: Path, *, immutable: bool) -> str | None:
         if not migrate.is_known(revision):
             raise _unreadable(path, f"has revision {revision}; this version knows up to {migrate.HEAD}")
         if revision == migrate.HEAD:
+            # Whether the tables can be read. A text that is none is no reason not to serve the others.
+            connection.text_factory = bytes
             for table in _TABLES:
                 connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()
         return revision

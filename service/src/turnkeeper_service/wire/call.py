@@ -18,7 +18,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from turnkeeper_service.errors import Reason, Refused, store_unavailable
+from turnkeeper_service.errors import Reason, Refused, refusal_of, store_unavailable
 from turnkeeper_service.metrics import GrpcType, code_name
 from turnkeeper_service.principal import Authenticator, Principal, Role, TokenInvalid
 from turnkeeper_service.store.base import StoreError
@@ -190,8 +190,9 @@ class Gatekeeper:
                 await context.abort(code, lost.message, trailing_metadata(lost))
             except grpc.aio.AbortError:
                 raise
-            except StoreError:
-                lost = store_unavailable()
+            except StoreError as error:
+                log.error("the store did not answer", method=name, error=type(error).__name__, path=error.path)
+                lost = refusal_of(error)
                 code = code_of(lost.reason)
                 await context.abort(code, lost.message, trailing_metadata(lost))
             except Exception:

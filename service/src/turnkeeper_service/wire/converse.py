@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 from turnkeeper.v1 import run_service_pb2 as pb
 from turnkeeper.v1 import session_service_pb2, tool_service_pb2
-from turnkeeper_service.errors import Reason, Refused, invalid
+from turnkeeper_service.errors import Reason, Refused, invalid, refusal_of
 from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import Reader, ReadFilter
 from turnkeeper_service.ids import short_id
@@ -127,9 +127,9 @@ class Conversation:
                 await self._carry_out(frame, session, reader)
             except Refused as refused:
                 await self._refuse(reader, frame.frame_id[:MAX_FRAME_ID], refused)
-            except StoreError:
-                # The log ends for the same reason, and the stream with it.
-                return
+            except StoreError as error:
+                # If it has failed for good, the log ends, and the stream with it.
+                await self._refuse(reader, frame.frame_id[:MAX_FRAME_ID], refusal_of(error))
         self._is_half_closed = True
         self._withdraw()
         self._end_if_done(reader)

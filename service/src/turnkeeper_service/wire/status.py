@@ -25,6 +25,7 @@ _CODES = {
     range(95, 100): grpc.StatusCode.PERMISSION_DENIED,
     range(100, 110): grpc.StatusCode.UNIMPLEMENTED,
     range(110, 120): grpc.StatusCode.DEADLINE_EXCEEDED,
+    range(120, 130): grpc.StatusCode.DATA_LOSS,
 }
 
 

@@ -115,6 +115,8 @@ const (
 	ErrorReason_ERROR_REASON_NOT_IMPLEMENTED ErrorReason = 100
 	// DEADLINE_EXCEEDED: the call's deadline has passed; what was accepted goes on.
 	ErrorReason_ERROR_REASON_DEADLINE_PASSED ErrorReason = 110
+	// DATA_LOSS: what is stored of it cannot be read; nothing was changed, and asking again will not help.
+	ErrorReason_ERROR_REASON_STORE_CORRUPT ErrorReason = 120
 )
 
 // Enum value maps for ErrorReason.
@@ -164,6 +166,7 @@ var (
 		95:  "ERROR_REASON_NOT_ALLOWED",
 		100: "ERROR_REASON_NOT_IMPLEMENTED",
 		110: "ERROR_REASON_DEADLINE_PASSED",
+		120: "ERROR_REASON_STORE_CORRUPT",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":          0,
@@ -210,6 +213,7 @@ var (
 		"ERROR_REASON_NOT_ALLOWED":          95,
 		"ERROR_REASON_NOT_IMPLEMENTED":      100,
 		"ERROR_REASON_DEADLINE_PASSED":      110,
+		"ERROR_REASON_STORE_CORRUPT":        120,
 	}
 )
 
@@ -244,7 +248,7 @@ var File_turnkeeper_v1_error_proto protoreflect.FileDescriptor
 
 const file_turnkeeper_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x19turnkeeper/v1/error.proto\x12\rturnkeeper.v1*\xbc\v\n" +
+	"\x19turnkeeper/v1/error.proto\x12\rturnkeeper.v1*\xdc\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19ERROR_REASON_EMPTY_PROMPT\x10\x01\x12!\n" +
@@ -289,7 +293,8 @@ const file_turnkeeper_v1_error_proto_rawDesc = "" +
 	"\x1fERROR_REASON_TURN_TOKEN_INVALID\x10\\\x12\x1c\n" +
 	"\x18ERROR_REASON_NOT_ALLOWED\x10_\x12 \n" +
 	"\x1cERROR_REASON_NOT_IMPLEMENTED\x10d\x12 \n" +
-	"\x1cERROR_REASON_DEADLINE_PASSED\x10nBG\n" +
+	"\x1cERROR_REASON_DEADLINE_PASSED\x10n\x12\x1e\n" +
+	"\x1aERROR_REASON_STORE_CORRUPT\x10xBG\n" +
 	"\x11dev.turnkeeper.v1P\x01Z0turnkeeper.dev/go/gen/turnkeeper/v1;turnkeeperv1b\x06proto3"
 
 var (

@@ -110,6 +110,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNIMPLEMENTED: this server does not have the method yet."""
     ERROR_REASON_DEADLINE_PASSED: _ErrorReason.ValueType  # 110
     """DEADLINE_EXCEEDED: the call's deadline has passed; what was accepted goes on."""
+    ERROR_REASON_STORE_CORRUPT: _ErrorReason.ValueType  # 120
+    """DATA_LOSS: what is stored of it cannot be read; nothing was changed, and asking again will not help."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reason in google.rpc.ErrorInfo, domain turnkeeper.dev, is the name of one of these values without its prefix."""
@@ -202,4 +204,6 @@ ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 100
 """UNIMPLEMENTED: this server does not have the method yet."""
 ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 110
 """DEADLINE_EXCEEDED: the call's deadline has passed; what was accepted goes on."""
+ERROR_REASON_STORE_CORRUPT: ErrorReason.ValueType  # 120
+"""DATA_LOSS: what is stored of it cannot be read; nothing was changed, and asking again will not help."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
