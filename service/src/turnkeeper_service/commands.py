@@ -237,14 +237,23 @@ def run_server(settings: Settings, build: Callable[[Settings], Servable] | None 
     import uvloop
 
     from turnkeeper_service import log
+    from turnkeeper_service.standard_error import is_terminal, lines_only
 
-    log.configure(level=settings.server.log_level, format=settings.server.log_format, stream=sys.stderr)
-    if build is None:
-        from turnkeeper_service.app import Server
+    server = settings.server
+    with lines_only(server.log_format) as stream:
+        log.configure(level=server.log_level, format=server.log_format, stream=stream)
+        if build is None:
+            from turnkeeper_service.app import Server
 
-        build = Server
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, build))
+            build = Server
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            error = runner.run(_serve(settings, build))
+    if error is None:
+        return 0
+    if is_terminal(server.log_format):
+        # The log has said it too, among much else.
+        typer.echo(f"turnkeeper: {str(error) or type(error).__name__}", err=True)
+    return exit_code(error)
 
 
 def _settle_memory() -> None:
@@ -254,7 +263,8 @@ def _settle_memory() -> None:
     gc.set_threshold(GC_ALLOCATIONS, 20, 20)
 
 
-async def _serve(settings: Settings, build: Callable[[Settings], Servable]) -> int:
+async def _serve(settings: Settings, build: Callable[[Settings], Servable]) -> BaseException | None:
+    """Serve; what it ended by, None where it was told to."""
     import structlog
 
     logger = structlog.get_logger("turnkeeper.serve")
@@ -283,16 +293,14 @@ async def _serve(settings: Settings, build: Callable[[Settings], Servable]) -> i
     if error is not None and is_expected(error):
         logger.error("cannot serve", error=type(error).__name__, detail=str(error))
     elif error is not None:
-        logger.error("stopped by a fault", exc_info=error)
+        logger.error("stopped by a fault", detail=str(error), exc_info=error)
     with contextlib.suppress(Exception):
         async with asyncio.timeout(CLOSE_SECONDS):
             if server is not None:
                 await server.close()
     if error is None:
         logger.info("stopped")
-        return 0
-    typer.echo(f"turnkeeper: {str(error) or type(error).__name__}", err=True)
-    return exit_code(error)
+    return error
 
 
 async def _until_over(server: Servable, stopping: asyncio.Event, drain_timeout: float) -> BaseException | None:

@@ -90,13 +90,13 @@ def test_a_second_signal_ends_it_at_once(start: Start) -> None:
 @pytest.mark.parametrize(
     ("story", "code", "words"),
     [
-        ("locked", 3, "turnkeeper: /data is in use by process 7"),
-        ("unreadable", 2, "turnkeeper: /data/turnkeeper.db is not a database of ours"),
-        ("unwritable", 1, "turnkeeper: /data cannot be written"),
+        ("locked", 3, "/data is in use by process 7"),
+        ("unreadable", 2, "/data/turnkeeper.db is not a database of ours"),
+        ("unwritable", 1, "/data cannot be written"),
         ("taken", 1, "cannot listen for gRPC on 127.0.0.1:7450"),
-        ("no tool", 2, "turnkeeper: tools.functions: 'f' is not a function"),
-        ("bad", 1, "turnkeeper: it cannot be built"),
-        ("fails", 1, "turnkeeper: the disk is full"),
+        ("no tool", 2, "tools.functions: 'f' is not a function"),
+        ("bad", 1, "it cannot be built"),
+        ("fails", 1, "the disk is full"),
     ],
 )
 def test_what_cannot_serve_says_why_and_by_its_exit_code(start: Start, story: str, code: int, words: str) -> None:
