@@ -147,7 +147,10 @@ async def test_an_offer_replaces_the_one_before_and_a_refused_one_does_not(real:
             await talk.offer_tools(FunctionTool(second, name="not a name"))
         assert refused.value.code is grpc.StatusCode.INVALID_ARGUMENT
         await ended(talk, (await talk.submit(script([call("first")], "ok"))).run_id)
+        assert [one.name for one in (await client.list_tools("s")).tools] == ["first"]
         await talk.offer_tools(second)
+        assert [one.name for one in (await client.list_tools("s", model="scripted/lorem")).tools] == ["second"]
+        assert not (await client.list_tools()).tools
         await ended(talk, (await talk.submit(script([call("first"), call("second")], "ok"))).run_id)
         assert await results(client, "s") == [
             ("first", False, "one"),

@@ -51,7 +51,7 @@ from turnkeeper.v1.session_service_pb2 import (
     SummarizeSessionRequest,
     UpdateSessionRequest,
 )
-from turnkeeper.v1.tool_service_pb2 import OfferTools, OpenWorker
+from turnkeeper.v1.tool_service_pb2 import ListToolsRequest, ListToolsResponse, OfferTools, OpenWorker
 
 StrPath = str | os.PathLike[str]
 
@@ -268,6 +268,11 @@ class Client:
             session_id=session_id, approval_id=approval_id, is_allowed=allow, comment=comment
         )
         return (await self._connection.call(self._connection.sessions.AnswerApproval, request)).approval
+
+    async def list_tools(self, session_id: str = "", *, model: str = "") -> ListToolsResponse:
+        """The tools of a session, or of a new one, also those that its model is not told of, each with why."""
+        request = ListToolsRequest(session_id=session_id, model=model)
+        return await self._connection.call(self._connection.tools.ListTools, request)
 
     def watch(
         self,

@@ -52,6 +52,7 @@ _IDEMPOTENT = {
         "ListOrphans",
         "ListApprovals",
     ),
+    "turnkeeper.v1.ToolService": ("ListTools",),
 }
 SERVICE_CONFIG: dict[str, Any] = {
     "methodConfig": [

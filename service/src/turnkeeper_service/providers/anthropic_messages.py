@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from turnkeeper_service.providers.anthropic_messages_decode import MessagesDecoder
-from turnkeeper_service.providers.anthropic_messages_request import NAMES, build_body
+from turnkeeper_service.providers.anthropic_messages_request import NAMES, SCHEMAS, build_body
 from turnkeeper_service.providers.base import ModelRequest
 from turnkeeper_service.providers.decoding import StreamDecoder
 from turnkeeper_service.providers.streaming import HttpProvider
@@ -20,6 +20,7 @@ class AnthropicMessagesProvider(HttpProvider):
 
     path = "/messages"
     names = NAMES
+    schemas = SCHEMAS
 
     def auth_headers(self) -> Mapping[str, str]:
         """The format's version, and the key if there is one."""

@@ -11,7 +11,7 @@ from turnkeeper_service.providers.addresses import endpoint
 from turnkeeper_service.providers.base import FailureReason, ModelRequest, ProviderError
 from turnkeeper_service.providers.decoding import StreamDecoder
 from turnkeeper_service.providers.gemini_decode import GeminiDecoder
-from turnkeeper_service.providers.gemini_request import NAMES, build_body
+from turnkeeper_service.providers.gemini_request import NAMES, SCHEMAS, build_body
 from turnkeeper_service.providers.streaming import HttpProvider
 from turnkeeper_service.providers.tool_names import ToolNames
 from turnkeeper_service.providers.transport import Url, parse_url
@@ -21,6 +21,7 @@ class GeminiProvider(HttpProvider):
     """Answers model requests over ``POST {base_url}/models/{model}:streamGenerateContent``."""
 
     names = NAMES
+    schemas = SCHEMAS
 
     def url(self, request: ModelRequest) -> Url:
         """The model stands in the path; a name with a slash brings its own collection, as tuned models do."""

@@ -8,7 +8,7 @@ from typing import Any
 from turnkeeper_service.providers.base import ModelRequest
 from turnkeeper_service.providers.decoding import StreamDecoder
 from turnkeeper_service.providers.openai_responses_decode import ResponsesDecoder
-from turnkeeper_service.providers.openai_responses_request import NAMES, build_body
+from turnkeeper_service.providers.openai_responses_request import NAMES, SCHEMAS, build_body
 from turnkeeper_service.providers.streaming import HttpProvider
 from turnkeeper_service.providers.tool_names import ToolNames
 
@@ -18,6 +18,7 @@ class OpenAIResponsesProvider(HttpProvider):
 
     path = "/responses"
     names = NAMES
+    schemas = SCHEMAS
 
     def auth_headers(self) -> Mapping[str, str]:
         """A bearer token, if there is a key."""

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable
 
 from turnkeeper_service.providers.anthropic_messages import AnthropicMessagesProvider
-from turnkeeper_service.providers.base import Clock, Provider
+from turnkeeper_service.providers.base import Clock, Provider, ToolDefinition
 from turnkeeper_service.providers.credentials import Credential, RenewingProvider
 from turnkeeper_service.providers.gates import Gates
 from turnkeeper_service.providers.gemini import GeminiProvider
@@ -17,6 +17,7 @@ from turnkeeper_service.providers.openai_responses import OpenAIResponsesProvide
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.scripted import ScriptedProvider
 from turnkeeper_service.providers.streaming import HttpProvider
+from turnkeeper_service.providers.tool_schemas import SchemaRule, fit
 
 SCRIPTED = "scripted"
 SCRIPTED_MODELS = ("echo", "lorem")
@@ -47,6 +48,7 @@ class ProviderRegistry:
         self._providers: dict[str, Provider] = {}
         self._scripted: set[str] = set()
         self._credentials: dict[str, Credential] = {}
+        self._schemas: dict[str, SchemaRule] = {}
         for item in options:
             if item.name in self._providers or "/" in item.name or not item.name:
                 raise ValueError(f"the provider name {item.name!r} is taken, empty or holds a slash")
@@ -80,6 +82,11 @@ class ProviderRegistry:
             raise UnknownModelError(model, f"there is no provider {name[:80]!r}{hint}")
         return provider, own_name
 
+    def why_untold(self, model: str, tool: ToolDefinition) -> str:
+        """Why the vendor of ``provider/model`` is not told of a tool, "" where it is."""
+        rule = self._schemas.get(model.partition("/")[0])
+        return fit(tool.input_schema_json, rule)[1] if rule is not None else ""
+
     def is_scripted(self, model: str) -> bool:
         """Whether no vendor answers for ``provider/model``."""
         return model.partition("/")[0] in self._scripted
@@ -101,6 +108,7 @@ class ProviderRegistry:
             provider: Provider = ScriptedProvider(self._clock, self._gates, options.script_root)
         else:
             http = self._build_http(options)
+            self._schemas[options.name] = http.schemas
             provider = http
             if http.credential is not None:
                 self._credentials[options.name] = http.credential

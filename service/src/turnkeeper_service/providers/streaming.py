@@ -16,6 +16,7 @@ from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.schema_refusals import SchemaRefusals
 from turnkeeper_service.providers.sse import SseEvent, SseSplitter, starts_as_events
 from turnkeeper_service.providers.tool_names import NameRule, ToolNames
+from turnkeeper_service.providers.tool_schemas import SchemaRule
 from turnkeeper_service.providers.transport import MAX_ERROR_BODY, Body, HttpTransport, Url, parse_url
 
 _SHORTEST_SECRET = 8
@@ -44,6 +45,8 @@ class HttpProvider(ABC):
     """The format's path behind the base URL."""
     names = NameRule()
     """What the format takes as the name of a tool."""
+    schemas = SchemaRule()
+    """What it takes as the schema of one."""
 
     def url(self, request: ModelRequest) -> Url:
         """Where the request goes: the same for all, unless a format says otherwise."""

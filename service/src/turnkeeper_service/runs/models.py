@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection
 
 from turnkeeper_service.engine.models import Model
-from turnkeeper_service.providers.base import ProviderError
+from turnkeeper_service.providers.base import ProviderError, ToolDefinition
 from turnkeeper_service.providers.catalog import ModelCatalog
 from turnkeeper_service.providers.fallback import CoolDowns, FallbackChain
 from turnkeeper_service.providers.prices import PriceList
@@ -44,6 +44,10 @@ class ModelDesk:
             more = f" and {len(there) - MAX_NAMED} more" if len(there) > MAX_NAMED else ""
             return f"{error}{meant}; there are {', '.join(there[:MAX_NAMED])}{more}"
         return ""
+
+    def why_untold(self, name: str, tool: ToolDefinition) -> str:
+        """Why a model is not told of a tool, "" where it is."""
+        return self._providers.why_untold(name, tool)
 
     def is_scripted(self, name: str) -> bool:
         """Whether a model is one of the server's own that play a script."""

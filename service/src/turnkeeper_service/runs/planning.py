@@ -18,6 +18,7 @@ from .approvals import ApprovalDesk, RunApprovals
 from .line import Line
 from .models import ModelDesk, RunModels
 from .run import Run
+from .toolbox import why_withheld
 
 Detach = Callable[[Run, str, asyncio.Task[ToolAnswer], content_pb2.ToolCall], None]
 """(run, turn_id, work, call): takes over a tool that ignores its cancel (U-12)."""
@@ -63,8 +64,7 @@ class TurnPlanner:
 
         def is_offered(name: str) -> bool:
             # As the session is set now: tools change at the next step, the rest at the next run.
-            now = session.settings
-            return not now.is_tool_free and (not now.tools or name in now.tools)
+            return not why_withheld(session.settings, name)
 
         def is_pre_approved(name: str) -> bool:
             approved = {*session.settings.pre_approved_tools, *submission.pre_approved_tools}

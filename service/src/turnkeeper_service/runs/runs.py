@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2
+from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2, tool_service_pb2
 from turnkeeper_service.clock import Clock
 from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import Position, Reader, ReadFilter
@@ -42,6 +42,7 @@ from .session import Session
 from .table import SessionTable
 from .titles import TitleMaker
 from .todos import todo_tool
+from .tool_list import ToolList
 from .toolbox import SessionToolbox
 from .views import receipt_of_row
 
@@ -93,6 +94,7 @@ class Runs:
         own = todo_tool(self.table) if options.has_todos else {}
         toolbox = SessionToolbox(self.remote, {**own, **(tools or {})}, tool_servers)
         self._models = ModelDesk(providers, prices, catalog, cool_downs)
+        self._tool_list = ToolList(self.table, self._models, toolbox, options.default_model)
         titles = TitleMaker(self.line, self._models)
         planner = TurnPlanner(self.line, self._models, toolbox, self.approvals)
         self.late = LateResults(self.line, self.table)
@@ -172,6 +174,10 @@ class Runs:
     ) -> tuple[list[content_pb2.Message], bool]:
         """A page of messages in order, and whether there are more. Raises Refused SESSION_NOT_FOUND."""
         return await self._overview.messages(tenant, session_id, context_id, after_seq, limit)
+
+    async def list_tools(self, tenant: str, session_id: str, model: str) -> tool_service_pb2.ListToolsResponse:
+        """The tools of a session, also those that its model is not told of. Raises Refused SESSION_NOT_FOUND."""
+        return await self._tool_list.of(tenant, session_id, model)
 
     def why_no_model(self, model: str) -> str:
         """Why no provider answers for ``provider/model``, and which models there are; empty where one does."""

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Container, Coroutine, Mapping, Sequence
 from typing import Any
 
+from turnkeeper.v1 import session_service_pb2
 from turnkeeper_service.tools.base import OfferedTool, ToolServers
 from turnkeeper_service.tools.remote import RemoteTools
+
+
+def why_withheld(settings: session_service_pb2.SessionSettings, name: str) -> str:
+    """Why a session does not offer a tool, "" where it does."""
+    if settings.is_tool_free:
+        return "the session is tool-free"
+    return "" if not settings.tools or name in settings.tools else "the session does not name it"
 
 
 class SessionToolbox:
@@ -28,6 +36,10 @@ class SessionToolbox:
         served = self.remote.tools(tenant, session_id)
         own = {**self._servers.tools(), **self._builtin} if self._servers is not None else self._builtin
         return {**own, **served} if served else own
+
+    def left_out(self) -> Mapping[str, str]:
+        """Tools of tool servers that are not offered, by name, each with why."""
+        return self._servers.left_out() if self._servers is not None else {}
 
     def absent(self, name: str) -> OfferedTool | None:
         """A tool of a server that is not connected; None for one that is gone from the configuration."""

@@ -105,6 +105,10 @@ class ToolServers(Protocol):
         """The tools by name, as they are now."""
         ...
 
+    def left_out(self) -> Mapping[str, str]:
+        """Tools of theirs that are not offered, by name, each with why."""
+        ...
+
     def absent(self, name: str) -> OfferedTool | None:
         """A tool of a server that is not connected; None if the name is none of theirs."""
         ...

@@ -41,6 +41,10 @@ class McpServers:
         """The tools by name, as they are now."""
         return self._tools
 
+    def left_out(self) -> Mapping[str, str]:
+        """Tools of theirs that are not offered, by name, each with why."""
+        return {name: why for server in self._servers for name, why in server.left_out.items()}
+
     def absent(self, name: str) -> OfferedTool | None:
         """A tool of a server that is not connected; None if the name is none of theirs."""
         fitting = [server for server in self._servers if name.startswith(server.options.prefix)]

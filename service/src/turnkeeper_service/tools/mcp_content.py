@@ -16,6 +16,7 @@ from .base import Tool, text_of
 from .mcp_options import McpOptions
 
 MAX_NAME = 64
+WANTS_POLLING = "it answers with a task to poll"
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -23,12 +24,20 @@ def offers(options: McpOptions, listed: Iterable[mcp_types.Tool]) -> Mapping[str
     """The tools that are offered, by the names that models see, each with the server's own name for it."""
     found: dict[str, tuple[Tool, str]] = {}
     for one in listed:
-        if one.execution is not None and one.execution.task_support == "required":
-            # Such a tool answers with a task to poll, which nothing here does.
-            continue
-        name = offered_name(options.prefix, one.name)
-        found.setdefault(name, (_tool(options, name, one), one.name))
+        if not _wants_polling(one):
+            name = offered_name(options.prefix, one.name)
+            found.setdefault(name, (_tool(options, name, one), one.name))
     return found
+
+
+def left_out(options: McpOptions, listed: Iterable[mcp_types.Tool]) -> Mapping[str, str]:
+    """The tools that are not offered, by the names that models would see, each with why."""
+    return {offered_name(options.prefix, one.name): WANTS_POLLING for one in listed if _wants_polling(one)}
+
+
+def _wants_polling(listed: mcp_types.Tool) -> bool:
+    """Whether a tool answers with a task to poll, which nothing here does."""
+    return listed.execution is not None and listed.execution.task_support == "required"
 
 
 def offered_name(prefix: str, name: str) -> str:

@@ -20,7 +20,7 @@ from turnkeeper_service.clock import Clock
 from .arguments import loaded
 from .base import Invocation, OfferedTool, Tool, ToolAnswer, synthetic_result, text_of, text_result
 from .mcp_connection import Connection, ServerLostError
-from .mcp_content import offers, replay_class, result_of
+from .mcp_content import left_out, offers, replay_class, result_of
 from .mcp_options import McpOptions
 
 log = structlog.get_logger(__name__)
@@ -38,6 +38,8 @@ class McpServer:
         self.options = options
         self.tools: Mapping[str, OfferedTool] = {}
         """What it offers now, by the names that models see."""
+        self.left_out: Mapping[str, str] = {}
+        """What it has and does not offer, likewise, each with why."""
         self.instructions = ""
         self.settled = asyncio.Event()
         """Set once it has connected for the first time, or has had its time to."""
@@ -142,6 +144,7 @@ class McpServer:
             name: OfferedTool(tool, _McpTool(self.options.name, connection, own_name))
             for name, (tool, own_name) in offers(self.options, connection.tools).items()
         }
+        self.left_out = left_out(self.options, connection.tools)
         connection.shown()
         self._changed()
 
@@ -149,6 +152,7 @@ class McpServer:
         self._connection = None
         self._came_up.clear()
         self.tools = {}
+        self.left_out = {}
         self.instructions = ""
         self._changed()
 

@@ -20,9 +20,9 @@ from turnkeeper_service.tools.leases import Holder
 from .call import Call, Malformed
 from .status import code_of
 from .streams import Streams, until_cancelled
-from .validate import Findings, check_duration, check_text, check_tool, require_id
+from .validate import Findings, check_duration, check_id, check_text, check_tool, require_id
 
-ROLES: Mapping[str, Role] = {"ServeTools": "worker"}
+ROLES: Mapping[str, Role] = {"ServeTools": "worker", "ListTools": "read"}
 MAX_TOOLS = 128
 MAX_UNWRITTEN = 256
 """Items for a worker that does not read, from which on its frames wait."""
@@ -127,7 +127,7 @@ class WorkerLink:
 
 
 class ToolServicer:
-    """Workers of the caller's tenant."""
+    """Workers and tools of the caller's tenant."""
 
     def __init__(self, runs: Runs, streams: Streams) -> None:
         self._runs = runs
@@ -135,7 +135,17 @@ class ToolServicer:
 
     def methods(self) -> Mapping[str, Callable[..., Any]]:
         """The methods that are implemented."""
-        return {"ServeTools": self.serve}
+        return {"ServeTools": self.serve, "ListTools": self.list}
+
+    async def list(self, request: pb.ListToolsRequest, call: Call) -> pb.ListToolsResponse:
+        """ListTools."""
+        found = Findings()
+        if request.session_id:
+            check_id(found, "session_id", request.session_id)
+        if request.model and (why := self._runs.why_no_model(request.model)):
+            found.add("model", why, Reason.ERROR_REASON_UNKNOWN_MODEL)
+        found.refuse()
+        return await self._runs.list_tools(call.tenant, request.session_id, request.model)
 
     async def serve(self, frames: AsyncIterator[pb.ServeToolsRequest | Malformed], call: Call) -> None:
         """ServeTools."""

@@ -1013,6 +1013,189 @@ func (*ServeToolsResponse_Error) isServeToolsResponse_Item() {}
 
 func (*ServeToolsResponse_Heartbeat) isServeToolsResponse_Item() {}
 
+// Asks for the tools of a session.
+type ListToolsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session; empty for the tools of a new session without settings.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The model, as provider/model; empty for the session's, or else the server's.
+	Model         string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListToolsRequest) Reset() {
+	*x = ListToolsRequest{}
+	mi := &file_turnkeeper_v1_tool_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListToolsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListToolsRequest) ProtoMessage() {}
+
+func (x *ListToolsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_turnkeeper_v1_tool_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListToolsRequest.ProtoReflect.Descriptor instead.
+func (*ListToolsRequest) Descriptor() ([]byte, []int) {
+	return file_turnkeeper_v1_tool_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListToolsRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ListToolsRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+// A tool that there is.
+type ListedTool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, as the model sees it, or would.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it does: the first 500 characters.
+	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	// Who runs it: "server", or the name of the client or worker.
+	Executor string `protobuf:"bytes,3,opt,name=executor,proto3" json:"executor,omitempty"`
+	// Why the model is not told of it; empty where it is.
+	LeftOut       string `protobuf:"bytes,4,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListedTool) Reset() {
+	*x = ListedTool{}
+	mi := &file_turnkeeper_v1_tool_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListedTool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListedTool) ProtoMessage() {}
+
+func (x *ListedTool) ProtoReflect() protoreflect.Message {
+	mi := &file_turnkeeper_v1_tool_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListedTool.ProtoReflect.Descriptor instead.
+func (*ListedTool) Descriptor() ([]byte, []int) {
+	return file_turnkeeper_v1_tool_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListedTool) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListedTool) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *ListedTool) GetExecutor() string {
+	if x != nil {
+		return x.Executor
+	}
+	return ""
+}
+
+func (x *ListedTool) GetLeftOut() string {
+	if x != nil {
+		return x.LeftOut
+	}
+	return ""
+}
+
+// The tools of a session.
+type ListToolsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model that they are for.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The tools, by name.
+	Tools         []*ListedTool `protobuf:"bytes,2,rep,name=tools,proto3" json:"tools,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListToolsResponse) Reset() {
+	*x = ListToolsResponse{}
+	mi := &file_turnkeeper_v1_tool_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListToolsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListToolsResponse) ProtoMessage() {}
+
+func (x *ListToolsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_turnkeeper_v1_tool_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListToolsResponse.ProtoReflect.Descriptor instead.
+func (*ListToolsResponse) Descriptor() ([]byte, []int) {
+	return file_turnkeeper_v1_tool_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListToolsResponse) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ListToolsResponse) GetTools() []*ListedTool {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
+}
+
 var File_turnkeeper_v1_tool_service_proto protoreflect.FileDescriptor
 
 const file_turnkeeper_v1_tool_service_proto_rawDesc = "" +
@@ -1083,14 +1266,28 @@ const file_turnkeeper_v1_tool_service_proto_rawDesc = "" +
 	"\facknowledged\x18\x04 \x01(\v2%.turnkeeper.v1.ToolResultAcknowledgedH\x00R\facknowledged\x126\n" +
 	"\x05error\x18\x05 \x01(\v2\x1e.turnkeeper.v1.ServeToolsErrorH\x00R\x05error\x12>\n" +
 	"\theartbeat\x18\x06 \x01(\v2\x1e.turnkeeper.v1.WorkerHeartbeatH\x00R\theartbeatB\x06\n" +
-	"\x04item*Z\n" +
+	"\x04item\"G\n" +
+	"\x10ListToolsRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\"y\n" +
+	"\n" +
+	"ListedTool\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x1a\n" +
+	"\bexecutor\x18\x03 \x01(\tR\bexecutor\x12\x19\n" +
+	"\bleft_out\x18\x04 \x01(\tR\aleftOut\"Z\n" +
+	"\x11ListToolsResponse\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12/\n" +
+	"\x05tools\x18\x02 \x03(\v2\x19.turnkeeper.v1.ListedToolR\x05tools*Z\n" +
 	"\vReplayClass\x12\x1c\n" +
 	"\x18REPLAY_CLASS_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11REPLAY_CLASS_SAFE\x10\x01\x12\x16\n" +
-	"\x12REPLAY_CLASS_NEVER\x10\x022d\n" +
+	"\x12REPLAY_CLASS_NEVER\x10\x022\xb4\x01\n" +
 	"\vToolService\x12U\n" +
 	"\n" +
-	"ServeTools\x12 .turnkeeper.v1.ServeToolsRequest\x1a!.turnkeeper.v1.ServeToolsResponse(\x010\x01BG\n" +
+	"ServeTools\x12 .turnkeeper.v1.ServeToolsRequest\x1a!.turnkeeper.v1.ServeToolsResponse(\x010\x01\x12N\n" +
+	"\tListTools\x12\x1f.turnkeeper.v1.ListToolsRequest\x1a .turnkeeper.v1.ListToolsResponseBG\n" +
 	"\x11dev.turnkeeper.v1P\x01Z0turnkeeper.dev/go/gen/turnkeeper/v1;turnkeeperv1b\x06proto3"
 
 var (
@@ -1106,7 +1303,7 @@ func file_turnkeeper_v1_tool_service_proto_rawDescGZIP() []byte {
 }
 
 var file_turnkeeper_v1_tool_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_turnkeeper_v1_tool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_turnkeeper_v1_tool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_turnkeeper_v1_tool_service_proto_goTypes = []any{
 	(ReplayClass)(0),                // 0: turnkeeper.v1.ReplayClass
 	(*Tool)(nil),                    // 1: turnkeeper.v1.Tool
@@ -1121,38 +1318,44 @@ var file_turnkeeper_v1_tool_service_proto_goTypes = []any{
 	(*ToolResultAcknowledged)(nil),  // 10: turnkeeper.v1.ToolResultAcknowledged
 	(*WorkerHeartbeat)(nil),         // 11: turnkeeper.v1.WorkerHeartbeat
 	(*ServeToolsResponse)(nil),      // 12: turnkeeper.v1.ServeToolsResponse
-	(*durationpb.Duration)(nil),     // 13: google.protobuf.Duration
-	(*ToolCall)(nil),                // 14: turnkeeper.v1.ToolCall
-	(*timestamppb.Timestamp)(nil),   // 15: google.protobuf.Timestamp
-	(*ToolResult)(nil),              // 16: turnkeeper.v1.ToolResult
-	(ErrorReason)(0),                // 17: turnkeeper.v1.ErrorReason
+	(*ListToolsRequest)(nil),        // 13: turnkeeper.v1.ListToolsRequest
+	(*ListedTool)(nil),              // 14: turnkeeper.v1.ListedTool
+	(*ListToolsResponse)(nil),       // 15: turnkeeper.v1.ListToolsResponse
+	(*durationpb.Duration)(nil),     // 16: google.protobuf.Duration
+	(*ToolCall)(nil),                // 17: turnkeeper.v1.ToolCall
+	(*timestamppb.Timestamp)(nil),   // 18: google.protobuf.Timestamp
+	(*ToolResult)(nil),              // 19: turnkeeper.v1.ToolResult
+	(ErrorReason)(0),                // 20: turnkeeper.v1.ErrorReason
 }
 var file_turnkeeper_v1_tool_service_proto_depIdxs = []int32{
 	0,  // 0: turnkeeper.v1.Tool.replay_class:type_name -> turnkeeper.v1.ReplayClass
-	13, // 1: turnkeeper.v1.Tool.timeout:type_name -> google.protobuf.Duration
+	16, // 1: turnkeeper.v1.Tool.timeout:type_name -> google.protobuf.Duration
 	1,  // 2: turnkeeper.v1.OfferTools.tools:type_name -> turnkeeper.v1.Tool
-	13, // 3: turnkeeper.v1.OfferTools.reconnect_grace:type_name -> google.protobuf.Duration
-	14, // 4: turnkeeper.v1.ToolInvocation.tool_call:type_name -> turnkeeper.v1.ToolCall
-	15, // 5: turnkeeper.v1.ToolInvocation.deadline:type_name -> google.protobuf.Timestamp
-	16, // 6: turnkeeper.v1.ToolInvocationResult.result:type_name -> turnkeeper.v1.ToolResult
+	16, // 3: turnkeeper.v1.OfferTools.reconnect_grace:type_name -> google.protobuf.Duration
+	17, // 4: turnkeeper.v1.ToolInvocation.tool_call:type_name -> turnkeeper.v1.ToolCall
+	18, // 5: turnkeeper.v1.ToolInvocation.deadline:type_name -> google.protobuf.Timestamp
+	19, // 6: turnkeeper.v1.ToolInvocationResult.result:type_name -> turnkeeper.v1.ToolResult
 	2,  // 7: turnkeeper.v1.OpenWorker.offer:type_name -> turnkeeper.v1.OfferTools
 	7,  // 8: turnkeeper.v1.ServeToolsRequest.open:type_name -> turnkeeper.v1.OpenWorker
 	2,  // 9: turnkeeper.v1.ServeToolsRequest.offer_tools:type_name -> turnkeeper.v1.OfferTools
 	6,  // 10: turnkeeper.v1.ServeToolsRequest.result:type_name -> turnkeeper.v1.ToolInvocationResult
-	17, // 11: turnkeeper.v1.ServeToolsError.reason:type_name -> turnkeeper.v1.ErrorReason
+	20, // 11: turnkeeper.v1.ServeToolsError.reason:type_name -> turnkeeper.v1.ErrorReason
 	3,  // 12: turnkeeper.v1.ServeToolsResponse.tools:type_name -> turnkeeper.v1.ToolsReceipt
 	4,  // 13: turnkeeper.v1.ServeToolsResponse.invocation:type_name -> turnkeeper.v1.ToolInvocation
 	5,  // 14: turnkeeper.v1.ServeToolsResponse.cancelled:type_name -> turnkeeper.v1.ToolInvocationCancelled
 	10, // 15: turnkeeper.v1.ServeToolsResponse.acknowledged:type_name -> turnkeeper.v1.ToolResultAcknowledged
 	9,  // 16: turnkeeper.v1.ServeToolsResponse.error:type_name -> turnkeeper.v1.ServeToolsError
 	11, // 17: turnkeeper.v1.ServeToolsResponse.heartbeat:type_name -> turnkeeper.v1.WorkerHeartbeat
-	8,  // 18: turnkeeper.v1.ToolService.ServeTools:input_type -> turnkeeper.v1.ServeToolsRequest
-	12, // 19: turnkeeper.v1.ToolService.ServeTools:output_type -> turnkeeper.v1.ServeToolsResponse
-	19, // [19:20] is the sub-list for method output_type
-	18, // [18:19] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	14, // 18: turnkeeper.v1.ListToolsResponse.tools:type_name -> turnkeeper.v1.ListedTool
+	8,  // 19: turnkeeper.v1.ToolService.ServeTools:input_type -> turnkeeper.v1.ServeToolsRequest
+	13, // 20: turnkeeper.v1.ToolService.ListTools:input_type -> turnkeeper.v1.ListToolsRequest
+	12, // 21: turnkeeper.v1.ToolService.ServeTools:output_type -> turnkeeper.v1.ServeToolsResponse
+	15, // 22: turnkeeper.v1.ToolService.ListTools:output_type -> turnkeeper.v1.ListToolsResponse
+	21, // [21:23] is the sub-list for method output_type
+	19, // [19:21] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_turnkeeper_v1_tool_service_proto_init() }
@@ -1181,7 +1384,7 @@ func file_turnkeeper_v1_tool_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_turnkeeper_v1_tool_service_proto_rawDesc), len(file_turnkeeper_v1_tool_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,18 +22,22 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	ToolService_ServeTools_FullMethodName = "/turnkeeper.v1.ToolService/ServeTools"
+	ToolService_ListTools_FullMethodName  = "/turnkeeper.v1.ToolService/ListTools"
 )
 
 // ToolServiceClient is the client API for ToolService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Workers that serve tools to many sessions of their tenant.
+// Workers that serve tools to many sessions of their tenant, and what tools there are.
 type ToolServiceClient interface {
 	// ServeTools offers tools and runs their calls until the stream ends. A call has one lease at a time, a deadline and
 	// one result; a result that comes too late is recorded and never applied.
 	// Fails: INVALID_ARGUMENT / FIRST_FRAME_NOT_OPEN; other bad frames are answered by an error and the stream goes on.
 	ServeTools(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ServeToolsRequest, ServeToolsResponse], error)
+	// ListTools lists the tools that there are now for a session, also those that its model is not told of, and why.
+	// Fails: NOT_FOUND / SESSION_NOT_FOUND; INVALID_ARGUMENT / INVALID_ID, UNKNOWN_MODEL.
+	ListTools(ctx context.Context, in *ListToolsRequest, opts ...grpc.CallOption) (*ListToolsResponse, error)
 }
 
 type toolServiceClient struct {
@@ -57,16 +61,29 @@ func (c *toolServiceClient) ServeTools(ctx context.Context, opts ...grpc.CallOpt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ToolService_ServeToolsClient = grpc.BidiStreamingClient[ServeToolsRequest, ServeToolsResponse]
 
+func (c *toolServiceClient) ListTools(ctx context.Context, in *ListToolsRequest, opts ...grpc.CallOption) (*ListToolsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListToolsResponse)
+	err := c.cc.Invoke(ctx, ToolService_ListTools_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ToolServiceServer is the server API for ToolService service.
 // All implementations must embed UnimplementedToolServiceServer
 // for forward compatibility.
 //
-// Workers that serve tools to many sessions of their tenant.
+// Workers that serve tools to many sessions of their tenant, and what tools there are.
 type ToolServiceServer interface {
 	// ServeTools offers tools and runs their calls until the stream ends. A call has one lease at a time, a deadline and
 	// one result; a result that comes too late is recorded and never applied.
 	// Fails: INVALID_ARGUMENT / FIRST_FRAME_NOT_OPEN; other bad frames are answered by an error and the stream goes on.
 	ServeTools(grpc.BidiStreamingServer[ServeToolsRequest, ServeToolsResponse]) error
+	// ListTools lists the tools that there are now for a session, also those that its model is not told of, and why.
+	// Fails: NOT_FOUND / SESSION_NOT_FOUND; INVALID_ARGUMENT / INVALID_ID, UNKNOWN_MODEL.
+	ListTools(context.Context, *ListToolsRequest) (*ListToolsResponse, error)
 	mustEmbedUnimplementedToolServiceServer()
 }
 
@@ -79,6 +96,9 @@ type UnimplementedToolServiceServer struct{}
 
 func (UnimplementedToolServiceServer) ServeTools(grpc.BidiStreamingServer[ServeToolsRequest, ServeToolsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ServeTools not implemented")
+}
+func (UnimplementedToolServiceServer) ListTools(context.Context, *ListToolsRequest) (*ListToolsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTools not implemented")
 }
 func (UnimplementedToolServiceServer) mustEmbedUnimplementedToolServiceServer() {}
 func (UnimplementedToolServiceServer) testEmbeddedByValue()                     {}
@@ -108,13 +128,36 @@ func _ToolService_ServeTools_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ToolService_ServeToolsServer = grpc.BidiStreamingServer[ServeToolsRequest, ServeToolsResponse]
 
+func _ToolService_ListTools_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListToolsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ToolServiceServer).ListTools(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ToolService_ListTools_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ToolServiceServer).ListTools(ctx, req.(*ListToolsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ToolService_ServiceDesc is the grpc.ServiceDesc for ToolService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var ToolService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "turnkeeper.v1.ToolService",
 	HandlerType: (*ToolServiceServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "ListTools",
+			Handler:    _ToolService_ListTools_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "ServeTools",

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ToolServiceStub(object):
-    """Workers that serve tools to many sessions of their tenant.
+    """Workers that serve tools to many sessions of their tenant, and what tools there are.
     """
 
     def __init__(self, channel):
@@ -40,16 +40,29 @@ class ToolServiceStub(object):
                 request_serializer=turnkeeper_dot_v1_dot_tool__service__pb2.ServeToolsRequest.SerializeToString,
                 response_deserializer=turnkeeper_dot_v1_dot_tool__service__pb2.ServeToolsResponse.FromString,
                 _registered_method=True)
+        self.ListTools = channel.unary_unary(
+                '/turnkeeper.v1.ToolService/ListTools',
+                request_serializer=turnkeeper_dot_v1_dot_tool__service__pb2.ListToolsRequest.SerializeToString,
+                response_deserializer=turnkeeper_dot_v1_dot_tool__service__pb2.ListToolsResponse.FromString,
+                _registered_method=True)
 
 
 class ToolServiceServicer(object):
-    """Workers that serve tools to many sessions of their tenant.
+    """Workers that serve tools to many sessions of their tenant, and what tools there are.
     """
 
     def ServeTools(self, request_iterator, context):
         """ServeTools offers tools and runs their calls until the stream ends. A call has one lease at a time, a deadline and
         one result; a result that comes too late is recorded and never applied.
         Fails: INVALID_ARGUMENT / FIRST_FRAME_NOT_OPEN; other bad frames are answered by an error and the stream goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTools(self, request, context):
+        """ListTools lists the tools that there are now for a session, also those that its model is not told of, and why.
+        Fails: NOT_FOUND / SESSION_NOT_FOUND; INVALID_ARGUMENT / INVALID_ID, UNKNOWN_MODEL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -63,6 +76,11 @@ def add_ToolServiceServicer_to_server(servicer, server):
                     request_deserializer=turnkeeper_dot_v1_dot_tool__service__pb2.ServeToolsRequest.FromString,
                     response_serializer=turnkeeper_dot_v1_dot_tool__service__pb2.ServeToolsResponse.SerializeToString,
             ),
+            'ListTools': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTools,
+                    request_deserializer=turnkeeper_dot_v1_dot_tool__service__pb2.ListToolsRequest.FromString,
+                    response_serializer=turnkeeper_dot_v1_dot_tool__service__pb2.ListToolsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'turnkeeper.v1.ToolService', rpc_method_handlers)
@@ -72,7 +90,7 @@ def add_ToolServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ToolService(object):
-    """Workers that serve tools to many sessions of their tenant.
+    """Workers that serve tools to many sessions of their tenant, and what tools there are.
     """
 
     @staticmethod
@@ -92,6 +110,33 @@ class ToolService(object):
             '/turnkeeper.v1.ToolService/ServeTools',
             turnkeeper_dot_v1_dot_tool__service__pb2.ServeToolsRequest.SerializeToString,
             turnkeeper_dot_v1_dot_tool__service__pb2.ServeToolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTools(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnkeeper.v1.ToolService/ListTools',
+            turnkeeper_dot_v1_dot_tool__service__pb2.ListToolsRequest.SerializeToString,
+            turnkeeper_dot_v1_dot_tool__service__pb2.ListToolsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ToolServiceStub:
-    """Workers that serve tools to many sessions of their tenant."""
+    """Workers that serve tools to many sessions of their tenant, and what tools there are."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,10 +38,14 @@ class ToolServiceStub:
     one result; a result that comes too late is recorded and never applied.
     Fails: INVALID_ARGUMENT / FIRST_FRAME_NOT_OPEN; other bad frames are answered by an error and the stream goes on.
     """
+    ListTools: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.ListToolsRequest, _tool_service_pb2.ListToolsResponse]
+    """ListTools lists the tools that there are now for a session, also those that its model is not told of, and why.
+    Fails: NOT_FOUND / SESSION_NOT_FOUND; INVALID_ARGUMENT / INVALID_ID, UNKNOWN_MODEL.
+    """
 
 @_typing.type_check_only
 class ToolServiceAsyncStub(ToolServiceStub):
-    """Workers that serve tools to many sessions of their tenant."""
+    """Workers that serve tools to many sessions of their tenant, and what tools there are."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ServeTools: _aio.StreamStreamMultiCallable[_tool_service_pb2.ServeToolsRequest, _tool_service_pb2.ServeToolsResponse]  # type: ignore[assignment]
@@ -49,9 +53,13 @@ class ToolServiceAsyncStub(ToolServiceStub):
     one result; a result that comes too late is recorded and never applied.
     Fails: INVALID_ARGUMENT / FIRST_FRAME_NOT_OPEN; other bad frames are answered by an error and the stream goes on.
     """
+    ListTools: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.ListToolsRequest, _tool_service_pb2.ListToolsResponse]  # type: ignore[assignment]
+    """ListTools lists the tools that there are now for a session, also those that its model is not told of, and why.
+    Fails: NOT_FOUND / SESSION_NOT_FOUND; INVALID_ARGUMENT / INVALID_ID, UNKNOWN_MODEL.
+    """
 
 class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Workers that serve tools to many sessions of their tenant."""
+    """Workers that serve tools to many sessions of their tenant, and what tools there are."""
 
     @_abc_1.abstractmethod
     def ServeTools(
@@ -62,6 +70,16 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         """ServeTools offers tools and runs their calls until the stream ends. A call has one lease at a time, a deadline and
         one result; a result that comes too late is recorded and never applied.
         Fails: INVALID_ARGUMENT / FIRST_FRAME_NOT_OPEN; other bad frames are answered by an error and the stream goes on.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTools(
+        self,
+        request: _tool_service_pb2.ListToolsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tool_service_pb2.ListToolsResponse, _abc.Awaitable[_tool_service_pb2.ListToolsResponse]]:
+        """ListTools lists the tools that there are now for a session, also those that its model is not told of, and why.
+        Fails: NOT_FOUND / SESSION_NOT_FOUND; INVALID_ARGUMENT / INVALID_ID, UNKNOWN_MODEL.
         """
 
 def add_ToolServiceServicer_to_server(servicer: ToolServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
