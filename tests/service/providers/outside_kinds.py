@@ -330,7 +330,43 @@ TWICE: Cases = {
     GEMINI: noted(GEMINI, gemini_call('{"text":"real"}'), gemini_call('"{\\"text\\":\\"real\\"}"')),
 }
 
+
+def _server_use(call_id: str) -> list[dict[str, Any]]:
+    return [{"type": "server_tool_use", "id": call_id, "name": "web_search", "input": {"query": "q"}}]
+
+
+def _server_result(call_id: str) -> list[dict[str, Any]]:
+    return [{"type": "web_search_tool_result", "tool_use_id": call_id, "content": []}]
+
+
+PAUSES: Cases = {
+    MESSAGES: [
+        Case(
+            [
+                messages(block("I search."), _server_use("srv-1"), reason="pause_turn"),
+                messages(_server_result("srv-1"), block("real")),
+            ]
+        ),
+        Case(
+            [
+                messages(_server_use("srv-1"), reason="pause_turn"),
+                messages(_server_result("srv-1"), _server_use("srv-2"), reason="pause_turn"),
+                messages(_server_result("srv-2"), use('{"text":"found"}'), reason="tool_use"),
+                PLAIN[MESSAGES],
+            ],
+            noted=["found"],
+        ),
+        Case(
+            [messages(_server_use("s"), reason="pause_turn")] * 3,
+            text="",
+            reason="STEP_LIMIT",
+            session={"max_steps": 3},
+        ),
+    ],
+}
+
 KINDS: dict[str, Cases] = {
+    "a pause between the tools that the provider runs": PAUSES,
     "a count of tokens that is no count": {name: _number_cases(name) for name in (CHAT, RESPONSES, MESSAGES, GEMINI)},
     "a field of another type": OTHER_TYPES,
     "parts under other numbers, or without a beginning": OTHER_NUMBERS,

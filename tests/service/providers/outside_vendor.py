@@ -125,6 +125,8 @@ class Case:
     """Requests; None: as many as answers."""
     check: Callable[[Seen], bool] = field(default=lambda _: True)
     retries: int = 0
+    session: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the session."""
 
     def faults(self, seen: Seen) -> list[str]:
         """What is not right."""
@@ -166,7 +168,13 @@ class OutsideServer:
         self._session = ""
 
     async def run(
-        self, wire_format: str, answers: Sequence[Answer | str], text: str = "hello", *, is_new: bool = True
+        self,
+        wire_format: str,
+        answers: Sequence[Answer | str],
+        text: str = "hello",
+        *,
+        is_new: bool = True,
+        **settings: Any,
     ) -> Seen:
         """Submit a prompt to a new session of this format's model, or to the one before."""
         self._number += 1
@@ -175,7 +183,7 @@ class OutsideServer:
         self.vendor.plan(*(Answer.of(one) if isinstance(one, str) else one for one in answers))
         if is_new:
             self._session = f"s{self._number}"
-            await self.server.session(self._session, model=f"{wire_format}/m")
+            await self.server.session(self._session, model=f"{wire_format}/m", **settings)
         session_id = self._session
         await self.server.submit(session_id, text, run_id)
         outcome = (await self.server.terminals(session_id, [run_id]))[run_id]

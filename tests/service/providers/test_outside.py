@@ -11,7 +11,7 @@ from examples.upstream import Answer
 from tests.service.dispatch.watch import watching
 from tests.service.providers.outside_failures import FAILURES
 from tests.service.providers.outside_kinds import KINDS, with_counts
-from tests.service.providers.outside_vendor import PLAIN, outside_server
+from tests.service.providers.outside_vendor import MESSAGES, PLAIN, block, messages, outside_server
 from tests.service.providers.test_splits import WIRE_FORMATS
 from tests.service.titles.stage import calls_of, is_update, seen
 
@@ -29,7 +29,7 @@ async def test_kind(kind: str, tmp_path: Path) -> None:
         async with outside_server(folder, **{"retries.max_retries": str(retries)}) as it:
             for wire_format, number, case in numbered:
                 if case.retries == retries:
-                    found = case.faults(await it.run(wire_format, case.answers))
+                    found = case.faults(await it.run(wire_format, case.answers, **case.session))
                     faults += [f"{wire_format} {number}: {fault}" for fault in found]
     assert not faults, "\n".join(faults)
 
@@ -81,3 +81,23 @@ async def test_a_full_context_is_summarised_by_whichever_words(wire_format: str,
                 assert first.outcome.text == "real"
                 assert again.outcome.text == "real", (words, again.outcome)
                 assert again.num_asked == 3, words
+
+
+@pytest.mark.asyncio
+async def test_what_paused_goes_back_unchanged_and_whole(tmp_path: Path) -> None:
+    search = {"type": "server_tool_use", "id": "srv-1", "name": "web_search", "input": {"query": "q"}}
+    found = {"type": "web_search_tool_result", "tool_use_id": "srv-1", "content": []}
+    async with outside_server(tmp_path, **{f"providers.{MESSAGES}.is_cache_marked": "false"}) as it:
+        answers = [
+            messages(block("I search."), [search], reason="pause_turn"),
+            messages([found], block("real")),
+            messages(block("more")),
+        ]
+        assert (await it.run(MESSAGES, answers[:2])).outcome.text == "real"
+        assert (await it.run(MESSAGES, answers[2:], is_new=False)).outcome.text == "more"
+        sent = [request.json["messages"] for request in it.vendor.requests]
+        said = [[(one["role"], one["content"]) for one in each] for each in sent]
+        begin = [{"type": "text", "text": "I search."}, search]
+        assert said[1][1:] == [("assistant", begin)]
+        assert said[2][1] == ("assistant", [*begin, found, {"type": "text", "text": "real"}])
+        assert [role for role, _ in said[2]] == ["user", "assistant", "user"]

@@ -29,6 +29,7 @@ _FINISH = {
     "tool_use": content_pb2.FINISH_REASON_TOOL_USE,
     "max_tokens": content_pb2.FINISH_REASON_MAX_TOKENS,
     "model_context_window_exceeded": content_pb2.FINISH_REASON_MAX_TOKENS,
+    "pause_turn": content_pb2.FINISH_REASON_PAUSED,
     "refusal": content_pb2.FINISH_REASON_CONTENT_FILTER,
 }
 _KINDS = {"text": PartKind.TEXT, "thinking": PartKind.REASONING, "redacted_thinking": PartKind.REASONING}

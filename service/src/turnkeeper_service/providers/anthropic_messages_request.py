@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -76,15 +77,22 @@ def build_messages(request: ModelRequest, provider: str, names: ToolNames) -> li
     """The conversation as alternating user and assistant messages, results first in the message after their calls."""
     messages: list[Json] = []
     ids = CallIds(forbidden=_FOREIGN_TO_IDS)
-    for message in fit_media(request, is_inside=True, says=_has_place_for):
-        if message.role == content_pb2.ROLE_ASSISTANT:
-            content = _assistant(message, is_written_by(message, provider, request.model), ids, names)
-            role = "assistant"
+    fitted = list(fit_media(request, is_inside=True, says=_has_place_for))
+    for is_answer, group in groupby(fitted, lambda message: message.role == content_pb2.ROLE_ASSISTANT):
+        content: list[Any] = []
+        members = list(group)
+        if is_answer:
+            own = [message for message in members if is_written_by(message, provider, request.model)]
+            is_going_on = members[-1] is fitted[-1] and members[-1].finish_reason == content_pb2.FINISH_REASON_PAUSED
+            unpaired = _unpaired(own, may_be_open=is_going_on)
+            for message in members:
+                content += _assistant(message, any(message is one for one in own), unpaired, ids, names)
         else:
-            content = _user(message.parts, ids)
-            role = "user"
+            for message in members:
+                content += _user(message.parts, ids)
         if not content:
             continue
+        role = "assistant" if is_answer else "user"
         if messages and messages[-1]["role"] == role:
             messages[-1]["content"].extend(content)
         else:
@@ -92,9 +100,10 @@ def build_messages(request: ModelRequest, provider: str, names: ToolNames) -> li
     return messages
 
 
-def _assistant(message: content_pb2.Message, is_own: bool, ids: CallIds, names: ToolNames) -> list[Any]:
+def _assistant(
+    message: content_pb2.Message, is_own: bool, unpaired: frozenset[str], ids: CallIds, names: ToolNames
+) -> list[Any]:
     content: list[Any] = []
-    unpaired = _unpaired(message) if is_own else frozenset()
     for part in message.parts:
         kind = part.WhichOneof("part")
         block = detail(part, BLOCK)
@@ -146,14 +155,15 @@ def _id_of(block: str) -> str:
     return str(found.tool_use_id or (found.id if found.is_call else ""))
 
 
-def _unpaired(message: content_pb2.Message) -> frozenset[str]:
-    """Calls of the provider's own tools that have no result in their message, and results without a call.
+def _unpaired(answers: Iterable[content_pb2.Message], *, may_be_open: bool) -> frozenset[str]:
+    """Calls of the provider's own tools without a result in answers that follow each other, and results without a call.
 
-    The vendor refuses both. An answer that was cut short has them, and one that paused.
+    The vendor refuses both. An answer that was cut short has them; one that paused and now goes on may have calls.
     """
-    found = [_decode_pairing(block) for part in message.parts if (block := detail(part, BLOCK))]
+    found = [_decode_pairing(block) for one in answers for part in one.parts if (block := detail(part, BLOCK))]
     calls = {str(one.id) for one in found if one.is_call}
-    return frozenset(calls ^ {str(one.tool_use_id) for one in found if one.tool_use_id})
+    results = {str(one.tool_use_id) for one in found if one.tool_use_id}
+    return frozenset(results - calls if may_be_open else calls ^ results)
 
 
 def _thinking(reasoning: content_pb2.Reasoning) -> Json:
