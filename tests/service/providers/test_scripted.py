@@ -211,7 +211,7 @@ async def test_models_are_split_at_the_first_slash(clock: HeldClock) -> None:
 def test_options_are_checked(clock: HeldClock) -> None:
     with pytest.raises(ValueError, match="did you mean 'openai-chat'"):
         ProviderRegistry([ProviderOptions("a", "openai-chats")], clock)
-    with pytest.raises(ValueError, match="needs a base_url"):
+    with pytest.raises(ValueError, match="must start with http"):
         ProviderRegistry([ProviderOptions("a", "openai-chat")], clock)
     with pytest.raises(ValueError, match="taken"):
         ProviderRegistry([ProviderOptions("a", "scripted"), ProviderOptions("a", "scripted")], clock)
