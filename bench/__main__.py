@@ -18,12 +18,14 @@ from .breakdown import breakdown
 from .observe import observers
 from .processes import LOAD_CORE, pin
 from .report import Report
+from .scale import scale
 from .slices import Effort
 
 SECTIONS = (
     "core", "binding", "store",
-    "turns", "submit", "converse", "ttft", "cancel", "process", "streams", "resume", "observe", "recovery",
-    "providers", "sockets", "breakdown",
+    "turns", "submit", "converse", "ttft", "scale",
+    "cancel", "process", "streams", "resume", "observe", "recovery", "providers", "sockets",
+    "breakdown",
 )  # fmt: skip
 
 
@@ -37,6 +39,8 @@ async def measure(report: Report, chosen: set[str], effort: Effort) -> None:
         await streams.conversations(report, effort)
     if "ttft" in chosen:
         await pairs.first_tokens(report, effort)
+    if "scale" in chosen:
+        await scale(report, effort)
     if "cancel" in chosen:
         await figures.cancels(report, effort.runs)
     if "process" in chosen:

@@ -22,6 +22,9 @@ from .slices import Unit
 RUNS = "/turnkeeper.v1.RunService/"
 SESSIONS = "/turnkeeper.v1.SessionService/"
 TOKENS = 64
+PROMPT = "Tell me everything, please."
+STREAMED = "".join(f"t{number} " for number in range(TOKENS))
+"""What `bench.upstream` says."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -76,14 +79,13 @@ def prompt(session_id: str, text: str, model: str = "", run_id: str = "") -> byt
     return pb.RunRequest(submission=submission(session_id, text, model, run_id)).SerializeToString()
 
 
-def turn(client: Client, names: Sequence[str], model: str) -> Unit:
+def turn(client: Client, names: Sequence[str], model: str, text: str = PROMPT, answer: str = STREAMED) -> Unit:
     """A whole turn by ``Run``, seen to its terminal and checked; the sample is the time to its first delta."""
-    expected = "".join(f"t{number} " for number in range(TOKENS))
     free = deque(names)
 
     async def one() -> float:
         session = free.popleft()
-        request = prompt(session, "Tell me everything, please.", model)
+        request = prompt(session, text, model)
         start = time.perf_counter()
         first = 0.0
         last = b""
@@ -91,7 +93,7 @@ def turn(client: Client, names: Sequence[str], model: str) -> Unit:
             if not first and _is_delta(last):
                 first = time.perf_counter() - start
         outcome = pb.RunResponse.FromString(last).items[-1].event.run_finished.outcome
-        if outcome.status != event_pb2.OUTCOME_STATUS_COMPLETED or outcome.text != expected:
+        if outcome.status != event_pb2.OUTCOME_STATUS_COMPLETED or outcome.text != answer:
             raise RuntimeError(f"a turn went wrong: {outcome}")
         free.append(session)
         return first
@@ -109,7 +111,7 @@ def submit(client: Client, names: Sequence[str]) -> Unit:
     free = deque(names)
 
     async def one() -> float:
-        request = prompt(free[0], "Tell me everything, please.")
+        request = prompt(free[0], PROMPT)
         free.rotate(-1)
         start = time.perf_counter()
         if not await client.submit(request):

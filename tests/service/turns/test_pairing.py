@@ -14,7 +14,7 @@ from tests.service.harness import serving
 from tests.service.turns.scenes import Tools, calls, result_text, said, scene, script
 from tests.service.turns.test_summaries import OVERFLOW, story, texts
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.engine.pairing import INTERRUPTED, paired
+from turnkeeper_service.engine.pairing import INTERRUPTED, History, paired
 
 
 def user(text: str) -> content_pb2.Message:
@@ -69,6 +69,21 @@ def test_a_broken_history_is_mended_for_its_request(broken: list[content_pb2.Mes
 def test_a_valid_history_is_taken_as_it_is() -> None:
     valid = [user("x"), asks("a", "b"), results(a="1", b="2"), asks("own", own=True), user("y")]
     assert paired(valid) is valid
+
+
+def test_a_history_that_grows_is_looked_at_where_it_is_new() -> None:
+    history = History([user("x"), asks("a"), results(a="1")])
+    assert paired(history) is history
+    # What was found paired is not looked at again, so damage there would not be seen; what is new is.
+    del history[0].parts[:]
+    history[2].CopyFrom(user("no result any more"))
+    history.extend([asks("b"), results(b="2")])
+    assert paired(history) is history
+    history.append(asks("c"))
+    assert told(list(paired(history)))[-2:] == ["call t", "t: -"]
+    # An open call is no end to go on from.
+    history.append(user("in between"))
+    assert told(list(paired(history)))[-3:] == ["call t", "t: -", "in between"]
 
 
 @pytest.mark.parametrize("lost", [content_pb2.ROLE_TOOL, content_pb2.ROLE_ASSISTANT])

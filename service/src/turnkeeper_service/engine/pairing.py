@@ -18,9 +18,22 @@ log = structlog.get_logger(__name__)
 INTERRUPTED = "this call was interrupted and has no result; make it again if it is still needed"
 
 
+class History(list[content_pb2.Message]):
+    """The messages of a context, which are only ever added to: how far they were found paired is remembered.
+
+    So the look before a request costs what came since the last one, however long the history is.
+    """
+
+    num_paired = 0
+
+
 def paired(messages: Sequence[content_pb2.Message]) -> Sequence[content_pb2.Message]:
     """The messages themselves where each call has its result, else a copy of the list in which it has."""
-    if is_paired(messages):
+    num_paired = messages.num_paired if isinstance(messages, History) else 0
+    # What is paired leaves no call open, so what is behind it stands for itself.
+    if is_paired(messages[num_paired:]):
+        if isinstance(messages, History):
+            messages.num_paired = len(messages)
         return messages
     run_id = next((message.run_id for message in reversed(messages) if message.run_id), "")
     log.error("a history has calls without their results; its request is mended", run_id=run_id)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.clock import Clock, microseconds
 from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft
+from turnkeeper_service.engine.pairing import History
 from turnkeeper_service.engine.usage import context_after, context_of_summary
 from turnkeeper_service.events.log import LogEntry, OpenMessage, SessionLog
 from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState, Store
@@ -60,7 +61,7 @@ class Session:
         self._clock = clock
         self._on_published = on_published
         # A session that has no event yet has no messages to read.
-        self._history: list[content_pb2.Message] | None = None if row.last_seq else []
+        self._history: History | None = None if row.last_seq else History()
         self._history_bytes = 0
         self._settings_bytes = len(row.settings)
         self._history_loading = asyncio.Lock()
@@ -213,7 +214,8 @@ class Session:
                     if self._next_seq != before:
                         continue
                 with reading(f"the history of session {self.session_id}"):
-                    self._history = [event_pb2.Event.FromString(row.payload).message_committed.message for row in rows]
+                    events = [event_pb2.Event.FromString(row.payload) for row in rows]
+                self._history = History(event.message_committed.message for event in events)
                 self._history_bytes = sum(len(row.payload) for row in rows)
         return self._history
 
