@@ -100,7 +100,7 @@ def mint_token() -> str:
 def read_token_file(path: Path) -> Known:
     """Read a token file. Raises `TokenFileError`."""
     try:
-        return parse_tokens(path.read_text(encoding="utf-8"), str(path))
+        return parse_tokens(path.read_text(encoding="utf-8-sig"), str(path))
     except OSError as error:
         raise TokenFileError(f"{path}: cannot read it: {error.strerror}") from None
     except UnicodeDecodeError:

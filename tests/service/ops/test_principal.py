@@ -128,6 +128,12 @@ def test_what_roles_allow(roles: set[str], role: module.Role, is_allowed: bool) 
         assert caught.value.reason == Reason.ERROR_REASON_NOT_ALLOWED
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.toml"
+    path.write_text(f'\ufeff[[tokens]]\nsha256 = "{hash_token("t")}"\ntenant = "acme"\nname = "a"\nroles = ["user"]\n')
+    assert isinstance(read_token_file(path), module.Known)
+
+
 def test_a_changed_file_is_read_at_the_next_look(tmp_path: Path) -> None:
     watch, file = Watch(), write(tmp_path / "t", stanza("one"))
     authenticator = Authenticator(file, monotonic=watch)

@@ -15,7 +15,7 @@ from tests.service.providers.test_formats import WIRE_FORMATS
 from tests.service.turns.scenes import STEER, Tools, call, result_text, script
 from turnkeeper.v1 import content_pb2, event_pb2
 
-ODD_NAMES = ["functions.note", "note<|channel|>commentary", "n" * 80, "n" * 79 + "m", "9lives", "-", "naïve", "a b"]
+ODD_NAMES = ["", "functions.note", "note<|channel|>commentary", "n" * 80, "n" * 79 + "m", "9lives", "-", "naïve", "a b"]
 
 
 async def outcome_of(server: Harness, text: str, run_id: str, **fields: object) -> event_pb2.Outcome:
@@ -45,12 +45,12 @@ async def test_names_that_no_tool_has_are_answered_and_do_not_poison_the_session
         # In the history each has the name that the model called it by; what is a tool has run.
         assert [one.name for one in found] == ODD_NAMES
         assert [one.name for one in found if not one.is_error] == ["9lives"] == tools.ran
-        assert result_text(found[0]) == "there is no tool 'functions.note'"
+        assert result_text(found[1]) == "there is no tool 'functions.note'"
         # Different names stay different, and none becomes that of a tool that it is not.
         (*_, body) = vendor.bodies
         sent = called_names(wire_format, body)
         assert len(set(sent)) == len(ODD_NAMES)
-        assert set(sent) & set(offered_names(wire_format, body)) == {sent[4]}
+        assert set(sent) & set(offered_names(wire_format, body)) == {sent[5]}
 
 
 @pytest.mark.asyncio

@@ -123,6 +123,8 @@ async def test_what_is_an_output(tmp_path: Path) -> None:
         f"```json\n// the answer\n{GOOD}\n```": GOOD,
         f'Not {{"question": 1}} but {GOOD}.': GOOD,
         '{"answer": 4} with "quotes{"': '{"answer": 4}',
+        f'<think>Perhaps {{"answer": 41}}, or not?</think>\n\n{GOOD}': GOOD,
+        f'Perhaps {{"answer": 41}}.\n</THINK>So it is {GOOD}': GOOD,
     }
     async with scene(tmp_path) as on:
         for number, (text, output) in enumerate(fits.items()):

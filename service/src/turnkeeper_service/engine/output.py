@@ -23,6 +23,8 @@ MAX_ERRORS_LOOKED_AT = 100
 MAX_BRACKETS_TRIED = 200
 BLANK = " \t\r\n\f\v\x85\xa0\u2028\u2029\u200b\ufeff"
 """What stands around an answer and is none of it: white space and the mark of a byte order."""
+_THOUGHTS = re.compile(r"\A.*</(?:think|thinking|thought|thoughts|reasoning)>", re.DOTALL | re.IGNORECASE)
+"""What a model thinks aloud before it answers, where nobody told it from the answer; its beginning may be missing."""
 _BRACKET = re.compile(r"[{\[]")
 WORDS = "The answer does not have the form that was asked for."
 
@@ -89,6 +91,8 @@ def output_of(text: str, schema_json: str) -> str:
     Raises OutputMismatchError.
     """
     answer = text.strip(BLANK)
+    if answer[:1] not in ("{", "["):
+        answer = _THOUGHTS.sub("", answer).strip(BLANK)
     if len(answer.encode()) > MAX_OUTPUT_BYTES:
         problem = f"the answer is longer than {MAX_OUTPUT_BYTES} bytes"
         raise OutputMismatchError(problem, problem)
