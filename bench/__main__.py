@@ -63,17 +63,9 @@ async def measure(report: Report, chosen: set[str], effort: Effort) -> None:
 
 def alone(name: str, *, is_quick: bool) -> None:
     """Run a bench that is a program of its own, before this process takes a core for itself."""
+    cargo = ["cargo", "bench", "--quiet", "-p", "turnkeeper-core", "--bench", "cycle"]
     commands = {
-        "core": [
-            "cargo",
-            "bench",
-            "--quiet",
-            "-p",
-            "turnkeeper-core",
-            "--bench",
-            "cycle",
-            *(["--", "--quick"] if is_quick else []),
-        ],
+        "core": [*cargo, *(["--", "--quick"] if is_quick else [])],
         "binding": [sys.executable, "-m", "bench.core.cycle", *(["--cycles", "20000"] if is_quick else [])],
         "store": [sys.executable, "-m", "bench.store", *(["--rounds", "3", "--seconds", "0.2"] if is_quick else [])],
     }

@@ -18,12 +18,15 @@ from .report import Report
 from .slices import Effort, Measure, Slice, compared
 
 WRITER = "bare writer"
+LEAST_SECONDS = 0.2
+"""Of a slice: ten messages on each stream."""
 LEAD = 15
 """Messages of each stream before what is paced is measured: receipts and events are among the first."""
 
 
 async def paced(process: Process, client: Client, names: Sequence[str], seconds: float) -> Measure:
     """Messages of streams while all of them are in their middle; they end by themselves."""
+    seconds = max(seconds, LEAST_SECONDS)
     received = dict.fromkeys(names, 0)
     is_under_way = asyncio.Event()
 
@@ -45,8 +48,9 @@ async def paced(process: Process, client: Client, names: Sequence[str], seconds:
     return Measure(came, came / elapsed, used)
 
 
-async def fast(process: Process, client: Client, names: Sequence[str], tokens: int) -> Measure:
-    """Streams as fast as they go; what is counted are tokens, of which a message may hold many."""
+async def fast(process: Process, client: Client, names: Sequence[str], seconds: float) -> Measure:
+    """Streams as fast as they go, for some such time; what is counted are tokens, of which a message may hold many."""
+    tokens = max(20, int(400 * seconds))
     before, start = process.used(), time.perf_counter()
     await load.conversations(client, names, tokens, pace_ms=0.0001)
     count = tokens * len(names)
@@ -60,12 +64,9 @@ async def conversations(report: Report, effort: Effort) -> None:
         directory = Path(name)
         async with alive({WRITER: partial(baseline, "bare"), **services(directory, effort)}) as servers:
             names = await sessions(servers, STREAMS)
-            for title, kind, amount, goal in (
-                ("50 tokens/s per stream", paced, max(effort.seconds, 0.2), 0.6),
-                ("as fast as it goes", fast, max(20, int(400 * effort.seconds)), None),
-            ):
+            for title, kind, goal in (("50 tokens/s per stream", paced, 0.6), ("as fast as it goes", fast, None)):
                 slices: dict[str, Slice] = {
-                    one: partial(kind, process, client, names, amount)  # type: ignore[arg-type]
+                    one: partial(kind, process, client, names, effort.seconds)
                     for one, (process, client) in servers.items()
                 }
                 rounds = await compared(slices, effort)
