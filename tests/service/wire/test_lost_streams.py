@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from structlog.testing import capture_logs
 
 from tests.service.harness import LIMIT, Harness, serving, submission
 from tests.service.manual_clock import ManualClock
 from tests.service.wire.held_store import HeldStore
 from tests.service.wire.talk import Talk, streams_left
 from tests.service.wire.tokens import Caller, write_token_file
-from turnkeeper.v1 import event_pb2, run_service_pb2, session_service_pb2
+from turnkeeper.v1 import event_pb2, run_service_pb2, run_service_pb2_grpc, session_service_pb2
+from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.principal import Authenticator
+from turnkeeper_service.wire.call import Call, Gatekeeper
 
 AFTER = 77
 """Seconds after which a run is cancelled whose submitter is lost; a length that nothing else waits for."""
@@ -211,3 +216,38 @@ async def test_a_stream_that_ends_in_order_is_not_lost(tmp_path: Path) -> None:
         watcher.cancel()
         await server.cancel("s", wait=True)
         assert clock.num_begun(AFTER) == 0
+
+
+@pytest.mark.asyncio
+async def test_a_reader_that_vanishes_while_it_is_written_to_is_no_fault() -> None:
+    reached, ended = asyncio.Event(), asyncio.Event()
+
+    async def watch(request: Any, call: Call) -> None:
+        reached.set()
+        try:
+            # gRPC may tell of the end by a write that fails before it cancels the call; here for certain.
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await call.write(b"")
+        finally:
+            ended.set()
+
+    gatekeeper = Gatekeeper(Authenticator(None, monotonic=SystemClock().monotonic, on_bad_file=pytest.fail))
+    service = run_service_pb2.DESCRIPTOR.services_by_name["RunService"]
+    server = grpc.aio.server()
+    roles = dict.fromkeys((method.name for method in service.methods), "user")
+    server.add_generic_rpc_handlers((gatekeeper.handlers(service, {"WatchSession": watch}, roles),))  # type: ignore[arg-type]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        with capture_logs() as logs:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                runs = run_service_pb2_grpc.RunServiceStub(channel)
+                call = runs.WatchSession(run_service_pb2.WatchSessionRequest(session_id="s"))
+                async with asyncio.timeout(LIMIT):
+                    await reached.wait()
+                    call.cancel()
+                    await ended.wait()
+    finally:
+        await server.stop(None)
+    assert [(one["event"], one["log_level"]) for one in logs] == [("a caller is gone", "debug")]

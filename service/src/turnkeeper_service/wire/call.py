@@ -195,6 +195,11 @@ class Gatekeeper:
                 lost = refusal_of(error)
                 code = code_of(lost.reason)
                 await context.abort(code, lost.message, trailing_metadata(lost))
+            except grpc.aio.InternalError:
+                # What was to be sent can reach nobody: gRPC says so before, or instead of, cancelling the call.
+                code = grpc.StatusCode.CANCELLED
+                log.debug("a caller is gone", method=name)
+                raise asyncio.CancelledError from None
             except Exception:
                 code = grpc.StatusCode.INTERNAL
                 log.exception("call failed by a fault", method=name)
