@@ -327,6 +327,33 @@ def test_the_migrations_make_the_tables_of_the_schema(tmp_path: Path) -> None:
             assert connection.exec_driver_sql(flags).scalar() == other.exec_driver_sql(flags).scalar()
 
 
+def test_a_database_that_was_made_before_learns_to_shrink(harness: SqliteHarness) -> None:
+    async def used() -> None:
+        async with opened(harness) as store:
+            await store.commit(new_session())
+
+    def mode(*statements: str) -> int:
+        connection = sqlite3.connect(harness.path, isolation_level=None)
+        for statement in statements:
+            connection.execute(statement)
+        (found,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+        connection.close()
+        return int(found)
+
+    asyncio.run(used())
+    assert mode() == 2
+    assert mode("PRAGMA auto_vacuum = NONE", "VACUUM") == 0
+    before = harness.dump()
+
+    async def opened_again() -> None:
+        async with opened(harness) as store:
+            assert await store.get_session(TENANT, "s1") is not None
+
+    asyncio.run(opened_again())
+    assert mode() == 2
+    assert [line for line in harness.dump() if "boot" not in line] == [line for line in before if "boot" not in line]
+
+
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     driver = connect_writer(tmp_path / "turnkeeper.db")
     driver.execute("CREATE TABLE tombstones (in_the_way INTEGER)")

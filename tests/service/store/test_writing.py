@@ -11,12 +11,8 @@ import pytest
 
 from tests.service.store.harness import SqliteHarness
 from turnkeeper_service.store import committer
-from turnkeeper_service.store.base import (
-    Commit,
-    Laid,
-    StoreClosedError,
-    StoreError,
-)
+from turnkeeper_service.store.answers import Laid
+from turnkeeper_service.store.base import Commit, StoreClosedError, StoreError
 from turnkeeper_service.store.conformance.harness import found, opened
 from turnkeeper_service.store.conformance.rows import (
     TENANT,

@@ -9,7 +9,8 @@ from turnkeeper.v1 import event_pb2, run_service_pb2
 from turnkeeper_service.clock import microseconds
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.errors import Reason, Refused, run_not_found, store_unavailable
-from turnkeeper_service.store.base import Laid, StoreError, TombstoneRow
+from turnkeeper_service.store.answers import Laid
+from turnkeeper_service.store.base import StoreError, TombstoneRow
 from turnkeeper_service.store.reading import reading
 
 from .durable import durable, eventually

@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import structlog
+
 from turnkeeper.v1 import event_pb2, session_service_pb2
 from turnkeeper_service.clock import microseconds
 from turnkeeper_service.errors import Reason, Refused, invalid, session_deleting
 from turnkeeper_service.ids import uuid7
-from turnkeeper_service.store.base import SessionRow, SessionState
+from turnkeeper_service.store.base import SessionRow, SessionState, StoreCorruptError
 
 from .cancel import Canceller
 from .durable import durable, eventually
+from .kept import reduced
 from .line import Line
 from .session import Session
 from .table import SessionTable
 
+log = structlog.get_logger(__name__)
+
+RUNS_AT_ONCE = 256
+"""Runs whose content is taken out by one commit."""
 Settings = session_service_pb2.SessionSettings
 
 
@@ -27,7 +34,7 @@ class SessionLifecycle:
         self._line = line
         self._table = table
         self._canceller = canceller
-        self._deletions: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._deletions: dict[tuple[str, str], asyncio.Task[StoreCorruptError | None]] = {}
 
     async def create(self, tenant: str, session_id: str, settings: Settings) -> tuple[Session, bool]:
         """Create a session, or find the one an earlier call with the same settings made: (session, is_replay)."""
@@ -115,10 +122,15 @@ class SessionLifecycle:
             task = self._deletions.get(session.key)
             if task is None:
                 task = self.start(session, actor)
-            await eventually(task, self._line.store)
+            error = await eventually(task, self._line.store)
+            if error is not None:
+                raise error
 
-    def start(self, session: Session, actor: str) -> asyncio.Task[None]:
-        """Begin a deletion, or go on with it after a restart; it no longer depends on its caller."""
+    def start(self, session: Session, actor: str) -> asyncio.Task[StoreCorruptError | None]:
+        """Begin a deletion, or go on with it after a restart; it no longer depends on its caller.
+
+        What the task gives is why it could not end: the session stays as it is, and may be deleted again.
+        """
         is_new = session.state == SessionState.ACTIVE
         session.state = SessionState.DELETING
         draft = session.draft()
@@ -133,7 +145,7 @@ class SessionLifecycle:
         task.add_done_callback(lambda _: self._deletions.pop(session.key, None))
         return task
 
-    async def _delete(self, session: Session, actor: str, marked: asyncio.Future[None]) -> None:
+    async def _delete(self, session: Session, actor: str, marked: asyncio.Future[None]) -> StoreCorruptError | None:
         session.pin()
         try:
             await marked
@@ -144,6 +156,7 @@ class SessionLifecycle:
                 waiting = [self._line.runs[(session.tenant, run_id)].finished for run_id in session.runs]
                 await self._canceller.cancel_session(session.tenant, session.session_id, request, wait=False)
                 await asyncio.wait(waiting)
+            await self._reduce_runs(session)
             draft = session.draft()
             event = event_pb2.Event()
             event.session_deleted.actor = actor
@@ -153,8 +166,27 @@ class SessionLifecycle:
             await session.submit(draft)
             session.state = SessionState.DELETED
             session.log.end(SessionEndedError())
+        except StoreCorruptError as error:
+            log.error("a session cannot be deleted", session_id=session.session_id, detail=str(error))
+            return error
         finally:
             session.unpin()
+        return None
+
+    async def _reduce_runs(self, session: Session) -> None:
+        """Take the content out of what is kept of the session's runs. A restart in the middle begins it again."""
+        after = 0
+        while True:
+            page = await self._line.store.list_runs(
+                session.tenant, session.session_id, after_sequence=after, limit=RUNS_AT_ONCE
+            )
+            draft = session.draft()
+            draft.commit.reduce_runs.extend((row.run_id, *reduced(row)) for row in page.rows)
+            if page.rows:
+                await session.submit(draft)
+                after = page.rows[-1].accept_sequence
+            if not page.has_more:
+                return
 
 
 class SessionEndedError(Exception):

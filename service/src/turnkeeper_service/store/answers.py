@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+class Laid(Enum):
+    """What became of a cancel that was to wait for its run."""
+
+    LAID = "laid"
+    HAS_RUN = "has run"
+    """There is such a run by now: cancel that."""
+    FULL = "full"
+    """As many wait as may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import IntEnum
 from typing import Protocol, TypeVar
 
-from turnkeeper_service.store.answers import Boot, Page, StoreStats
+from turnkeeper_service.store.answers import Boot, Laid, Page, StoreStats
 
 T = TypeVar("T")
 PAGE_BYTES = 4 << 20
@@ -197,16 +197,6 @@ class Claim:
     """The cancels that wait for it, of any session, the newest first."""
 
 
-class Laid(Enum):
-    """What became of a cancel that was to wait for its run."""
-
-    LAID = "laid"
-    HAS_RUN = "has run"
-    """There is such a run by now: cancel that."""
-    FULL = "full"
-    """As many wait as may."""
-
-
 @dataclass(slots=True)
 class Commit:
     """One atomic change of one session, applied in the order of the fields.
@@ -226,6 +216,8 @@ class Commit:
     cancel_runs: list[tuple[str, bytes]] = field(default_factory=list)
     """(run_id, stored cancel request); replaces an earlier one."""
     finish_runs: list[RunFinish] = field(default_factory=list)
+    reduce_runs: list[tuple[str, bytes | None, bytes]] = field(default_factory=list)
+    """(run_id, cancel request, outcome) of FINISHED runs, without content: what outlives the session (U-18)."""
     events: list[EventRow] = field(default_factory=list)
     messages: list[MessageRow] = field(default_factory=list)
     message_contexts: list[tuple[str, bool]] = field(default_factory=list)
@@ -243,8 +235,8 @@ class Commit:
     drop_tombstones: list[str] = field(default_factory=list)
     """run_ids whose tombstones have met their run."""
     erase_session_us: int | None = None
-    """Erase events, messages, partials, settings, title, todos and submissions of the session and mark it DELETED at
-    this time; run rows keep id, fingerprint, sequence and outcome (U-18)."""
+    """Erase events, messages, partials, settings, title, todos, submissions and tombstones of the session and mark it
+    DELETED at this time; run rows keep id, fingerprint, sequence and outcome (U-18)."""
 
 
 @dataclass(frozen=True, slots=True)

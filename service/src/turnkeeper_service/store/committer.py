@@ -50,6 +50,7 @@ class Committer:
         self._epoch = epoch
         self._faults = faults
         self._batch = 0
+        self._is_untidy = False
 
     def write(self, commits: Sequence[Commit]) -> Written:
         """Make commits durable, in order. Does not raise."""
@@ -82,6 +83,31 @@ class Committer:
             raise
         except Exception as error:
             raise StoreError(f"cannot write: {error}") from error
+
+    def tidy(self) -> bool:
+        """Give some of the pages that deleting has left free back to the file system; whether to go on with it.
+
+        At last the log, which still holds what was deleted, is folded into the database and cut.
+        """
+        if not self._is_untidy:
+            return False
+        try:
+            (free,) = self._cursor.execute(sql.COUNT_FREE).fetchone()
+            # As a script: the statement gives back a page per step, and `execute` takes one.
+            self._cursor.executescript(sql.GIVE_BACK)
+            if free > sql.FREE_AT_ONCE:
+                return True
+            self._cursor.execute(sql.IMPATIENT)
+            try:
+                (is_held_up, _, _) = self._cursor.execute(sql.CUT_LOG).fetchone()
+            finally:
+                self._cursor.execute(sql.PATIENT)
+            # A reader that needs the log keeps it: another time, then.
+            self._is_untidy = bool(is_held_up)
+        except sqlite3.Error:
+            # What is wrong, if it is more than a lock, the next commit meets too.
+            self._roll_back()
+        return False
 
     def _retried(self, attempt: Callable[[], T]) -> T:
         """Try a few times where that can help; as long as it takes while somebody else only holds the lock."""
@@ -121,6 +147,7 @@ class Committer:
                 raise
             raise _UnfitError from error
         self._commit(commits)
+        self._is_untidy |= any(plan.full for plan in plans)
         return Written(sum(plan.rows for plan in plans), [None] * len(commits))
 
     def _one_by_one(self, commits: Sequence[Commit]) -> Written:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -100,6 +101,9 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         raise open_error(path, error) from error
     try:
         for pragma in (
+            # Before anything is in it: pages that are free can be given back while the server runs.
+            "auto_vacuum = INCREMENTAL",
+            "secure_delete = FAST",
             "journal_mode = WAL",
             "synchronous = FULL",
             "foreign_keys = OFF",
@@ -129,6 +133,15 @@ def _connect_read_only(path: Path, options: str) -> sqlite3.Connection:
     uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro{options}"
     # Made on the writer's thread, used on a reader's alone.
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=2.0, check_same_thread=False)
+
+
+def let_shrink(connection: sqlite3.Connection) -> None:
+    """Rewrite a database that was made before it could give pages back. Without the room for it, it stays as it is."""
+    (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+    if mode == 0:
+        with suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("VACUUM")
 
 
 def take_epoch(connection: sqlite3.Connection, path: Path) -> Boot:

@@ -4,7 +4,7 @@ Rows of equal shape are gathered over all commits and go out by one `executemany
 before every update, so each rule below says why the end is the same as commit by commit:
 
 - Runs: inserting, starting, cancelling and finishing touch different columns and only go forward. Only a cancel or a
-  start after a finish must not overtake it; those would change nothing, and are dropped here.
+  start after a finish must not overtake it; those would change nothing, and are dropped here. Reducing them follows.
 - Sessions: the last value of each column wins, so changes are merged; they follow the inserts. What the first expects
   to find is checked; what the others expect has to follow from the one before.
 - Partial text: dropping forgets what the plan holds of the run and deletes what is stored, before anything is inserted.
@@ -15,6 +15,8 @@ before every update, so each rule below says why the end is the same as commit b
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from turnkeeper_service.store import statements as sql
 from turnkeeper_service.store.base import Commit, SessionRow, StoreError
@@ -35,6 +37,7 @@ class Plan:
         self._cancels: list[Row] = []
         self._finishes: list[Row] = []
         self._finished: set[Key] = set()
+        self._reduced: list[Row] = []
         self._events: list[Row] = []
         self._messages: list[Row] = []
         self._contexts: list[Row] = []
@@ -59,6 +62,9 @@ class Plan:
             self.rows += 1
         if commit.insert_runs or commit.start_runs or commit.cancel_runs or commit.finish_runs:
             self._add_runs(commit)
+        for run_id, cancel, outcome in commit.reduce_runs:
+            self._reduced.append((cancel, outcome, tenant, run_id))
+        self.rows += len(commit.reduce_runs)
         for event in commit.events:
             self._events.append((tenant, session_id, event.seq, event.run_id, event.kind, event.payload))
         for m in commit.messages:
@@ -180,6 +186,9 @@ class Plan:
             cursor.executemany(sql.FINISH_RUN, self._finishes)
             if cursor.rowcount != len(self._finishes):
                 raise StoreError("a run was to be finished that is not open")
+        if self._reduced:
+            with _secretly(cursor):
+                cursor.executemany(sql.REDUCE_RUN, self._reduced)
 
     def _apply_changes(self, cursor: sqlite3.Cursor) -> None:
         rows = [(*values, *key, self._expected.get(key)) for key, values in self._changes.items()]
@@ -191,10 +200,18 @@ class Plan:
                     raise _mismatch(key)
 
     def _apply_erase(self, cursor: sqlite3.Cursor, erase: Row) -> None:
-        cursor.execute(sql.ERASE_BEGIN)
-        for statement in sql.ERASE:
-            cursor.execute(statement, erase[1:])
-        cursor.execute(sql.ERASE_SESSION, erase)
+        with _secretly(cursor):
+            for statement in sql.ERASE:
+                cursor.execute(statement, erase[1:])
+            cursor.execute(sql.ERASE_SESSION, erase)
+
+
+@contextmanager
+def _secretly(cursor: sqlite3.Cursor) -> Iterator[None]:
+    cursor.execute(sql.ERASE_BEGIN)
+    try:
+        yield
+    finally:
         cursor.execute(sql.ERASE_END)
 
 

@@ -13,13 +13,12 @@ from typing import TypeVar
 
 from turnkeeper_service.store import database, migrate, patience, queries
 from turnkeeper_service.store import statements as sql
-from turnkeeper_service.store.answers import Boot, Page, StoreStats
+from turnkeeper_service.store.answers import Boot, Laid, Page, StoreStats
 from turnkeeper_service.store.base import (
     PAGE_BYTES,
     Claim,
     Commit,
     EventRow,
-    Laid,
     PartialRow,
     RunRow,
     RunState,
@@ -85,6 +84,7 @@ class SqliteStore:
                 migrate.create(connection)
             elif revision != migrate.HEAD:
                 migrate.upgrade(connection)
+            database.let_shrink(connection)
             boot = database.take_epoch(connection, self._path)
             self._reader = Reader(self._loop, self._path)
             self._files = OpenFiles(self._path)

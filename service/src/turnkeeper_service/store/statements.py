@@ -27,6 +27,8 @@ START_RUN = "UPDATE runs SET state = 2, started_us = ? WHERE tenant = ? AND run_
 CANCEL_RUN = "UPDATE runs SET cancel = ? WHERE tenant = ? AND run_id = ? AND state < 4"
 FINISH_RUN = "UPDATE runs SET state = 4, outcome = ?, finished_us = ? WHERE tenant = ? AND run_id = ? AND state < 4"
 
+REDUCE_RUN = "UPDATE runs SET cancel = ?, outcome = ? WHERE tenant = ? AND run_id = ? AND state = 4"
+
 INSERT_EVENT = "INSERT INTO events (tenant, session_id, seq, run_id, kind, payload) VALUES (?, ?, ?, ?, ?, ?)"
 
 INSERT_MESSAGE = """
@@ -63,14 +65,23 @@ HAS_RUN = "SELECT 1 FROM runs WHERE tenant = ? AND run_id = ?"
 
 DROP_TOMBSTONES = "DELETE FROM tombstones WHERE tenant = ? AND run_id = ?"
 
-# Deleted content must not stay behind in free pages; the setting costs too much to be on for flushed text.
+# Deleted content must not stay behind. Overwriting free pages costs too much to be on for flushed text; what is deleted
+# inside of a page is always overwritten.
 ERASE_BEGIN = "PRAGMA secure_delete = ON"
-ERASE_END = "PRAGMA secure_delete = OFF"
+ERASE_END = "PRAGMA secure_delete = FAST"
+COUNT_FREE = "PRAGMA freelist_count"
+FREE_AT_ONCE = 256
+"""Pages given back by one transaction, which commits may have to wait for."""
+GIVE_BACK = f"PRAGMA incremental_vacuum({FREE_AT_ONCE})"
+CUT_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"
+IMPATIENT = "PRAGMA busy_timeout = 50"
+PATIENT = "PRAGMA busy_timeout = 2000"
 ERASE = (
     "DELETE FROM events WHERE tenant = ? AND session_id = ?",
     "DELETE FROM messages WHERE tenant = ? AND session_id = ?",
     "DELETE FROM partials WHERE tenant = ? AND session_id = ?",
     "UPDATE runs SET submission = x'' WHERE tenant = ? AND session_id = ?",
+    "DELETE FROM tombstones WHERE tenant = ?1 AND session_id = ?2",
 )
 ERASE_SESSION = """
 UPDATE sessions SET state = 3, delete_us = ?, title = '', settings = x'', todos = x''

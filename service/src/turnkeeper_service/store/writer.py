@@ -187,7 +187,7 @@ class _Thread:
             post(self._loop, resolve, self._face.closed, None)
 
     def _serve(self, committer: Committer) -> None:
-        item = self._queue.get()
+        item = self._next(committer)
         while item is not None:
             if self._faults is not None:
                 self._faults.wait()
@@ -206,7 +206,13 @@ class _Thread:
                 self._write(committer, cast("list[_Write]", items))
             else:
                 self._work(committer, cast("list[_Job]", items))
-            item = following if has_following else self._queue.get()
+            item = following if has_following else self._next(committer)
+
+    def _next(self, committer: Committer) -> _Write | _Job | None:
+        """What comes next; while nothing does, there is time to tidy up."""
+        while self._stopped is None and self._queue.empty() and committer.tidy():
+            pass
+        return self._queue.get()
 
     def _write(self, committer: Committer, writes: Sequence[_Write]) -> None:
         if self._stopped is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from turnkeeper_service.store.answers import Laid
 from turnkeeper_service.store.base import (
     Commit,
-    Laid,
     RunFinish,
     RunRow,
     RunState,
