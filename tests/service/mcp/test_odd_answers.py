@@ -16,10 +16,11 @@ from tests.service.harness import Harness, load_settings, serving
 from tests.service.manual_clock import ManualClock
 from tests.service.mcp.odd_http import OddHttp
 from tests.service.mcp.turns import Hasty, at_address, calling, results, script, text
-from turnkeeper.v1 import content_pb2
+from turnkeeper.v1 import content_pb2, tool_service_pb2, tool_service_pb2_grpc
 from turnkeeper_service.clock import Clock
 from turnkeeper_service.tools.functions import FunctionTool
 from turnkeeper_service.tools.mcp_connection import UNCHANGED_PAUSE
+from turnkeeper_service.tools.mcp_content import offered_name
 
 PROGRAM = Path(__file__).with_name("odd_server.py")
 OTHER = {"other": FunctionTool(lambda: "", name="other").offered()}
@@ -267,6 +268,17 @@ async def test_a_tool_that_cannot_be_offered_takes_none_of_the_others_with_it(tm
         servers = server.server._tool_servers
         assert servers is not None
         assert set(servers.tools()) == {f"own_{name}" for name in names}
+        response = await tool_service_pb2_grpc.ToolServiceStub(server.channel).ListTools(
+            tool_service_pb2.ListToolsRequest(session_id="s")
+        )
+        assert {one.name: one.left_out for one in response.tools if one.left_out} == {
+            **{f"own_{offered_name('', f'#{number}')}": "it has no name" for number in range(9, 14)},
+            "own_list": "its schema is not a JSON object",
+            "own_array": "its schema is not that of an object",
+            "own_bad": "its schema is no JSON Schema: properties/a/type: 'text' is not valid under any of the given "
+            "schemas",
+            "own_deep": "its schema is nested too deeply",
+        }
 
 
 @pytest.mark.asyncio

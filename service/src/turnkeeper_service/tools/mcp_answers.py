@@ -13,16 +13,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import structlog
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from turnkeeper_service.json_text import MAX_DEPTH
 from turnkeeper_service.providers.media import MEDIA_TYPE
 
-log = structlog.get_logger(__name__)
-
 Json = dict[str, Any]
 LIST = "tools/list"
+LEFT_OUT = "turnkeeper.dev/left-out"
+"""The key in `_meta` under which a list has the tools that it should have had, each with why it has not."""
 MAX_ANSWER_DEPTH = 200
 """Of what is nested in each other in one answer. What the SDK makes of it ends at 255."""
 _DATA_URL = re.compile(r"\s*data:([^;,]*)((?:;[^;,]*)*),")
@@ -91,18 +90,18 @@ def _listing(result: object) -> Json:
     given = result if isinstance(result, dict) else {"tools": result}
     listed = given.get("tools")
     tools: list[Json] = []
+    left_out: dict[str, str] = {}
     for number, one in enumerate(listed.values() if isinstance(listed, dict) else _list(listed), 1):
         tool = _object(one)
         name = tool.get("name")
-        if not isinstance(name, str) or not name:
-            log.warning("a tool of a tool server is left out", number=number, why="it has no name")
-            continue
         schema, why = _input_schema(tool.get("inputSchema"))
-        if schema is None:
-            log.warning("a tool of a tool server is left out", tool=name[:128], why=why)
-            continue
-        tools.append(_tool(name, schema, tool))
-    made: Json = {"tools": tools, **_OF_EVERY_RESULT}
+        if not isinstance(name, str) or not name:
+            left_out[f"#{number}"] = "it has no name"
+        elif schema is None:
+            left_out[name] = why
+        else:
+            tools.append(_tool(name, schema, tool))
+    made: Json = {"tools": tools, "_meta": {LEFT_OUT: left_out}, **_OF_EVERY_RESULT}
     cursor = given.get("nextCursor")
     if isinstance(cursor, str | int) and not isinstance(cursor, bool) and cursor != "":
         made["nextCursor"] = str(cursor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from turnkeeper_service.clock import Clock
 
 from .json_schema import BadSchemaError, validator
+from .mcp_answers import LEFT_OUT
 from .mcp_child import over_stdio
 from .mcp_http import over_http
 from .mcp_lines import Complaints
@@ -33,6 +34,8 @@ MAX_TOOLS = 1000
 """Of one server; what it lists beyond them is left out."""
 IDEMPOTENCY_KEY = "turnkeeper.dev/idempotency-key"
 """The key in `_meta` under which a call has what is the same however often it is run."""
+MAX_SHOWN = 128
+"""Characters of a tool's name in the log."""
 MAX_UNCHANGED = 20
 """Lists in a row that brought nothing new, after which the next one waits."""
 UNCHANGED_PAUSE = 1.1
@@ -52,6 +55,8 @@ class Connection:
         self.complaints = Complaints(options.name)
         self.tools: Sequence[mcp_types.Tool] = ()
         """The tools as they were listed last."""
+        self.left_out: Mapping[str, str] = {}
+        """Those that cannot be offered, by the server's own names, each with why."""
         self.over = asyncio.Event()
         self.why = ""
         """Why it has ended; "" as long as it has not, or where nothing is known."""
@@ -122,11 +127,13 @@ class Connection:
         """Ask for all tools. Raises MCPError."""
         num_changes = self._num_changes
         tools: list[mcp_types.Tool] = []
+        left_out: dict[str, str] = {}
         cursor: str | None = None
         cursors: set[str] = set()
         while len(tools) <= MAX_TOOLS:
             page = await self._page(cursor)
             tools += page.tools
+            left_out |= cast("dict[str, str]", (page.meta or {}).get(LEFT_OUT, {}))
             cursor = page.next_cursor
             if cursor is None:
                 break
@@ -136,7 +143,16 @@ class Connection:
             cursors.add(cursor)
         if len(tools) > MAX_TOOLS:
             log.warning("a tool server has too many tools; some are left out", server=self._name, limit=MAX_TOOLS)
-        usable = [tool for tool in tools[:MAX_TOOLS] if await self._is_usable(tool)]
+        usable: list[mcp_types.Tool] = []
+        for tool in tools[:MAX_TOOLS]:
+            why = await self._problem(tool)
+            if why:
+                left_out[tool.name] = why
+            else:
+                usable.append(tool)
+        for name, why in left_out.items() - self.left_out.items():
+            log.warning("a tool of a tool server is left out", server=self._name, tool=name[:MAX_SHOWN], why=why)
+        self.left_out = left_out
         self._num_unchanged = self._num_unchanged + 1 if usable == self.tools else 0
         self.tools, self._num_listed = usable, num_changes
 
@@ -149,22 +165,19 @@ class Connection:
             # It has prompts and resources only.
             return mcp_types.ListToolsResult(tools=[])
 
-    async def _is_usable(self, tool: mcp_types.Tool) -> bool:
-        """Whether a tool's schema is one. Vendors refuse a whole request for one that is not."""
+    async def _problem(self, tool: mcp_types.Tool) -> str:
+        """Why a tool's schema is none, "" where it is one. Vendors refuse a whole request for one that is not."""
         schema_json = json.dumps(tool.input_schema)
         if schema_json in self._checked:
-            return True
+            return ""
         # To check a schema takes milliseconds, and a server may have hundreds.
         await asyncio.sleep(0)
         try:
             validator(schema_json)
-        except (BadSchemaError, RecursionError) as error:
-            log.warning(
-                "a tool of a tool server is left out", server=self._name, tool=tool.name, why=f"its schema {error}"
-            )
-            return False
+        except BadSchemaError as error:
+            return f"its schema {error}"
         self._checked.add(schema_json)
-        return True
+        return ""
 
     async def unchanged(self) -> None:
         """Wait where the server says again and again that its tools have changed, and they have not."""

@@ -30,9 +30,10 @@ def offers(options: McpOptions, listed: Iterable[mcp_types.Tool]) -> Mapping[str
     return found
 
 
-def left_out(options: McpOptions, listed: Iterable[mcp_types.Tool]) -> Mapping[str, str]:
+def left_out(options: McpOptions, listed: Iterable[mcp_types.Tool], unusable: Mapping[str, str]) -> Mapping[str, str]:
     """The tools that are not offered, by the names that models would see, each with why."""
-    return {offered_name(options.prefix, one.name): WANTS_POLLING for one in listed if _wants_polling(one)}
+    polled = {one.name: WANTS_POLLING for one in listed if _wants_polling(one)}
+    return {offered_name(options.prefix, name): why for name, why in {**unusable, **polled}.items()}
 
 
 def _wants_polling(listed: mcp_types.Tool) -> bool:

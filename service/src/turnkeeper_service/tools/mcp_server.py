@@ -144,7 +144,7 @@ class McpServer:
             name: OfferedTool(tool, _McpTool(self.options.name, connection, own_name))
             for name, (tool, own_name) in offers(self.options, connection.tools).items()
         }
-        self.left_out = left_out(self.options, connection.tools)
+        self.left_out = left_out(self.options, connection.tools, connection.left_out)
         connection.shown()
         self._changed()
 
