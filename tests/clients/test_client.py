@@ -23,11 +23,12 @@ Approval Backoff CancelModeName CancelReceipt Client Conversation DeliveryName D
 FunctionTool Item Media Message MessageAssembler ModelParameters OpenMessage OpenPart Outcome OutcomeReason
 OutcomeStatus Part Prompt Run RunItem RunReceipt RunState RunStream Session SessionSettings SessionStream Snapshot
 SubmitOptions TenantStream Text ToolCall ToolError ToolResult TurnkeeperError Violation WatchTenantResponse Worker
+__version__
 """
 METHODS = """
 address answer_approval cancel clear_queue close converse create_session delete_session get_run get_session
-list_approvals list_messages list_runs list_sessions run serve_tools submit summarize_session update_session watch
-watch_tenant
+list_approvals list_messages list_runs list_sessions list_tools run serve_tools submit summarize_session update_session
+watch watch_tenant
 """
 
 
