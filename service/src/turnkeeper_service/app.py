@@ -50,6 +50,7 @@ log = structlog.get_logger(__name__)
 STOP_GRACE = 1.0
 """Seconds that streams have to hear why they end."""
 SWEEP_SECONDS = 3600.0
+DAY_SECONDS = 86_400.0
 
 
 class Server:
@@ -255,7 +256,10 @@ class Server:
             await self._wire.set_serving(False)
 
     async def _sweep(self) -> None:
+        days = self._settings.retention.idle_session_days
         while True:
+            if days is not None:
+                await self.runs.delete_idle(days * DAY_SECONDS)
             await self._clock.sleep(SWEEP_SECONDS)
             await self.runs.sweep()
 

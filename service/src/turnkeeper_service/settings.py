@@ -47,6 +47,7 @@ from .settings_tables import (
     ModelSettings,
     ProviderName,
     ProviderSettings,
+    RetentionSettings,
     RetrySettings,
     ServerSettings,
     StoreSettings,
@@ -64,6 +65,7 @@ class Settings(BaseSettings):
 
     server: ServerSettings = ServerSettings()
     store: StoreSettings = StoreSettings()
+    retention: RetentionSettings = RetentionSettings()
     limits: LimitSettings = LimitSettings()
     auth: AuthSettings = AuthSettings()
     tls: TlsSettings = TlsSettings()

@@ -71,6 +71,7 @@ Address = Annotated[str, AfterValidator(_address)]
 ModelName = Annotated[str, AfterValidator(_model)]
 Seconds = Annotated[float, Field(gt=0)]
 MaybeSeconds = Annotated[Seconds | None, BeforeValidator(_unlimited)]
+MaybeDays = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_unlimited)]
 Grace = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -117,6 +118,14 @@ class StoreSettings(Table):
     """Where durable things go."""
 
     backend: Literal["sqlite"] = setting("sqlite", "What kind of store.")
+
+
+class RetentionSettings(Table):
+    """What is deleted by itself; nothing is, unless it is said here."""
+
+    idle_session_days: MaybeDays = setting(
+        None, "Sessions without a change for so long are deleted, looked for at the start and every hour."
+    )
 
 
 class LimitSettings(Table):

@@ -119,12 +119,24 @@ class SessionLifecycle:
                     f"session {session_id!r} is busy",
                     metadata={"session_id": session_id, "open_runs": str(len(session.runs))},
                 )
-            task = self._deletions.get(session.key)
-            if task is None:
-                task = self.start(session, actor)
-            error = await eventually(task, self._line.store)
-            if error is not None:
-                raise error
+            await self._end(session, actor)
+
+    async def delete_idle(self, tenant: str, session_id: str, actor: str, *, before_us: int) -> bool:
+        """Delete a session if it has no run and was not changed since; whether it was. Raises Refused."""
+        async with self._table.pin(tenant, session_id) as session:
+            if not session.is_active or session.runs or session.updated_us >= before_us:
+                return False
+            await self._end(session, actor)
+            return True
+
+    async def _end(self, session: Session, actor: str) -> None:
+        """Begin the deletion of a session, or join it, and wait until it has ended."""
+        task = self._deletions.get(session.key)
+        if task is None:
+            task = self.start(session, actor)
+        error = await eventually(task, self._line.store)
+        if error is not None:
+            raise error
 
     def start(self, session: Session, actor: str) -> asyncio.Task[StoreCorruptError | None]:
         """Begin a deletion, or go on with it after a restart; it no longer depends on its caller.

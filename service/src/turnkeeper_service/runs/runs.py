@@ -36,6 +36,7 @@ from .overview import Overview
 from .partials import PartialFlusher
 from .planning import TurnPlanner
 from .recover import Recovery
+from .retention import Retention
 from .run import Run
 from .scheduler import CoreScheduler, Limits, Stats
 from .session import Session
@@ -101,6 +102,7 @@ class Runs:
         self._driver = FloorDriver(self.line, planner, titles, self.late)
         self.line.driven_by(self._driver.drive, self._driver.close_begun)
         self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller)
+        self._retention = Retention(self.line, self._lifecycle)
         self.disconnects = Disconnects(self.line, self._canceller)
         self._recovery = Recovery(
             self.line,
@@ -314,6 +316,10 @@ class Runs:
     async def sweep(self) -> int:
         """Remove tombstones and deleted sessions that are a day old; returns the number of rows."""
         return await self._store.sweep(before_us=int((self._clock.time() - KEPT_SECONDS) * 1e6))
+
+    async def delete_idle(self, seconds: float) -> int:
+        """Delete sessions that nothing has happened in for so long; returns how many."""
+        return await self._retention.delete_idle(seconds)
 
     async def drain(self, timeout: float) -> None:
         """Take no more runs, let running turns end, cut them after ``timeout`` seconds (U-17)."""

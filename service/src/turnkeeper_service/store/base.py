@@ -296,6 +296,10 @@ class Store(Protocol):
         """
         ...
 
+    async def idle_sessions(self, *, before_us: int, after: int, limit: int) -> Sequence[tuple[int, str, str]]:
+        """(position, tenant, session_id) of ACTIVE sessions last changed before, from a position above ``after`` on."""
+        ...
+
     async def get_run(self, tenant: str, run_id: str) -> RunRow | None:
         """A run by its id."""
         ...

@@ -34,6 +34,9 @@ _GET_SESSION = f"SELECT {_SESSION} FROM sessions WHERE tenant = ? AND session_id
 _LIST_SESSIONS = f"""
 SELECT {_SESSION}, ordinal FROM sessions WHERE tenant = ? AND ordinal > ? AND state < 3 ORDER BY ordinal LIMIT ?"""
 _DELETING = f"SELECT {_SESSION} FROM sessions WHERE state = 2 ORDER BY ordinal"
+_IDLE = """
+SELECT ordinal, tenant, session_id FROM sessions WHERE ordinal > ? AND state = 1 AND updated_us < ?
+ORDER BY ordinal LIMIT ?"""
 _GET_RUN = f"SELECT {_RUN} FROM runs WHERE tenant = ? AND run_id = ?"
 _OPEN_RUNS = f"SELECT {_RUN} FROM runs WHERE state < 4 ORDER BY accept_sequence"
 _EVENTS = """
@@ -97,6 +100,11 @@ def list_sessions(connection: sqlite3.Connection, tenant: str, after: int, limit
 def deleting_sessions(connection: sqlite3.Connection) -> list[SessionRow]:
     """See `Store.deleting_sessions`."""
     return [_session(row) for row in connection.execute(_DELETING)]
+
+
+def idle_sessions(connection: sqlite3.Connection, before_us: int, after: int, limit: int) -> list[tuple[int, str, str]]:
+    """See `Store.idle_sessions`."""
+    return connection.execute(_IDLE, (after, before_us, limit)).fetchall()
 
 
 def get_run(connection: sqlite3.Connection, tenant: str, run_id: str) -> RunRow | None:

@@ -139,6 +139,10 @@ class SqliteStore:
             raise ValueError("no position in the list of sessions")
         return await self._readers.read(lambda c: queries.list_sessions(c, tenant, position, limit, max_bytes))
 
+    async def idle_sessions(self, *, before_us: int, after: int, limit: int) -> Sequence[tuple[int, str, str]]:
+        """Sessions that were not changed for long, of all tenants."""
+        return await self._readers.read(lambda c: queries.idle_sessions(c, before_us, after, limit))
+
     async def get_run(self, tenant: str, run_id: str) -> RunRow | None:
         """A run by its id."""
         return await self._readers.look_up(lambda c: queries.get_run(c, tenant, run_id))

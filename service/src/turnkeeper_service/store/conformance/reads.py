@@ -50,6 +50,21 @@ async def sessions_are_paged_in_creation_order(harness: Harness) -> None:
         assert [row.session_id for row in await store.deleting_sessions()] == ["mole"]
 
 
+async def idle_sessions_are_found(harness: Harness) -> None:
+    """Of every tenant, in creation order, by when they last changed; those that are going are not."""
+    async with opened(harness) as store:
+        for number, name in enumerate(("a", "b", "c", "d", "e")):
+            tenant = "other" if name == "b" else TENANT
+            await store.commit(new_session(name, tenant=tenant))
+            await store.commit(Commit(tenant, name, updated_us=number * 10))
+        await store.commit(Commit(TENANT, "c", session_state=SessionState.DELETING))
+        found_ = list(await store.idle_sessions(before_us=40, after=0, limit=2))
+        assert [row[1:] for row in found_] == [(TENANT, "a"), ("other", "b")]
+        found_ = list(await store.idle_sessions(before_us=40, after=found_[-1][0], limit=2))
+        assert [row[1:] for row in found_] == [(TENANT, "d")]
+        assert list(await store.idle_sessions(before_us=40, after=found_[-1][0], limit=2)) == []
+
+
 async def runs_are_listed_in_accept_order(harness: Harness) -> None:
     """Of one session, above a sequence, of some states."""
     async with opened(harness) as store:
@@ -196,6 +211,7 @@ async def tenants_do_not_mix(harness: Harness) -> None:
 SCENARIOS = (
     what_is_not_there_is_not_found,
     sessions_are_paged_in_creation_order,
+    idle_sessions_are_found,
     runs_are_listed_in_accept_order,
     pages_are_bounded_by_bytes,
     open_runs_are_all_that_is_not_finished,
