@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
+
 import pytest
 
 from tests.service.providers.collect import user
+from tests.service.providers.providers_page import BUILDERS
 from tests.service.providers.test_requests import IMAGE, answer, call, result
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelCapabilities, ModelRequest
 from turnkeeper_service.providers.media import LOST, OF_RESULT, fit_media
+from turnkeeper_service.providers.options import ProviderOptions
 
 PDF = content_pb2.Media(mime_type="application/pdf", data=b"%PDF", name="a.pdf")
 
@@ -115,3 +120,39 @@ def test_a_model_without_images_gets_no_message_of_them() -> None:
     fitted = fit_media(request, is_inside=False)
     assert len(fitted) == 3
     assert [part.WhichOneof("part") for part in fitted[2].parts[0].tool_result.content] == ["text", "text"]
+
+
+PNG, JPEG, WEBP = b"\x89PNG\r\n\x1a\n...", b"\xff\xd8\xff\xe0...", b"RIFF1234WEBPVP8 "
+
+
+@pytest.mark.parametrize(
+    ("said", "data", "kind"),
+    [
+        ("image/png", JPEG, "image/jpeg"),
+        ("image/jpg", b"...", "image/jpeg"),
+        ("IMAGE/PNG; charset=binary", PNG, "image/png"),
+        ("application/octet-stream", WEBP, "image/webp"),
+        ("", b"GIF89a...", "image/gif"),
+        ("image/png", b"%PDF-1.7", "application/pdf"),
+        ("image/bmp", b"BM...", "image/bmp"),
+        ("application/zip", b"PK...", "application/zip"),
+    ],
+)
+@pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
+def test_media_is_told_as_what_it_is_and_left_out_where_the_vendor_refuses_it(
+    build: Callable[[ModelRequest, ProviderOptions], bytes], said: str, data: bytes, kind: str
+) -> None:
+    prompt = with_media(content_pb2.Media(mime_type=said, data=data, name="a"))
+    step_with_it = [user("Go."), answer(), result(("c", "seen"))]
+    call(step_with_it[1], "c")
+    step_with_it[2].parts[0].tool_result.content.append(prompt.parts[1])
+    is_gemini = build is BUILDERS["gemini"]
+    is_taken = kind != "image/bmp" and not (kind == "image/gif" and is_gemini)
+    if kind == "application/zip":
+        # One vendor takes files of more kinds than it says.
+        is_taken = build is BUILDERS["openai-responses"]
+    for messages in ([prompt], step_with_it):
+        body = build(ModelRequest("m", messages), ProviderOptions("p", "f")).decode()
+        assert (base64.b64encode(data).decode() in body) == is_taken
+        assert (f"media of the type {kind}" in body) == (not is_taken)
+        assert kind in body

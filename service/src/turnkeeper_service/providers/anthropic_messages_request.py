@@ -13,6 +13,7 @@ from turnkeeper_service.providers.anthropic_messages_decode import BLOCK, CITATI
 from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
+from turnkeeper_service.providers.media_types import IMAGES
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.output_schema import CONSTRAINED, fulfils, in_prompt, says_nothing
 from turnkeeper_service.providers.summary import summary_text
@@ -198,7 +199,7 @@ def _user(parts: Iterable[content_pb2.Part], ids: CallIds) -> list[Any]:
 
 
 def _has_place_for(mime_type: str) -> bool:
-    return mime_type.startswith("image/") or mime_type == "application/pdf"
+    return mime_type in IMAGES or mime_type == "application/pdf"
 
 
 def _media(media: content_pb2.Media) -> Json:

@@ -30,6 +30,7 @@ NAMES = NameRule(begin="a-zA-Z_", max_length=63)
 SCHEMAS = SchemaRule(takes_capitals=True)
 _TAKES_BOTH = re.compile(r"gemini-(?:[3-9]|[1-9]\d)")
 """Models that take tools beside a schema of the answer; those before refuse a request with both."""
+_IMAGES = frozenset(("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"))
 _UNSIGNED = "skip_thought_signature_validator"
 """What the vendor wants on a call that another model made; its newer models refuse calls without a signature."""
 _SAMPLING = {
@@ -84,7 +85,7 @@ def build_contents(request: ModelRequest, provider: str, names: ToolNames) -> li
     vendor_ids: dict[str, str] = {}
     order: dict[str, int] = {}
     results: list[content_pb2.ToolResult] = []
-    for message in fit_media(request, is_inside=False):
+    for message in fit_media(request, is_inside=False, says=_has_place_for):
         if message.role == content_pb2.ROLE_TOOL:
             results += [part.tool_result for part in message.parts if part.HasField("tool_result")]
             continue
@@ -176,6 +177,10 @@ def _result(result: content_pb2.ToolResult, vendor_id: str, names: ToolNames) ->
     if media:
         response["parts"] = media
     return {"functionResponse": response}
+
+
+def _has_place_for(mime_type: str) -> bool:
+    return mime_type in _IMAGES or mime_type.startswith(("audio/", "video/")) or mime_type == "application/pdf"
 
 
 def _media(media: content_pb2.Media) -> Json:

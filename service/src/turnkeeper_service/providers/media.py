@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelCapabilities, ModelRequest
+from turnkeeper_service.providers.media_types import type_of
 
 MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}(?: *;[\x20-\x7e]{1,255})?", re.ASCII)
 LOST = "[This media could not be loaded.]"
@@ -27,7 +28,7 @@ def fit_media(
 
     ``is_inside`` says whether the format has media inside tool results, for models of which nothing else is known.
     Where it has not, they follow in a message of the user behind the last result, so that results stay together.
-    ``says`` tells which types the format has a place for at all.
+    ``says`` tells which types the format has a place for at all; they are told as they are, not as they are said to be.
     """
     messages = request.messages
     if not any(_has_media(message.parts) for message in messages):
@@ -86,21 +87,26 @@ def _replace(message: content_pb2.Message, capabilities: ModelCapabilities, says
 def _replace_part(part: content_pb2.Part, capabilities: ModelCapabilities, says: Callable[[str], bool]) -> None:
     if not part.HasField("media"):
         return
-    text = _words(part.media, capabilities, says)
+    kind = type_of(part.media)
+    text = _words(part.media, kind, capabilities, says)
     if text is not None:
         part.text.text = text
+    else:
+        part.media.mime_type = kind
 
 
-def _words(media: content_pb2.Media, capabilities: ModelCapabilities, says: Callable[[str], bool]) -> str | None:
+def _words(
+    media: content_pb2.Media, kind: str, capabilities: ModelCapabilities, says: Callable[[str], bool]
+) -> str | None:
     if is_text(media):
         name = (media.name or "file").replace('"', "'")
         return f'<file name="{name}">\n{media.data.decode(errors="replace")}\n</file>'
     if not media.data and not media.uri:
         return LOST
-    is_image = media.mime_type.startswith("image/")
-    if says(media.mime_type) and (capabilities.takes_images if is_image else capabilities.takes_files):
+    is_image = kind.startswith("image/")
+    if says(kind) and (capabilities.takes_images if is_image else capabilities.takes_files):
         return None
-    return f"[Here was media of the type {media.mime_type or 'unknown'}, which this model does not take.]"
+    return f"[Here was media of the type {kind or 'unknown'}, which this model does not take.]"
 
 
 def _lift(result: content_pb2.ToolResult) -> list[content_pb2.Part]:

@@ -10,6 +10,7 @@ from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
+from turnkeeper_service.providers.media_types import IMAGES
 from turnkeeper_service.providers.openai_chat_decode import REASONING_DETAILS, REASONING_FIELD
 from turnkeeper_service.providers.openai_content import Json, build_content, items_of, place_schema
 from turnkeeper_service.providers.options import ProviderOptions
@@ -71,7 +72,7 @@ def build_messages(request: ModelRequest, provider: str, names: ToolNames) -> li
     answers_before_loop = _answers_before_tool_loop(request.messages)
     num_answers = 0
     ids = CallIds(max_length=_MAX_ID, is_numbered=False)
-    for message in fit_media(request, is_inside=False):
+    for message in fit_media(request, is_inside=False, says=_has_place_for):
         if message.role == content_pb2.ROLE_ASSISTANT:
             own = is_written_by(message, provider, request.model)
             built = _assistant(message, own, num_answers >= answers_before_loop, ids, names)
@@ -172,6 +173,10 @@ def _results(message: content_pb2.Message, ids: CallIds) -> Iterator[Json]:
 
 def _content(parts: Iterable[content_pb2.Part]) -> str | list[Json]:
     return build_content(parts, "text", _media)
+
+
+def _has_place_for(mime_type: str) -> bool:
+    return mime_type in IMAGES or mime_type in _AUDIO or mime_type == "application/pdf"
 
 
 def _media(media: content_pb2.Media) -> Json:

@@ -11,6 +11,7 @@ from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
+from turnkeeper_service.providers.media_types import IMAGES
 from turnkeeper_service.providers.openai_content import Json, build_content, items_of, place_schema
 from turnkeeper_service.providers.openai_responses_items import ANNOTATIONS, ITEM, ITEM_ID, OPEN_REASONING, PHASE
 from turnkeeper_service.providers.options import ProviderOptions
@@ -161,7 +162,7 @@ def _content(parts: Iterable[content_pb2.Part]) -> str | list[Json]:
 
 
 def _has_place_for(mime_type: str) -> bool:
-    return not mime_type.startswith(("audio/", "video/"))
+    return mime_type in IMAGES or not mime_type.startswith(("audio/", "video/", "image/"))
 
 
 def _media(media: content_pb2.Media) -> Json:

@@ -11,13 +11,14 @@ import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from turnkeeper_service.providers.base import ModelEvent, PartEnded, PartStarted, ToolDefinition
 
 NO_NAME = "unnamed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NameRule:
     """What a format takes as a name: these characters (a set of a regular expression), so many, and how it begins."""
 
@@ -25,18 +26,21 @@ class NameRule:
     begin: str = "a-zA-Z0-9_-"
     max_length: int = 64
 
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """What matches a name that may stay as it is."""
+        return re.compile(f"[{self.begin}][{self.characters}]{{0,{self.max_length - 1}}}")
+
 
 class ToolNames:
     """The names in one request: each of ours has one of the vendor's, which no other has."""
 
     def __init__(self, rule: NameRule, tools: Iterable[ToolDefinition]) -> None:
-        self._max_length = rule.max_length
-        self._legal = re.compile(f"[{rule.begin}][{rule.characters}]{{0,{rule.max_length - 1}}}")
-        self._begin = re.compile(f"[{rule.begin}]")
-        self._forbidden = re.compile(f"[^{rule.characters}]")
+        self._rule = rule
+        self._is_legal = rule.pattern.fullmatch
         names = [tool.name for tool in tools]
         # First who may keep its name, so that nobody else is given it.
-        self._sent = {name: name for name in names if self._legal.fullmatch(name)}
+        self._sent = {name: name for name in names if self._is_legal(name)}
         self._used = set(self._sent)
         self._ours: dict[str, str] = {}
         for name in names:
@@ -58,13 +62,13 @@ class ToolNames:
         return given
 
     def _made(self, name: str) -> str:
-        legal = self._forbidden.sub("_", name) or NO_NAME
-        if not self._begin.match(legal):
+        legal = re.sub(f"[^{self._rule.characters}]", "_", name) or NO_NAME
+        if not re.match(f"[{self._rule.begin}]", legal):
             legal = f"_{legal}"
-        if len(legal) <= self._max_length:
+        if len(legal) <= self._rule.max_length:
             return legal
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        return f"{legal[: self._max_length - 9]}_{digest}"
+        return f"{legal[: self._rule.max_length - 9]}_{digest}"
 
     @property
     def has_changes(self) -> bool:

@@ -25,6 +25,8 @@ from turnkeeper_service.providers.base import ToolDefinition
 Json = dict[str, Any]
 MAX_REFERENCES = 16
 """So many references in a row lead somewhere, or in a circle."""
+SMALL_CHARACTERS = 16 << 10
+"""Of schemas up to here many are kept, of longer ones few."""
 MAX_ALTERNATIVES = 200
 """Of more, only that there are others is told."""
 _TYPES = frozenset(("object", "array", "string", "number", "integer", "boolean", "null"))
@@ -69,9 +71,12 @@ def warn(provider: str, tool: str, problem: str) -> None:
     _log.warning("a tool is left out", extra={"tool": tool, "provider": provider, "problem": problem})
 
 
-@lru_cache(maxsize=1024)
 def fit(schema_json: str, rule: SchemaRule) -> tuple[str, str]:
     """A schema as the vendor takes it, itself if it does; and why there is none, "" where there is one."""
+    return (_fit_small if len(schema_json) <= SMALL_CHARACTERS else _fit_large)(schema_json, rule)
+
+
+def _fit(schema_json: str, rule: SchemaRule) -> tuple[str, str]:
     try:
         if is_too_deep(schema_json):
             raise UnfitSchemaError("its schema is nested too deeply")
@@ -87,6 +92,10 @@ def fit(schema_json: str, rule: SchemaRule) -> tuple[str, str]:
         return "", "its schema is not JSON"
     is_taken = mended == schema and (schema == written or rule.takes_capitals)
     return (schema_json, "") if is_taken else (json.dumps(mended), "")
+
+
+_fit_small = lru_cache(maxsize=1024)(_fit)
+_fit_large = lru_cache(maxsize=16)(_fit)
 
 
 class _Mending:
