@@ -2,13 +2,14 @@
 
 Its answers stand in the folder of its argument, a file for each tool, and for each method beside `tools/call`. In them
 `@ID@` stands for the id of the request. What a file's text begins with `!` does is done by the process: `!mute` closes
-standard output, `!exit` ends it, `!silent` answers nothing.
+standard output, `!deaf` standard input, `!exit` ends it, `!silent` answers nothing.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -43,6 +44,9 @@ def main() -> None:
             return
         if raw == b"!mute":
             os.close(1)
+        elif raw == b"!deaf":
+            os.close(0)
+            signal.pause()
         elif raw != b"!silent":
             os.write(1, raw) if len(raw) < 4096 else sys.stdout.buffer.write(raw)
             sys.stdout.buffer.flush()

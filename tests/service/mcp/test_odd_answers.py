@@ -15,7 +15,7 @@ import pytest
 from tests.service.harness import Harness, load_settings, serving
 from tests.service.manual_clock import ManualClock
 from tests.service.mcp.odd_http import OddHttp
-from tests.service.mcp.turns import Hasty, at_address, calling, results, script, text
+from tests.service.mcp.turns import Hasty, at_address, calling, connected, results, script, text
 from turnkeeper.v1 import content_pb2, tool_service_pb2, tool_service_pb2_grpc
 from turnkeeper_service.clock import Clock
 from turnkeeper_service.tools.functions import FunctionTool
@@ -156,6 +156,7 @@ CONTENT = {
         result([{"type": "image", "data": IN_BASE64.rstrip("=")[:8] + "\n" + IN_BASE64.rstrip("=")[8:]}]),
         [PICTURE],
     ),
+    "percent": (result([{"type": "image", "mimeType": "image/svg+xml", "data": "data:,%3Csvg%20/%3E"}]), [b"<svg />"]),
     "bad-annotations": (result([{"type": "text", "text": "x", "annotations": {"priority": 9}, "_meta": []}]), ["x"]),
     "sound": (result([{"type": "audio", "mimeType": "audio/wav", "data": IN_BASE64}]), [PICTURE]),
     "blob": (result([{"type": "resource", "resource": {"mimeType": "image/png", "blob": IN_BASE64}}]), [PICTURE]),
@@ -185,6 +186,15 @@ async def test_what_can_be_used_of_an_answer_is_used_and_the_server_serves_on(tm
 
 
 @pytest.mark.asyncio
+async def test_an_image_is_called_what_it_is(tmp_path: Path) -> None:
+    kinds = {"right": "image/png", "wrong": "image/jpeg", "none": "", "odd": "picture"}
+    answers = {name: result([{"type": "image", "mimeType": kind, "data": IN_BASE64}]) for name, kind in kinds.items()}
+    async with odd(tmp_path, "child", answers) as server:
+        found = await called(server, *kinds)
+        assert {found[name].content[0].media.mime_type for name in kinds} == {"image/png"}
+
+
+@pytest.mark.asyncio
 async def test_an_error_that_a_result_names_in_a_word_is_one(tmp_path: Path) -> None:
     answers = {"word": result([{"type": "text", "text": "x"}], isError="true"), "none": result("x", isError=None)}
     async with odd(tmp_path, "child", answers) as server:
@@ -196,6 +206,7 @@ async def test_an_error_that_a_result_names_in_a_word_is_one(tmp_path: Path) -> 
 async def test_what_a_child_writes_beside_its_messages_is_passed_over(tmp_path: Path) -> None:
     answers = {
         "junk": b"Starting up...\n\xff\xfe\n\n42\n{}\n[1]\nnull\n" + said(b"x"),
+        "logs": b'{"level":"error","error":"disk","id":3}\n{"error":"disk"}\n{"method":"GET","id":1}\n' + said(b"x"),
         "prefix": b"\x1b[32mINFO\x1b[0m {x} " + said(b"x"),
         "neighbours": b'{"jsonrpc":"2.0","method":"notifications/message","params":{"level":7}}' + said(b"x"),
         "notices": b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":[]}\n'
@@ -207,11 +218,11 @@ async def test_what_a_child_writes_beside_its_messages_is_passed_over(tmp_path: 
     }
     async with odd(tmp_path, "child", answers) as server:
         found = await called(server, *answers)
-        assert [text(found[name]) for name in list(answers)[:-1]] == ["x"] * 4
+        assert [text(found[name]) for name in list(answers)[:-1]] == ["x"] * 5
         assert text(found["fine"]) == text((await called(server, "fine", run_id="again"))["fine"])
 
 
-@pytest.mark.parametrize("end", ["!exit", "!mute"])
+@pytest.mark.parametrize("end", ["!exit", "!mute", "!deaf"])
 @pytest.mark.asyncio
 async def test_a_child_that_ends_its_stream_is_lost_and_connected_again(tmp_path: Path, end: str) -> None:
     async with odd(tmp_path, "child", {"end": end.encode(), "fine": FINE}) as server:
@@ -219,12 +230,9 @@ async def test_a_child_that_ends_its_stream_is_lost_and_connected_again(tmp_path
         found = await called(server, "end")
         lost = "the tool server 'own' was lost during this call; whether it took effect is unknown"
         assert (text(found["end"]), found["end"].is_synthetic) == (lost, True)
-        after = before
-        for number in range(100):
-            answer = text((await called(server, "fine", run_id=f"after-{number}"))["fine"])
-            if answer.startswith("fine"):
-                after = answer
-                break
+        await connected(server, "own_fine")
+        after = text((await called(server, "fine", run_id="after"))["fine"])
+        assert after.startswith("fine")
         assert after != before
 
 
@@ -232,7 +240,7 @@ LISTED: dict[str, Any] = {
     "plain": {"name": "fine", "inputSchema": {"type": "object"}},
     "any": {"name": "any", "inputSchema": {"anyOf": [{"type": "object"}, {"type": "object", "required": ["a"]}]}},
     "none": {"name": "none"},
-    "null": {"name": "null", "inputSchema": None, "description": None, "annotations": []},
+    "null-schema": {"name": "null", "inputSchema": None, "description": None, "annotations": []},
     "php": {"name": "php", "inputSchema": {"type": "object", "properties": [], "required": None}, "icons": 7},
     "kinds": {"name": "kinds", "inputSchema": {"type": ["object", "null"], "properties": {"a": None, "b": "text"}}},
     "text": {"name": "text", "inputSchema": '{"type":"object"}', "outputSchema": {"type": "nothing"}},

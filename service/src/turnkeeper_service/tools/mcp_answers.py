@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
@@ -26,10 +27,14 @@ MAX_ANSWER_DEPTH = 200
 """Of what is nested in each other in one answer. What the SDK makes of it ends at 255."""
 _DATA_URL = re.compile(r"\s*data:([^;,]*)((?:;[^;,]*)*),")
 _SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": "image/png",
-    b"\xff\xd8\xff": "image/jpeg",
-    b"GIF8": "image/gif",
-    b"%PDF-": "application/pdf",
+    re.compile(pattern, re.S): kind
+    for pattern, kind in (
+        (rb"\x89PNG\r\n\x1a\n.*", "image/png"),
+        (rb"\xff\xd8\xff.*", "image/jpeg"),
+        (rb"GIF8.*", "image/gif"),
+        (rb"RIFF....WEBP.*", "image/webp"),
+        (rb"%PDF-.*", "application/pdf"),
+    )
 }
 _OF_EVERY_RESULT = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
 """What newer versions of the protocol want to be there."""
@@ -210,21 +215,33 @@ def _resource(given: Json) -> Json:
 
 def _media(mime_type: object, data: object) -> Json:
     kind, text = _text(mime_type).strip(), data if isinstance(data, str) else ""
+    raw: bytes | None = None
     if (url := _DATA_URL.match(text)) is not None:
         kind, text = kind or url[1].strip(), text[url.end() :]
-    if not text:
-        return _note(f"{kind or 'media'} without data")
-    plain = "".join(text.split()).rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
-    padded = plain + "=" * (-len(plain) % 4)
-    try:
-        raw = base64.b64decode(padded, validate=True)
-    except (binascii.Error, ValueError):
+        if "base64" not in url[2]:
+            raw = unquote_to_bytes(text)
+    if raw is None:
+        raw = _from_base64(text)
+    if raw is None:
         return _note(f"{kind or 'media'} that is not base64")
-    if MEDIA_TYPE.fullmatch(kind) is None:
-        kind = next((one for start, one in _SIGNATURES.items() if raw.startswith(start)), "")
-    if not raw or not kind:
-        return _note("media without data" if kind else "media of no type")
-    return {"type": "image", "mimeType": kind, "data": padded}
+    if not raw:
+        return _note(f"{kind or 'media'} without data")
+    seen = next((one for start, one in _SIGNATURES.items() if start.fullmatch(raw[:16])), "")
+    if MEDIA_TYPE.fullmatch(kind) is None or (seen and kind.startswith("image/")):
+        # Vendors look at the bytes, and refuse an image that is another kind than it is called.
+        kind = seen
+    if not kind:
+        return _note("media of no type")
+    return {"type": "image", "mimeType": kind, "data": base64.b64encode(raw).decode()}
+
+
+def _from_base64(text: str) -> bytes | None:
+    """The bytes, with line ends in the text or without, padded or not, in either alphabet; None for no base64."""
+    plain = "".join(text.split()).rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
 
 
 def _said(text: str) -> Json:

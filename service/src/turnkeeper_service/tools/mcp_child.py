@@ -65,8 +65,10 @@ class _Child(asyncio.SubprocessProtocol):
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         if fd == 0:
+            # Nothing can be asked any more: it is lost, whatever it goes on to say.
             self.is_deaf = True
             self._takes.set()
+            self._said.set()
         elif fd == 1:
             self.lines.end()
             self.is_mute = True
@@ -89,7 +91,7 @@ class _Child(asyncio.SubprocessProtocol):
     async def line(self) -> tuple[bytes, bool] | None:
         """The next line; None at the end."""
         while not self.lines.whole:
-            if self.is_mute:
+            if self.is_mute or self.is_deaf:
                 return None
             if self._is_paused:
                 self._is_paused = False
@@ -160,9 +162,11 @@ class _Reading(_Stream):
         return self
 
     async def __anext__(self) -> SessionMessage:
-        # However fast it writes, others have their turn.
-        await asyncio.sleep(0)
-        while not self._messages:
+        while True:
+            # However fast it writes, others have their turn.
+            await asyncio.sleep(0)
+            if self._messages:
+                break
             line = await self._child.line()
             if line is None:
                 self._on_end()

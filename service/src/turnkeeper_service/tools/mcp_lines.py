@@ -77,11 +77,12 @@ class Lines:
     def end(self) -> None:
         """A line ends here, or all of it."""
         line = b"".join(self._parts)
-        if self._start:
-            self.whole.append((self._start + b"\n" + line, True))
-        elif line:
-            self.whole.append((line, False))
-        self.num_bytes += len(line)
+        is_cut = bool(self._start)
+        if is_cut:
+            line = self._start + b"\n" + line
+        if line:
+            self.whole.append((line, is_cut))
+            self.num_bytes += len(line)
         self._parts, self._length, self._start = [], 0, b""
 
     def next(self) -> tuple[bytes, bool]:

@@ -101,14 +101,16 @@ class Exchange:
         """A message that is one; None for what is none, or answers nothing that was asked."""
         own_id = _id_of(value.get("id"))
         method = value.get("method")
+        # Some servers write their log there, in JSON too: only what says that it is a message is taken for one.
+        is_message = "jsonrpc" in value
         if "result" not in value and "error" not in value:
-            return _unasked(method, own_id, value.get("params")) if isinstance(method, str) else None
+            return _unasked(method, own_id, value.get("params")) if is_message and isinstance(method, str) else None
         if answers is not None:
             own_id = answers
-        elif own_id is None and len(self._open) == 1:
+        elif own_id is None and is_message and len(self._open) == 1:
             # Without an id it can only be the answer to the one that is open.
             own_id = next(iter(self._open.values()))[0]
-        if own_id is None:
+        if own_id is None or (not is_message and str(own_id) not in self._open):
             return None
         _, asked = self._open.pop(str(own_id), (own_id, ""))
         error = value.get("error")
