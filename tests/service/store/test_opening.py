@@ -207,6 +207,73 @@ async def test_an_opening_that_was_cut_off_is_done_again(harness: SqliteHarness,
         await store.commit(new_session())
 
 
+def _emptied(harness: SqliteHarness) -> None:
+    os.truncate(harness.path, 0)
+
+
+def _without_tables(harness: SqliteHarness) -> None:
+    harness.path.unlink()
+    connection = sqlite3.connect(harness.path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+
+
+def _gone(harness: SqliteHarness) -> None:
+    harness.path.unlink()
+
+
+def _gone_but_for_its_log(harness: SqliteHarness) -> None:
+    _with_log(harness, "UPDATE sessions SET title = 'from the log'")
+    harness.path.unlink()
+    # As of a version that left no mark.
+    (harness.directory / "CREATED").unlink()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("lose", [_emptied, _without_tables, _gone, _gone_but_for_its_log])
+async def test_a_database_that_was_lost_is_not_made_anew(
+    harness: SqliteHarness, lose: Callable[[SqliteHarness], None]
+) -> None:
+    await _fill(harness)
+    # The next start of a version that knows no mark makes it.
+    (harness.directory / "CREATED").unlink()
+    async with opened(harness):
+        pass
+    lose(harness)
+    before = harness.files()
+    store = harness.store()
+    with pytest.raises(StoreUnreadableError, match="held a database before") as caught:
+        await store.open()
+    assert str(harness.directory / "CREATED") in str(caught.value)
+    await store.close()
+    assert harness.files() == before
+    # What it says helps.
+    for path in harness.directory.iterdir():
+        if path.name != "LOCK":
+            path.unlink()
+    async with opened(harness) as anew:
+        await anew.commit(new_session())
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_a_first_start_that_is_killed_is_done_again(harness: SqliteHarness, after: int) -> None:
+    steps = ("connect_writer", "read_revision", "mark_created", "take_epoch")
+    code = f"""if True:
+        import asyncio, os, signal
+        from turnkeeper_service.store import database, sqlite
+        def kill(*_): os.kill(os.getpid(), signal.SIGKILL)
+        database.{steps[after]} = kill
+        async def main(): await sqlite.SqliteStore({str(harness.directory)!r}).open()
+        asyncio.run(main())"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+
+    async def start_again() -> None:
+        async with opened(harness) as store:
+            await store.commit(new_session())
+
+    asyncio.run(start_again())
+
+
 @pytest.mark.asyncio
 async def test_a_path_that_is_no_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")

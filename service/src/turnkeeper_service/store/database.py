@@ -13,6 +13,8 @@ from turnkeeper_service.store.answers import Boot
 from turnkeeper_service.store.base import StoreError, StoreUnreadableError, StoreUnwritableError
 
 FILE = "turnkeeper.db"
+MARKER = "CREATED"
+"""Beside the database, once it has its tables: an empty file is then no new one but a loss."""
 
 MAX_EPOCH = (1 << 21) - 1
 """Epochs stay below 2**21, so that an epoch and a 42-bit counter fit into one positive 64-bit sequence."""
@@ -33,8 +35,49 @@ def read_revision(path: Path) -> str | None:
     """Look at the file without writing to it. None means that there is nothing yet.
 
     Raises:
-        StoreUnreadableError: It is damaged, is another program's, or was written by a newer version.
+        StoreUnreadableError: It is damaged, is another program's, was written by a newer version, or is empty although
+            there was a database.
     """
+    revision = _look(path)
+    marker = path.with_name(MARKER)
+    # A first start that was cut off leaves neither: the database has its first page before there is a log.
+    if revision is None and (marker.exists() or (_size(_log_of(path)) and not _size(path))):
+        raise _unreadable(
+            path,
+            f"is empty or gone, and held a database before; put a copy of it there, or remove {marker} "
+            f"and {_log_of(path).name} to begin anew",
+        )
+    return revision
+
+
+def mark_created(path: Path) -> None:
+    """Note for good that there is a database at ``path``."""
+    marker = path.with_name(MARKER)
+    if marker.exists():
+        return
+    try:
+        with open(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as file:
+            file.write(f"There is a database in {FILE}. Remove this only where that is to be made anew.\n")
+            file.flush()
+            os.fsync(file.fileno())
+        directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise StoreUnwritableError(f"cannot write {marker}: {error.strerror}", path=str(marker)) from error
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _look(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             header = file.read(len(_MAGIC))
@@ -47,8 +90,8 @@ def read_revision(path: Path) -> str | None:
         return None
     if not header.startswith(_MAGIC):
         raise _unreadable(path, "is not an SQLite database")
-    wal = path.with_name(path.name + "-wal")
-    has_wal = wal.exists() and wal.stat().st_size > 0
+    wal = _log_of(path)
+    has_wal = _size(wal) > 0
     # Without a log to replay, "immutable" leaves no trace at all. With one SQLite makes itself an index beside it.
     shm = path.with_name(path.name + "-shm")
     had_shm, had_wal = shm.exists(), wal.exists()

@@ -84,6 +84,7 @@ class SqliteStore:
                 migrate.create(connection)
             elif revision != migrate.HEAD:
                 migrate.upgrade(connection)
+            database.mark_created(self._path)
             database.let_shrink(connection)
             boot = database.take_epoch(connection, self._path)
             self._reader = Reader(self._loop, self._path)
