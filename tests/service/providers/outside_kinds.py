@@ -365,7 +365,56 @@ PAUSES: Cases = {
     ],
 }
 
+
+def said(wire_format: str, *pieces: str) -> str:
+    """A text in these pieces."""
+    if wire_format == CHAT:
+        return chat(*({"content": piece} for piece in pieces))
+    if wire_format == MESSAGES:
+        deltas = ({"type": "text_delta", "text": piece} for piece in pieces)
+        return messages([{"type": "text", "text": ""}, *deltas])
+    if wire_format == GEMINI:
+        return gemini(*({"text": piece} for piece in pieces))
+    delta = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0}
+    return sse(*({**delta, "delta": piece} for piece in pieces)) + responses(item("".join(pieces)))
+
+
+THOUGHTS: Sequence[tuple[str, str, str]] = (
+    ("<think>plan</think>real", "plan", "real"),
+    ("<think>\nplan\n</think>\n\nreal", "plan", "real"),
+    (" \n<Think>plan</Think> real", "plan", "real"),
+    ("\ufeff<think>plan</think>real", "plan", "real"),
+    ("<thinking>plan</thinking>real", "plan", "real"),
+    ("<thought>plan</thought>real", "plan", "real"),
+    ("<seed:think>plan</seed:think>real", "plan", "real"),
+    ("[THINK]plan[/THINK]real", "plan", "real"),
+    ("<think>a < b </thin </think>real", "a < b </thin", "real"),
+    ("<think></think>\n\nreal", "", "real"),
+    ("</think>\n\nreal", "", "real"),
+    ("<think>a</think><think>b</think>real", "ab", "real"),
+    ("<think>plan", "plan", ""),
+    ("<think>plan</think>", "plan", ""),
+    ("<b>bold</b>", "", "<b>bold</b>"),
+    ("<thin", "", "<thin"),
+    ("  real", "", "  real"),
+    ("real <think>no</think>", "", "real <think>no</think>"),
+)
+"""What is said, and what of it is reasoning and text."""
+
+
+def _thinking(wire_format: str) -> list[Case]:
+    def thought(reasoning: str) -> Any:
+        return lambda seen: seen.reasoning == reasoning
+
+    return [
+        ok(said(wire_format, *pieces), text=text, check=thought(reasoning))
+        for whole, reasoning, text in THOUGHTS
+        for pieces in ([whole], list(whole), [whole[:7], whole[7:]])
+    ]
+
+
 KINDS: dict[str, Cases] = {
+    "reasoning between tags in the text": {name: _thinking(name) for name in (CHAT, RESPONSES, MESSAGES, GEMINI)},
     "a pause between the tools that the provider runs": PAUSES,
     "a count of tokens that is no count": {name: _number_cases(name) for name in (CHAT, RESPONSES, MESSAGES, GEMINI)},
     "a field of another type": OTHER_TYPES,

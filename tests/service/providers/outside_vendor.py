@@ -174,6 +174,7 @@ class OutsideServer:
         text: str = "hello",
         *,
         is_new: bool = True,
+        schema: str = "",
         **settings: Any,
     ) -> Seen:
         """Submit a prompt to a new session of this format's model, or to the one before."""
@@ -185,7 +186,7 @@ class OutsideServer:
             self._session = f"s{self._number}"
             await self.server.session(self._session, model=f"{wire_format}/m", **settings)
         session_id = self._session
-        await self.server.submit(session_id, text, run_id)
+        await self.server.submit(session_id, text, run_id, output_schema_json=schema)
         outcome = (await self.server.terminals(session_id, [run_id]))[run_id]
         said = [one for one in await self.server.messages(session_id) if one.run_id == run_id]
         scheduled = [

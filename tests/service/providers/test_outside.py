@@ -10,7 +10,7 @@ import pytest
 from examples.upstream import Answer
 from tests.service.dispatch.watch import watching
 from tests.service.providers.outside_failures import FAILURES
-from tests.service.providers.outside_kinds import KINDS, with_counts
+from tests.service.providers.outside_kinds import KINDS, said, with_counts
 from tests.service.providers.outside_vendor import MESSAGES, PLAIN, block, messages, outside_server
 from tests.service.providers.test_splits import WIRE_FORMATS
 from tests.service.titles.stage import calls_of, is_update, seen
@@ -101,3 +101,19 @@ async def test_what_paused_goes_back_unchanged_and_whole(tmp_path: Path) -> None
         assert said[1][1:] == [("assistant", begin)]
         assert said[2][1] == ("assistant", [*begin, found, {"type": "text", "text": "real"}])
         assert [role for role, _ in said[2]] == ["user", "assistant", "user"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("wire_format", WIRE_FORMATS)
+async def test_reasoning_between_tags_is_no_part_of_the_output_and_does_not_go_back(
+    wire_format: str, tmp_path: Path
+) -> None:
+    async with outside_server(tmp_path) as it:
+        answer = said(wire_format, '<think>{"a":', ' 2}</think>\n{"a":', "1}")
+        schema = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"],"additionalProperties":false}'
+        seen = await it.run(wire_format, [answer], schema=schema)
+        assert (seen.outcome.output_json, seen.reasoning) == ('{"a":1}', '{"a": 2}')
+        await it.run(wire_format, [PLAIN[wire_format]], is_new=False)
+        body = it.vendor.requests[-1].body.decode()
+        assert "think>" not in body
+        assert '{\\"a\\": 2}' not in body

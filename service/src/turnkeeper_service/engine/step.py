@@ -44,6 +44,8 @@ class StepAnswer:
     step_events: Sequence[event_pb2.Event]
     tool_calls: Sequence[content_pb2.ToolCall]
     usage: content_pb2.Usage
+    is_paused: bool = False
+    """Whether it goes on when it is sent back."""
 
 
 def text_of(message: content_pb2.Message) -> str:
@@ -159,7 +161,7 @@ class Step:
             event.tool_call_requested.tool_call.CopyFrom(call)
             event.tool_call_requested.message_id = message.message_id
             events.append(event)
-        return StepAnswer(message, events, calls, usage)
+        return StepAnswer(message, events, calls, usage, finished.is_paused)
 
     def partial(
         self, status: content_pb2.MessageStatus.ValueType, error: content_pb2.ErrorText | None

@@ -184,7 +184,7 @@ class FloorTurn:
                     await self._begin_batch(self._final)
                     continue
                 self._loops.step("")
-                if self._final.message.finish_reason == content_pb2.FINISH_REASON_PAUSED:
+                if self._final.is_paused:
                     # The provider's own tools are not done: what it said goes back to it, as far as steps are left.
                     continue
                 await self._output.check(text_of(self._final.message))

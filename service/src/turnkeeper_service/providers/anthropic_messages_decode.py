@@ -23,13 +23,14 @@ BLOCK = "block"
 """Provider detail: a block as JSON, to go back unchanged: the provider's own tools, their results and the like."""
 CITATIONS = "citations"
 """Provider detail of a text: its citations as a JSON list."""
+PAUSE = "pause_turn"
+"""The stop reason of an answer that waits for tools of the provider's own, and goes on when it is sent back."""
 _FINISH = {
     "end_turn": content_pb2.FINISH_REASON_END_TURN,
     "stop_sequence": content_pb2.FINISH_REASON_END_TURN,
     "tool_use": content_pb2.FINISH_REASON_TOOL_USE,
     "max_tokens": content_pb2.FINISH_REASON_MAX_TOKENS,
     "model_context_window_exceeded": content_pb2.FINISH_REASON_MAX_TOKENS,
-    "pause_turn": content_pb2.FINISH_REASON_PAUSED,
     "refusal": content_pb2.FINISH_REASON_CONTENT_FILTER,
 }
 _KINDS = {"text": PartKind.TEXT, "thinking": PartKind.REASONING, "redacted_thinking": PartKind.REASONING}
@@ -52,7 +53,8 @@ class MessagesDecoder(StreamDecoder[StreamEvent]):
         reason = _FINISH.get(self._stop_reason, content_pb2.FINISH_REASON_OTHER)
         if not self._stop_reason:
             reason = content_pb2.FINISH_REASON_UNSPECIFIED
-        return ModelFinished(reason, self._stop_reason, self._usage, self._message_id)
+        is_paused = self._stop_reason == PAUSE
+        return ModelFinished(reason, self._stop_reason, self._usage, self._message_id, is_paused=is_paused)
 
     def _told_usage(self) -> content_pb2.Usage | None:
         return self._usage if self._has_usage else None

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.providers.anthropic_messages_decode import BLOCK, CITATIONS
+from turnkeeper_service.providers.anthropic_messages_decode import BLOCK, CITATIONS, PAUSE
 from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.providers.call_ids import CallIds
 from turnkeeper_service.providers.media import fit_media
@@ -84,7 +84,7 @@ def build_messages(request: ModelRequest, provider: str, names: ToolNames) -> li
         members = list(group)
         if is_answer:
             own = [message for message in members if is_written_by(message, provider, request.model)]
-            is_going_on = members[-1] is fitted[-1] and members[-1].finish_reason == content_pb2.FINISH_REASON_PAUSED
+            is_going_on = members[-1] is fitted[-1] and members[-1].provider_finish_reason == PAUSE
             unpaired = _unpaired(own, may_be_open=is_going_on)
             for message in members:
                 content += _assistant(message, any(message is one for one in own), unpaired, ids, names)

@@ -22,6 +22,7 @@ from turnkeeper_service.providers.base import (
     ProviderError,
 )
 from turnkeeper_service.providers.call_arguments import is_object, object_in
+from turnkeeper_service.providers.reasoning_tags import ReasoningTags
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_DELTA_BYTES = 16 * 1024
@@ -64,7 +65,8 @@ class OpenPart:
 class PartAssembler:
     """Builds the parts of one answer and collects the events that this causes."""
 
-    def __init__(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_ANSWER_BYTES, *, sorts_tags: bool = False) -> None:
+        """``sorts_tags``: reasoning that stands between tags at the beginning of the text becomes reasoning."""
         self.has_tool_calls = False
         """Whether a call for the caller was opened."""
         self._events: list[ModelEvent] = []
@@ -75,6 +77,10 @@ class PartAssembler:
         """Up to here text may be added without a delta or an end being due."""
         self._current: OpenPart | None = None
         self._waiting: deque[OpenPart] = deque()
+        self._tags = ReasoningTags() if sorts_tags else None
+        """Looks for reasoning at the beginning of the text; None once there is none left to look for."""
+        self._aside: OpenPart | None = None
+        """The first text, where reasoning between tags in it stands in its place."""
         self._num_parts = 0
         self._call_ids: set[str] = set()
 
@@ -109,6 +115,8 @@ class PartAssembler:
                 part.texts.append(text)
                 return part
         part = self._waiting[-1] if self._waiting else self._current
+        if self._aside is not None and kind is PartKind.TEXT:
+            part = self._aside
         if part is None or part.kind is not kind:
             part = self.open(OpenPart(kind))
         self.append(part, text)
@@ -116,6 +124,40 @@ class PartAssembler:
 
     def append(self, part: OpenPart, text: str) -> None:
         """Append to one part; what comes after its end is dropped."""
+        tags = self._tags
+        if tags is None or part.kind is not PartKind.TEXT or (part is not self._current and part is not self._aside):
+            self._append(part, text)
+            return
+        self._sort(part, tags.feed(text))
+        if tags.is_done:
+            self._tags = None
+
+    def _sort(self, part: OpenPart, pieces: list[tuple[bool, str]]) -> None:
+        """Append to the first text what is text, and put the reasoning before it."""
+        for is_thought, piece in pieces:
+            if not is_thought:
+                self._take_place()
+            elif self._aside is None:
+                self._aside, self._current = part, OpenPart(PartKind.REASONING)
+            current = self._current
+            assert current is not None
+            self._append(current, piece)
+
+    def _take_place(self) -> None:
+        """The reasoning that stands in the place of the text is over."""
+        if self._aside is not None and self._current is not None:
+            self._end(self._current)
+            self._current, self._aside = self._aside, None
+
+    def _settle(self) -> None:
+        """No more text comes to the first one: give it what is held back."""
+        tags, part = self._tags, self._aside or self._current
+        if tags is not None and part is not None and tags.has_begun:
+            self._tags = None
+            self._sort(part, tags.finish())
+            self._take_place()
+
+    def _append(self, part: OpenPart, text: str) -> None:
         if "\0" in text:
             text = text.replace("\0", "")
         if not text or part.is_ended:
@@ -138,6 +180,7 @@ class PartAssembler:
         self.count(_PART_BYTES + len(part.name) + len(part.tool_call_id) + len(part.signature) + size)
         if part.kind is PartKind.TOOL_CALL and not part.is_provider_executed:
             self.has_tool_calls = True
+        self._settle()
         if self._current is not None and not self._waiting and _may_end(self._current):
             self._end(self._current)
             self._current = None
@@ -163,6 +206,8 @@ class PartAssembler:
         """The vendor says that a part is whole."""
         if part.is_ended:
             return
+        if part is self._aside or part is self._current:
+            self._settle()
         if part is self._current:
             self._end(part)
             self._advance()
@@ -171,6 +216,7 @@ class PartAssembler:
 
     def finish(self) -> None:
         """The answer is over: end what is open, in order."""
+        self._settle()
         if self._current is not None:
             self._end(self._current)
             self._current = None

@@ -120,6 +120,8 @@ class ModelFinished:
     usage: content_pb2.Usage
     response_id: str = ""
     provider_cost_usd: float | None = None
+    is_paused: bool = False
+    """Whether the provider's own tools are not done yet: the answer goes on when it is sent back unchanged."""
 
 
 ModelEvent = PartStarted | PartDelta | PartEnded | ModelFinished

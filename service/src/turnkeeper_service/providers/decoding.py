@@ -37,7 +37,7 @@ class StreamDecoder(ABC, Generic[Event]):
     """The finish reasons by which a vendor says that its own attempt failed, whatever it has said before."""
 
     def __init__(self, shape: Shape[Event]) -> None:
-        self._parts = PartAssembler()
+        self._parts = PartAssembler(sorts_tags=True)
         self._shape = shape
         self._decode = shape.strict
         self._left_out: set[str] = set()

@@ -161,8 +161,6 @@ const (
 	FinishReason_FINISH_REASON_ERROR FinishReason = 5
 	// The provider gave a reason that is none of these; see the provider's own word.
 	FinishReason_FINISH_REASON_OTHER FinishReason = 6
-	// The provider paused between its own tools; the turn goes on by itself.
-	FinishReason_FINISH_REASON_PAUSED FinishReason = 7
 )
 
 // Enum value maps for FinishReason.
@@ -175,7 +173,6 @@ var (
 		4: "FINISH_REASON_CONTENT_FILTER",
 		5: "FINISH_REASON_ERROR",
 		6: "FINISH_REASON_OTHER",
-		7: "FINISH_REASON_PAUSED",
 	}
 	FinishReason_value = map[string]int32{
 		"FINISH_REASON_UNSPECIFIED":    0,
@@ -185,7 +182,6 @@ var (
 		"FINISH_REASON_CONTENT_FILTER": 4,
 		"FINISH_REASON_ERROR":          5,
 		"FINISH_REASON_OTHER":          6,
-		"FINISH_REASON_PAUSED":         7,
 	}
 )
 
@@ -1576,7 +1572,7 @@ const file_turnkeeper_v1_content_proto_rawDesc = "" +
 	"\x1aMESSAGE_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17MESSAGE_STATUS_COMPLETE\x10\x01\x12\x1c\n" +
 	"\x18MESSAGE_STATUS_CANCELLED\x10\x02\x12\x19\n" +
-	"\x15MESSAGE_STATUS_FAILED\x10\x03*\xf1\x01\n" +
+	"\x15MESSAGE_STATUS_FAILED\x10\x03*\xd7\x01\n" +
 	"\fFinishReason\x12\x1d\n" +
 	"\x19FINISH_REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16FINISH_REASON_END_TURN\x10\x01\x12\x1a\n" +
@@ -1584,8 +1580,7 @@ const file_turnkeeper_v1_content_proto_rawDesc = "" +
 	"\x18FINISH_REASON_MAX_TOKENS\x10\x03\x12 \n" +
 	"\x1cFINISH_REASON_CONTENT_FILTER\x10\x04\x12\x17\n" +
 	"\x13FINISH_REASON_ERROR\x10\x05\x12\x17\n" +
-	"\x13FINISH_REASON_OTHER\x10\x06\x12\x18\n" +
-	"\x14FINISH_REASON_PAUSED\x10\a*p\n" +
+	"\x13FINISH_REASON_OTHER\x10\x06*p\n" +
 	"\rMessageOrigin\x12\x1e\n" +
 	"\x1aMESSAGE_ORIGIN_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18MESSAGE_ORIGIN_STOP_HINT\x10\x01\x12!\n" +

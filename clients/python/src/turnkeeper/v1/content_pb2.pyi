@@ -101,8 +101,6 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """The stream carried an error."""
     FINISH_REASON_OTHER: _FinishReason.ValueType  # 6
     """The provider gave a reason that is none of these; see the provider's own word."""
-    FINISH_REASON_PAUSED: _FinishReason.ValueType  # 7
-    """The provider paused between its own tools; the turn goes on by itself."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why the model stopped, in one vocabulary for all providers."""
@@ -121,8 +119,6 @@ FINISH_REASON_ERROR: FinishReason.ValueType  # 5
 """The stream carried an error."""
 FINISH_REASON_OTHER: FinishReason.ValueType  # 6
 """The provider gave a reason that is none of these; see the provider's own word."""
-FINISH_REASON_PAUSED: FinishReason.ValueType  # 7
-"""The provider paused between its own tools; the turn goes on by itself."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 class _MessageOrigin:
