@@ -11,9 +11,11 @@ import grpc.aio
 import pytest
 
 from tests.service.dispatch.stage import held
-from tests.service.harness import Harness, details, reason, serving
+from tests.service.harness import LIMIT, Harness, details, reason, serving
+from tests.service.wire.held_store import HeldStore
 from turnkeeper.v1 import admin_service_pb2, event_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.runs.scheduler import CoreScheduler
+from turnkeeper_service.store import patience
 
 pytestmark = pytest.mark.asyncio
 
@@ -71,6 +73,38 @@ async def test_prompts_in_line_are_bounded_by_their_bytes(tmp_path: Path) -> Non
         outcomes = await server.terminals("s", [accepted[1], "short", "again"])
         assert {outcome.status for outcome in outcomes.values()} == {COMPLETED}
         assert server.server.runs.stats().line_bytes == 0
+
+
+class Patient(HeldStore):
+    """Tells when somebody waits for a commit who has waited before."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir)
+        self.num_waits = 0
+        self.waits_on = asyncio.Event()
+
+    async def patiently(self, future: asyncio.Future[Any]) -> Any:
+        """Count, and wait."""
+        self.num_waits += 1
+        if self.num_waits == 2:
+            self.waits_on.set()
+        return await super().patiently(future)
+
+
+async def test_a_store_that_gets_on_slowly_refuses_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen long prompts take a slow disk some seconds."""
+    monkeypatch.setattr(patience, "SECONDS", 0.02)
+    store = Patient(tmp_path)
+    async with serving(tmp_path, store=store) as server:
+        await server.session("s")
+        store.hold()
+        store.num_waits = 0
+        submitting = asyncio.ensure_future(server.submit("s", "hello", "slow"))
+        async with asyncio.timeout(LIMIT):
+            await store.waits_on.wait()
+        store.release()
+        assert (await submitting).run_id == "slow"
+        assert (await server.terminals("s", ["slow"]))["slow"].status == COMPLETED
 
 
 async def test_recovered_runs_count_for_their_bytes_and_are_never_refused(tmp_path: Path) -> None:

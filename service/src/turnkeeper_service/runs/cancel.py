@@ -13,7 +13,7 @@ from turnkeeper_service.store.answers import Laid
 from turnkeeper_service.store.base import StoreError, TombstoneRow
 from turnkeeper_service.store.reading import reading
 
-from .durable import durable, eventually
+from .durable import durable
 from .line import Line
 from .run import Run
 from .scheduler import Cancel, CancelResult, Covered
@@ -116,7 +116,7 @@ class Canceller:
         found = self._line.core.cancel_run(run.session.key, run_id, cancel_of(request))
         if not found.covered and not found.concluded:
             # Its terminal is written and on its way to the disk.
-            outcome = await eventually(run.finished, self._line.store)
+            outcome = await durable(run.finished, self._line.store)
             return _receipt(run_id, ALREADY_FINISHED, outcome)
         return await self._carry_out(tenant, found, request, wait=wait)
 
@@ -204,7 +204,7 @@ class Canceller:
         for future in futures:
             await durable(future, self._line.store)
         awaited = concluded + covered if wait else concluded
-        outcomes = {run.run_id: await eventually(run.finished, self._line.store) for run in awaited}
+        outcomes = {run.run_id: await durable(run.finished, self._line.store) for run in awaited}
         receipt = run_service_pb2.CancelReceipt()
         ended = set(concluded)
         for run in sorted(covered + concluded, key=lambda run: run.sequence):

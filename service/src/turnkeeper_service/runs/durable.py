@@ -11,24 +11,15 @@ from turnkeeper_service.store.base import Store, StoreBusyError, StoreCorruptErr
 T = TypeVar("T")
 
 
-async def durable(commit: asyncio.Future[T], store: Store) -> T:
-    """What a commit gives once it is durable; cancelling whoever waits takes nothing back.
+async def durable(work: asyncio.Future[T], store: Store) -> T:
+    """What a commit gives once it is durable, or work that ends with one; whoever leaves the wait takes nothing back.
+
+    It takes as long as it takes while the store gets on with what it was handed.
 
     Raises:
-        Refused: STORE_UNAVAILABLE: the store has failed, or is busy for too long. What was handed over may still
-            become durable: the same ids tell.
+        Refused: STORE_UNAVAILABLE: the store has failed, or is busy and has got on with nothing. What was handed over
+            may still become durable: the same ids tell. The server that closes leaves the work to the next one.
         StoreCorruptError: What had to be read first cannot be read.
-    """
-    try:
-        return await _told(commit, store)
-    except StoreBusyError:
-        raise store_busy() from None
-
-
-async def eventually(work: asyncio.Future[T], store: Store) -> T:
-    """What work gives that ends with a commit: as long as it takes, unless that is because the store is busy.
-
-    Raises as `durable` does. The server that closes leaves the work to the next one.
     """
     while True:
         try:

@@ -14,7 +14,7 @@ from turnkeeper_service.ids import uuid7
 from turnkeeper_service.store.base import SessionRow, SessionState, StoreCorruptError
 
 from .cancel import Canceller
-from .durable import durable, eventually
+from .durable import durable
 from .kept import reduced
 from .line import Line
 from .session import Session
@@ -134,7 +134,7 @@ class SessionLifecycle:
         task = self._deletions.get(session.key)
         if task is None:
             task = self.start(session, actor)
-        error = await eventually(task, self._line.store)
+        error = await durable(task, self._line.store)
         if error is not None:
             raise error
 
