@@ -66,6 +66,15 @@ def session_deleting(session_id: str) -> Refused:
     )
 
 
+def cursor_expired(after_seq: int, oldest_seq: int) -> Refused:
+    """Events that a reader asks for are not in the log any more."""
+    return Refused(
+        Reason.ERROR_REASON_CURSOR_EXPIRED,
+        f"the events after seq {after_seq} are gone; the oldest is {oldest_seq}",
+        metadata={"oldest_seq": str(oldest_seq)},
+    )
+
+
 def run_not_found(run_id: str) -> Refused:
     """There is no such run, or it is another tenant's: both look alike."""
     return Refused(Reason.ERROR_REASON_RUN_NOT_FOUND, f"no run {run_id!r}", resource=("turnkeeper.dev/Run", run_id))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.service.failure.process import ServerProcess
 from tests.service.failure.stories import COMPLETED, FAILED, reason_of
-from tests.service.harness import Harness, reason, serving, submission
+from tests.service.harness import Harness, details, reason, serving, submission
 from tests.service.wire.talk import Talk
 from turnkeeper.v1 import error_pb2, run_service_pb2, session_service_pb2
 
@@ -181,3 +181,30 @@ async def test_an_open_run_that_cannot_be_read_is_named_at_the_start(tmp_path: P
         assert process.ended() == 2
         assert "run r cannot be read" in process.log
         assert "Traceback" not in process.log
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("gone", "oldest"), [("seq < 3", "3"), ("seq > 0", None)])
+async def test_a_cursor_before_what_is_left_is_told_the_oldest(tmp_path: Path, gone: str, oldest: str | None) -> None:
+    await lived(tmp_path)
+    change(tmp_path, f"DELETE FROM events WHERE session_id = 's' AND {gone}")
+    async with serving(tmp_path) as server:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await watch(server)
+        assert (caught.value.code(), reason(caught.value)) == (grpc.StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED")
+        newest = (await server.sessions.GetSession(session_service_pb2.GetSessionRequest(session_id="s"))).session
+        expected = oldest or str(newest.last_seq + 1)
+        assert details(caught.value)["ErrorInfo"].metadata["oldest_seq"] == expected
+        # From there on it goes on.
+        request = run_service_pb2.WatchSessionRequest(session_id="s", after_seq=int(expected) - 1, is_history_only=True)
+        seen = [item.item.event.seq async for item in server.runs.WatchSession(request) if item.item.HasField("event")]
+        assert seen == list(range(int(expected), newest.last_seq + 1))
+
+
+@pytest.mark.asyncio
+async def test_a_log_with_holes_says_so(tmp_path: Path) -> None:
+    await lived(tmp_path)
+    change(tmp_path, "DELETE FROM events WHERE session_id = 's' AND seq = 3")
+    async with serving(tmp_path) as server:
+        await assert_corrupt(server, watch)
+        await assert_unharmed(server)

@@ -14,8 +14,9 @@ from turnkeeper_service.clock import Clock, microseconds
 from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft
 from turnkeeper_service.engine.pairing import History
 from turnkeeper_service.engine.usage import context_after, context_of_summary
+from turnkeeper_service.errors import cursor_expired
 from turnkeeper_service.events.log import LogEntry, OpenMessage, SessionLog
-from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState, Store
+from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState, Store, StoreCorruptError
 from turnkeeper_service.store.reading import reading
 
 _KINDS = {one.name: one.number for one in event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
@@ -220,8 +221,15 @@ class Session:
         return self._history
 
     async def fetch(self, after_seq: int, limit: int) -> Sequence[EventRow]:
-        """Events of the log from the store, for readers."""
+        """Events of the log from the store, for readers. Raises Refused CURSOR_EXPIRED."""
         rows = await self._store.read_events(self.tenant, self.session_id, after_seq=after_seq, limit=limit)
+        newest = self.log.published_seq
+        # Of a session that is deleted nothing is left, and its readers hear of that.
+        oldest = rows[0].seq if rows else newest + 1
+        if self.is_active and after_seq < min(oldest - 1, newest):
+            raise cursor_expired(after_seq, oldest)
+        if rows and rows[-1].seq - rows[0].seq != len(rows) - 1:
+            raise StoreCorruptError(f"the log of session {self.session_id} has holes")
         # They are sent as they are: a client could only say that it does not understand.
         with reading(f"the log of session {self.session_id}"):
             for row in rows:
