@@ -59,7 +59,12 @@ class OddHttp:
             status = b"202 Accepted" if verb == b"POST" else b"405 Method Not Allowed"
             writer.write(b"HTTP/1.1 %s\r\ncontent-length: 0\r\n\r\n" % status)
             return
-        raw = self._wrap.replace(b"@BODY@", answer_of(self._folder, message).rstrip(b"\n"))
+        if (said := answer_of(self._folder, message)).startswith(b"HTTP/"):
+            # A whole response, head and all, and the end of its connection.
+            writer.write(said)
+            writer.close()
+            return
+        raw = self._wrap.replace(b"@BODY@", said.rstrip(b"\n"))
         kind = b"content-type: %s\r\n" % self._type.encode() if self._type else b""
         writer.write(b"HTTP/1.1 200 OK\r\n%scontent-length: %d\r\n\r\n" % (kind, len(raw)) + raw)
         await writer.drain()

@@ -290,6 +290,60 @@ async def test_a_tool_that_cannot_be_offered_takes_none_of_the_others_with_it(tm
 
 
 @pytest.mark.asyncio
+async def test_a_server_that_ends_when_it_is_asked_for_a_newer_protocol_is_not_asked_again(tmp_path: Path) -> None:
+    async with odd(tmp_path, "child", {"server-discover": b"!exit", "fine": FINE}) as server:
+        assert text((await called(server, "fine"))["fine"]).startswith("fine")
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_does_not_answer_a_call_answers_the_next(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with odd(tmp_path, "child", {"silent": b"!silent", "fine": FINE}, clock) as server:
+        await server.submit("s", script(calling(("own_silent", {})), calling(("own_fine", {}))), run_id="r")
+        await clock.armed(120)
+        clock.advance(120)
+        await server.terminals("s", ["r"])
+        found = await results(server, "s")
+        assert text(found["own_silent"]) == "the tool did not answer within 120 seconds"
+        assert text(found["own_fine"]).startswith("fine")
+
+
+BROKEN_OFF = (
+    b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{"jsonrpc":"2.0","id":@ID@,'
+)
+RESPONSES = {
+    "broken-off": (BROKEN_OFF, f"{UNUSABLE}it breaks off"),
+    "page": (
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 13\r\n\r\n<html></html>",
+        "Unexpected content type: text/html",
+    ),
+    "empty": (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n",
+        f"{UNUSABLE}it holds no answer",
+    ),
+    "bad": (
+        b"HTTP/1.1 502 Bad Gateway\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\n{\xe9\xe9}",
+        "Server returned an error response",
+    ),
+    "away": (
+        b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://other.example/mcp\r\ncontent-length: 0\r\n\r\n",
+        "Redirect to http://other.example/mcp not followed; use that URL as the endpoint if it is the intended server",
+    ),
+}
+
+
+@pytest.mark.asyncio
+async def test_a_response_that_is_none_costs_its_call_alone(tmp_path: Path) -> None:
+    answers = {name: raw for name, (raw, _) in RESPONSES.items()} | {"fine": FINE}
+    async with odd(tmp_path, "json", answers) as server:
+        found = await called(server, *answers)
+        assert {name: text(found[name]) for name in RESPONSES} == {
+            name: words for name, (_, words) in RESPONSES.items()
+        }
+        assert text(found["fine"]).startswith("fine")
+
+
+@pytest.mark.asyncio
 async def test_a_list_that_never_ends_is_ended(tmp_path: Path) -> None:
     page = b'{"jsonrpc":"2.0","id":@ID@,"result":{"tools":[{"name":"fine","inputSchema":{}}],"nextCursor":"again"}}\n'
     async with odd(tmp_path, "child", {"tools-list": page, "fine": FINE}) as server:

@@ -70,6 +70,21 @@ ROWS: list[tuple[str, str, str]] = [
         "test_a_tool_that_cannot_be_offered_takes_none_of_the_others_with_it",
     ),
     (
+        "over HTTP: a page, an empty body, one that breaks off, an error, a redirect to another place",
+        "an error result for its call, which says so",
+        "test_a_response_that_is_none_costs_its_call_alone",
+    ),
+    (
+        "no answer to a call",
+        "an error result when its time is over; what comes later is passed over",
+        "test_a_server_that_does_not_answer_a_call_answers_the_next",
+    ),
+    (
+        "its end, when it is asked for a newer version of the protocol",
+        "begun with the older handshake the next time",
+        "test_a_server_that_ends_when_it_is_asked_for_a_newer_protocol_is_not_asked_again",
+    ),
+    (
         "a list of tools that does not end, or of more than 1000",
         "what it held until then",
         "test_a_list_that_never_ends_is_ended",

@@ -49,9 +49,12 @@ class ServerLostError(Exception):
 
 
 class Connection:
-    """A connection, to be opened once. Only the event loop's thread touches it."""
+    """A connection, to be opened once. Only the event loop's thread touches it.
 
-    def __init__(self, options: McpOptions, clock: Clock, on_over: Callable[[], None]) -> None:
+    ``is_old`` begins with the handshake of older versions of the protocol, without asking for a newer one first.
+    """
+
+    def __init__(self, options: McpOptions, clock: Clock, on_over: Callable[[], None], *, is_old: bool = False) -> None:
         self.complaints = Complaints(options.name)
         self.tools: Sequence[mcp_types.Tool] = ()
         """The tools as they were listed last."""
@@ -78,6 +81,7 @@ class Connection:
         )
         self._client = Client(
             transport,
+            mode="legacy" if is_old else "auto",
             message_handler=self._take,
             cache=None,
             client_info=mcp_types.Implementation(name="turnkeeper", version="1"),

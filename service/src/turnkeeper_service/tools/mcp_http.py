@@ -71,17 +71,19 @@ class _Readable(httpx2.AsyncBaseTransport):
 
     async def _body(self, chunks: AsyncIterator[bytes], answers: int | str | None) -> AsyncIterator[bytes]:
         parts: list[bytes] = []
-        length = 0
-        async for chunk in chunks:
-            length += len(chunk)
-            if length > self._limit:
-                messages = self._exchange.unusable("", f"is longer than {self._limit} bytes", answers)
-                break
-            parts.append(chunk)
-        else:
-            messages = self._exchange.read(b"".join(parts), answers)
-            if answers is not None and not any("method" not in message for message in messages):
-                messages = self._exchange.unusable("", "holds no answer", answers)
+        length, why = 0, ""
+        try:
+            async for chunk in chunks:
+                length += len(chunk)
+                if length > self._limit:
+                    why = f"is longer than {self._limit} bytes"
+                    break
+                parts.append(chunk)
+        except httpx2.TransportError:
+            why = "breaks off"
+        messages = [] if why else self._exchange.read(b"".join(parts), answers)
+        if answers is not None and not any("method" not in message for message in messages):
+            messages = self._exchange.unusable("", why or "holds no answer", answers)
         # A body is one message: of several the one that answers.
         chosen = [message for message in messages if "method" not in message] or messages
         yield json.dumps(chosen[0]).encode() if chosen else b"{}"

@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 FIRST_BACKOFF = 0.8
 MAX_BACKOFF = 30.0
+MAX_INSTRUCTIONS = 32_000
+"""Characters that go into system prompts; what a server says beyond them does not."""
 CLOSE_SECONDS = 5.0
 """How long a goodbye may take."""
 
@@ -49,6 +51,7 @@ class McpServer:
         self._came_up = asyncio.Event()
         self._scope = anyio.CancelScope()
         self._is_closing = False
+        self._is_old = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -94,7 +97,7 @@ class McpServer:
 
     async def _connect(self) -> float:
         """One connection, from its first byte to its end; how many seconds it stood."""
-        connection = Connection(self.options, self._clock, self._down)
+        connection = Connection(self.options, self._clock, self._down, is_old=self._is_old)
         since: float | None = None
         with anyio.CancelScope() as scope:
             timer = self._clock.call_later(self.options.connect_timeout, scope.cancel)
@@ -112,6 +115,8 @@ class McpServer:
         if self._is_closing:
             return 0.0
         if since is None:
+            # Some end, or answer nothing any more, when they are asked what they know only newer ones know.
+            self._is_old = not self._is_old
             said = list(connection.complaints.last)
             log.warning("a tool server does not come up", server=name, error=why or "no answer in time", stderr=said)
             return 0.0
@@ -139,7 +144,7 @@ class McpServer:
                 self._show(connection)
 
     def _show(self, connection: Connection) -> None:
-        self.instructions = text_of(connection.instructions)
+        self.instructions = text_of(connection.instructions)[:MAX_INSTRUCTIONS]
         self.tools = {
             name: OfferedTool(tool, _McpTool(self.options.name, connection, own_name))
             for name, (tool, own_name) in offers(self.options, connection.tools).items()
