@@ -55,3 +55,9 @@ def command(server: FakeServer) -> Command:
         return Done(process.returncode, out.decode(), err.decode())
 
     return run
+
+
+@pytest.fixture
+def session(request: pytest.FixtureRequest) -> str:
+    """A session of this test's own, where a server is many tests'."""
+    return str(request.node.name)[:100].replace("[", ".").replace("]", "")

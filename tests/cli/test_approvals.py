@@ -6,16 +6,15 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.cli.conftest import Done, environment, start
 from tests.cli.terminal import terminal
-from tests.clients.real import RealServer
+from tests.clients.real import lasting_server
 from turnkeeper import Client, Event, SessionSettings
 
 pytestmark = pytest.mark.asyncio
@@ -37,16 +36,13 @@ def order(title: str) -> dict[str, Any]:
 FIND = {"name": "find_book", "arguments": {"title": "Momo"}, "id": "1"}
 
 
-@pytest_asyncio.fixture
-async def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where a server of the example's tools is."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(TOOLS), os.environ.get("PYTHONPATH")])))
-    server = RealServer(tmp_path / "data", "--config", str(TOOLS / "turnkeeper.toml"))
-    try:
-        await server.start()
-        yield server.address
-    finally:
-        await server.kill()
+    path = os.pathsep.join(filter(None, [str(TOOLS), os.environ.get("PYTHONPATH")]))
+    folder = tmp_path_factory.mktemp("approvals") / "data"
+    with lasting_server(folder, "--config", str(TOOLS / "turnkeeper.toml"), PYTHONPATH=path) as address:
+        yield address
 
 
 async def run(address: str, *arguments: str) -> Done:
@@ -65,8 +61,8 @@ async def asked(address: str, session_id: str) -> str:
     raise AssertionError("nothing was asked")
 
 
-async def test_a_terminal_shows_calls_and_asks_for_leave(address: str) -> None:
-    async with terminal(environment(address), "chat", "--session", "s") as (screen, process):
+async def test_a_terminal_shows_calls_and_asks_for_leave(address: str, session: str) -> None:
+    async with terminal(environment(address), "chat", "--session", session) as (screen, process):
         await screen.shows("> ")
         screen.type(script([FIND, order("Emma"), order("Dune")], "That is all.") + "\n")
         await screen.shows('[calls find_book {"title":"Momo"}]')
@@ -102,17 +98,17 @@ async def test_the_readme_shows_what_a_terminal_shows(address: str) -> None:
         assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
-async def test_an_answer_from_elsewhere_takes_the_question_away(address: str) -> None:
-    async with terminal(environment(address), "chat", "--session", "s") as (screen, process):
+async def test_an_answer_from_elsewhere_takes_the_question_away(address: str, session: str) -> None:
+    async with terminal(environment(address), "chat", "--session", session) as (screen, process):
         await screen.shows("> ")
         screen.type(script([order("Emma")], "Well.") + "\n")
         await screen.shows("? [y/n] ")
-        approval_id = await asked(address, "s")
+        approval_id = await asked(address, session)
         listed = (await run(address, "approvals")).out.splitlines()
         assert listed[0].split() == ["SESSION", "APPROVAL", "UNTIL", "CALL"]
-        assert listed[1].split()[:2] == ["s", approval_id]
+        assert listed[1].split()[:2] == [session, approval_id]
         assert listed[1].endswith(', else refused  order_book {"title":"Emma"}')
-        done = await run(address, "approvals", "s", "--deny", approval_id, "--comment", "no money")
+        done = await run(address, "approvals", session, "--deny", approval_id, "--comment", "no money")
         assert (done.code, done.out) == (0, f'{approval_id}  refused  order_book {{"title":"Emma"}}\n')
         await screen.shows("[refused by ")
         await screen.shows("no money")
@@ -123,18 +119,18 @@ async def test_an_answer_from_elsewhere_takes_the_question_away(address: str) ->
         await screen.shows("> ")
         screen.type("/quit\n")
         assert await asyncio.wait_for(process.wait(), 30) == 0
-    again = await run(address, "approvals", "s", "--allow", approval_id)
+    again = await run(address, "approvals", session, "--allow", approval_id)
     assert again.code == 1
     assert again.err.startswith("turnkeeper: FAILED_PRECONDITION/APPROVAL_ANSWERED: ")
     assert (await run(address, "approvals")).out.count("\n") == 1
 
 
-async def test_a_terminal_that_comes_later_asks_too(address: str) -> None:
+async def test_a_terminal_that_comes_later_asks_too(address: str, session: str) -> None:
     async with Client(address) as client:
-        await client.create_session("s", SessionSettings(model="scripted/echo"))
-        receipt = await client.submit("s", script([order("Emma")], "Well."))
-        await asked(address, "s")
-        async with terminal(environment(address), "chat", "--session", "s") as (screen, process):
+        await client.create_session(session, SessionSettings(model="scripted/echo"))
+        receipt = await client.submit(session, script([order("Emma")], "Well."))
+        await asked(address, session)
+        async with terminal(environment(address), "chat", "--session", session) as (screen, process):
             await screen.shows('allow order_book {"title":"Emma"}? [y/n] ')
             screen.type("/cancel\n")
             await screen.shows("[cancelled/user]")
@@ -145,26 +141,26 @@ async def test_a_terminal_that_comes_later_asks_too(address: str) -> None:
         assert (await client.get_run(receipt.run_id)).HasField("outcome")
 
 
-async def test_over_a_pipe_nobody_is_asked_and_the_way_is_named(address: str) -> None:
+async def test_over_a_pipe_nobody_is_asked_and_the_way_is_named(address: str, session: str) -> None:
     async with Client(address) as client:
-        await client.create_session("s", SessionSettings(model="scripted/echo"))
-    talking = await start(address, "chat", "--session", "s")
+        await client.create_session(session, SessionSettings(model="scripted/echo"))
+    talking = await start(address, "chat", "--session", session)
     assert talking.stdin is not None
     talking.stdin.write((script([order("Emma")], "Well.") + "\n").encode())
     talking.stdin.close()
-    approval_id = await asked(address, "s")
-    [listed] = (await run(address, "approvals", "s", "--json")).out.splitlines()
+    approval_id = await asked(address, session)
+    [listed] = (await run(address, "approvals", session, "--json")).out.splitlines()
     assert json.loads(listed)["approval"]["tool_call"]["name"] == "order_book"
-    done = await run(address, "approvals", "s", "--allow", approval_id, "--json")
+    done = await run(address, "approvals", session, "--allow", approval_id, "--json")
     assert json.loads(done.out)["approval"]["approval_id"] == approval_id
     out, err = await asyncio.wait_for(talking.communicate(), 60)
     assert (talking.returncode, out) == (0, b"Well.\n")
-    named = f'[order_book {{"title":"Emma"}} waits for leave: turnkeeper approvals s --allow {approval_id}]'
+    named = f'[order_book {{"title":"Emma"}} waits for leave: turnkeeper approvals {session} --allow {approval_id}]'
     assert named in err.decode().splitlines()
-    watched = await run(address, "watch", "s", "--after", "0", "--history", "--no-deltas")
+    watched = await run(address, "watch", session, "--after", "0", "--history", "--no-deltas")
     assert f'approval_requested  {approval_id} order_book {{"title":"Emma"}}' in watched.out
     assert f"approval_resolved  {approval_id} allowed by " in watched.out
     assert "tool_call_finished  order_book said: Emma is ordered" in watched.out
-    listed_messages = (await run(address, "messages", "s")).out.splitlines()
+    listed_messages = (await run(address, "messages", session)).out.splitlines()
     said = [line.strip() for line in listed_messages if line.startswith("  ")][1:]
     assert said == ['calls order_book {"title":"Emma"}', "order_book said: Emma is ordered", "Well."]

@@ -6,43 +6,70 @@ import asyncio
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import grpc
 import pytest
+from typer.testing import CliRunner
 
-from tests.cli.conftest import Command, start
+import turnkeeper
+from tests.cli.conftest import Command, Done, start
 from tests.clients.fake import FakeServer
+from turnkeeper.cli._app import app
 
 COMMANDS = ("chat", "watch", "runs", "sessions", "messages", "approvals", "summarize", "cancel")
 
 
-@pytest.mark.asyncio
+def called(*arguments: str) -> Done:
+    """The command in this process, for what needs no server."""
+    done = CliRunner().invoke(app, arguments, prog_name="turnkeeper", env={"COLUMNS": "80"})
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
-async def test_every_command_has_help_with_examples(command: Command, name: str) -> None:
-    done = await command(name, "--help")
+def test_every_command_has_help_with_examples(name: str) -> None:
+    done = called(name, "--help")
     assert done.code == 0
     assert f"Usage: turnkeeper {name}" in done.out
     assert f"\n  Examples:\n      turnkeeper {name}" in done.out
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("words", [("config",), ("config", "check"), ("serve",), ("token",)])
-async def test_the_servers_commands_have_their_examples_line_by_line(command: Command, words: tuple[str, ...]) -> None:
-    done = await command(*words, "--help")
+def test_the_servers_commands_have_their_examples_line_by_line(words: tuple[str, ...]) -> None:
+    done = called(*words, "--help")
     assert f"\n  Examples:\n      turnkeeper {' '.join(words)}\n" in done.out.replace(
         " --tenant acme --name billing", ""
     )
 
 
-@pytest.mark.asyncio
-async def test_help_lists_all_commands_the_servers_too(command: Command) -> None:
-    done = await command("--help")
+def test_help_lists_all_commands_the_servers_too() -> None:
+    done = called("--help")
     listed = [line.split()[0] for line in done.out.split("Commands:")[1].splitlines() if line.startswith("  ")]
     assert {*COMMANDS, "serve", "config"} <= set(listed)
 
 
-@pytest.mark.asyncio
+@pytest.mark.parametrize("words", [(), ("config",)])
+def test_what_help_says_of_commands_is_not_cut(words: tuple[str, ...]) -> None:
+    listed = " ".join(called(*words, "--help").out.split("Commands:")[1].split())
+    assert "..." not in listed
+    assert listed.endswith(".")
+    if not words:
+        assert "Have the context of a session summarised, so that less is sent to models; wait for it." in listed
+
+
+def test_the_version_is_said() -> None:
+    assert called("--version") == Done(0, f"turnkeeper {turnkeeper.__version__}\n", "")
+    assert turnkeeper.__version__ == metadata.version("turnkeeper")
+
+
+def test_a_shell_is_told_what_may_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, expected in (("turnkeeper s", {"sessions", "summarize", "serve"}), ("turnkeeper cancel --r", {"--run"})):
+        asked = {"_TURNKEEPER_COMPLETE": "complete_bash", "COMP_WORDS": given, "COMP_CWORD": str(given.count(" "))}
+        done = CliRunner().invoke(app, [], prog_name="turnkeeper", env=asked)
+        assert expected <= set(done.stdout.split())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -55,22 +82,36 @@ async def test_help_lists_all_commands_the_servers_too(command: Command) -> None
         ("approvals", "--allow", "a"),
         ("approvals", "s", "--allow", "a", "--deny", "a"),
         ("sessions", "--nonsense"),
+        ("sessions", "--address", "http://127.0.0.1:7450"),
     ],
 )
-async def test_wrong_usage_is_two(command: Command, arguments: tuple[str, ...]) -> None:
-    done = await command(*arguments)
+def test_wrong_usage_is_two(arguments: tuple[str, ...]) -> None:
+    done = called(*arguments)
     assert done.code == 2
     assert done.err
     assert "Traceback" not in done.err
 
 
+CALLS = [
+    ("chat", "--session", "s"),
+    ("watch", "s"),
+    ("runs", "s"),
+    ("sessions",),
+    ("messages", "s"),
+    ("approvals", "s"),
+    ("summarize", "s"),
+    ("cancel", "--session", "s"),
+]
+
+
 @pytest.mark.asyncio
-async def test_no_server_is_one_line_and_one(server: FakeServer, command: Command) -> None:
+async def test_every_command_says_in_one_line_that_there_is_no_server(server: FakeServer, command: Command) -> None:
+    assert {arguments[0] for arguments in CALLS} == set(COMMANDS)
     await server.stop()
-    done = await command("cancel", "--session", "s")
-    assert done.code == 1
-    assert done.err.startswith(f"turnkeeper: no connection to {server.address}: the connection is refused")
-    assert done.err.count("\n") == 1
+    for done in await asyncio.gather(*(command(*arguments) for arguments in CALLS)):
+        assert (done.code, done.out) == (1, "")
+        assert done.err.startswith(f"turnkeeper: no connection to {server.address}: the connection is refused")
+        assert done.err.count("\n") == 1
 
 
 @pytest.mark.asyncio
@@ -129,7 +170,7 @@ def run_without(names: list[str], arguments: list[str], before: str = "") -> sub
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("name", ["typer", "rich"])
+@pytest.mark.parametrize("name", ["typer", "rich", "prompt_toolkit"])
 def test_without_the_extra_the_fix_is_named(name: str) -> None:
     done = run_without([name], ["sessions"])
     assert (done.returncode, done.stderr) == (

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.cli.conftest import Done, start
-from tests.clients.real import RealServer
+from tests.clients.real import lasting_server
+from turnkeeper import Client, SessionSettings
 
 pytestmark = pytest.mark.asyncio
 
@@ -36,14 +35,10 @@ class Shell:
         return [json.loads(line) for line in done.out.splitlines()]
 
 
-@pytest_asyncio.fixture
-async def shell(tmp_path: Path) -> AsyncIterator[Shell]:
-    server = RealServer(tmp_path / "data")
-    try:
-        await server.start()
-        yield Shell(server.address)
-    finally:
-        await server.kill()
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    with lasting_server(tmp_path_factory.mktemp("shell") / "data") as address:
+        yield Shell(address)
 
 
 async def test_a_conversation_and_what_is_left_of_it(shell: Shell) -> None:
@@ -75,11 +70,11 @@ async def test_a_conversation_and_what_is_left_of_it(shell: Shell) -> None:
 
 async def test_a_failed_run_and_a_refused_prompt_are_one(shell: Shell) -> None:
     failing = json.dumps({"text": "so far", "fail": "PROVIDER_REFUSED", "fail_after": 2})
-    done = await shell.run("chat", "--session", "s1", given=failing + "\n")
+    done = await shell.run("chat", "--session", "s3", given=failing + "\n")
     assert done.code == 1
     assert done.out.startswith("so far")
     assert "[failed/provider_refused" in done.err
-    refused = await shell.run("chat", "--session", "s2", given="\0\n")
+    refused = await shell.run("chat", "--session", "s4", given="\0\n")
     assert refused.code == 1
     assert "[refused: INVALID_ARGUMENT/" in refused.err
 
@@ -94,8 +89,8 @@ async def test_an_unknown_session_is_named(shell: Shell) -> None:
 
 async def test_cancel_in_every_scope(shell: Shell) -> None:
     hanging = json.dumps({"text": "thinking", "hang": True})
-    for scope in (("--session", "s1"), ("--all",)):
-        talking = await start(shell.address, "chat", "--session", "s1")
+    for scope in (("--session", "s3"), ("--all",)):
+        talking = await start(shell.address, "chat", "--session", "s3")
         assert talking.stdin is not None
         assert talking.stdout is not None
         talking.stdin.write(hanging.encode() + b"\n")
@@ -107,4 +102,36 @@ async def test_cancel_in_every_scope(shell: Shell) -> None:
         _, err = await asyncio.wait_for(talking.communicate(), 60)
         assert (talking.returncode, err) == (0, b"[cancelled/user]\n")
     unseen = await shell.run("cancel", "--run", "not-yet")
-    assert (unseen.code, unseen.out) == (0, "not-yet  tombstoned\n")
+    assert (unseen.code, unseen.out) == (0, "not-yet  not seen so far: it is cancelled when it comes\n")
+
+
+async def test_refusals_name_what_was_typed_and_not_the_contracts_fields(shell: Shell) -> None:
+    there = "there are scripted/echo, scripted/lorem"
+    cases = (
+        (("chat", "--model", "nobody/x"), f"UNKNOWN_MODEL: --model: there is no provider 'nobody'; {there}"),
+        (
+            ("chat", "--model", "echo"),
+            "--model: 'echo' is not of the form provider/model; did you mean 'scripted/echo'?",
+        ),
+        (("chat", "--session", "a b"), "INVALID_ID: --session: is not 1 to 128 of the characters"),
+        (("runs", "a b"), "INVALID_ID: SESSION: is not 1 to 128 of the characters"),
+        (("messages", "s", "--context", "a b"), "INVALID_ID: --context: is not 1 to 128 of the characters"),
+        (("approvals", "s", "--allow", "a b"), "INVALID_ID: --allow: is not 1 to 128 of the characters"),
+        (("cancel", "--run", "a b"), "INVALID_ID: --run: is not 1 to 128 of the characters"),
+        (("cancel", "--session", "a b"), "INVALID_ID: --session: is not 1 to 128 of the characters"),
+    )
+    answers = await asyncio.gather(*(shell.run(*arguments) for arguments, _ in cases))
+    for (_, said), done in zip(cases, answers, strict=True):
+        assert (done.code, done.out) == (1, "")
+        assert said in done.err
+        assert not [path for path in ("session_id", "run_id", "create_with", "scope", "submission") if path in done.err]
+    refused = await shell.run("chat", "--session", "s5", given="\0\n")
+    assert refused.err.startswith("[refused: INVALID_ARGUMENT/INVALID_FIELD: the prompt: ")
+
+
+async def test_sessions_show_the_model_that_a_prompt_gets(shell: Shell) -> None:
+    async with Client(shell.address) as client:
+        await client.create_session("plain")
+        await client.create_session("own", SessionSettings(model="scripted/lorem"))
+    rows = {row.split()[0]: row.split()[2] for row in (await shell.run("sessions")).out.splitlines()[1:]}
+    assert (rows["plain"], rows["own"]) == ("scripted/echo", "scripted/lorem")

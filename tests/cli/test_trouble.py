@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.cli.conftest import Done, environment, start
 from tests.cli.terminal import terminal
-from tests.clients.real import RealServer
+from tests.clients.real import RealServer, lasting_server
 from turnkeeper import Client, SessionSettings
 
 pytestmark = pytest.mark.asyncio
@@ -24,20 +23,19 @@ FALLBACKS = 'models."scripted/lorem".fallbacks=["scripted/echo"]'
 WINDOW = 'models."scripted/echo".context_window_tokens=4000'
 
 
-@pytest_asyncio.fixture
-async def server(tmp_path: Path) -> AsyncIterator[RealServer]:
-    """A server that tries again nearly at once, and has a model that another stands in for."""
-    settings = [FALLBACKS, WINDOW, "retries.first_delay_seconds=0.01", "retries.jitter=0"]
-    server = RealServer(tmp_path / "data", *(word for setting in settings for word in ("--set", setting)))
-    try:
-        await server.start()
-        yield server
-    finally:
-        await server.kill()
+SETTINGS = [FALLBACKS, WINDOW, "retries.first_delay_seconds=0.01", "retries.jitter=0"]
 
 
-async def run(server: RealServer, *arguments: str) -> Done:
-    process = await start(server.address, *arguments)
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a server is that tries again nearly at once, and has a model that another stands in for."""
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    with lasting_server(tmp_path_factory.mktemp("trouble") / "data", *settings) as address:
+        yield address
+
+
+async def run(address: str, *arguments: str) -> Done:
+    process = await start(address, *arguments)
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return Done(process.returncode, out.decode(), err.decode())
@@ -51,8 +49,8 @@ LIMITED = {"fail": "PROVIDER_RATE_LIMITED", "retryable": True, "status": 429}
 BROKEN = {"text": "half an answer", "fail": "PROVIDER_STREAM_BROKEN", "fail_after": 3, "retryable": True}
 
 
-async def test_retries_are_said_and_their_text_is_taken_back(server: RealServer) -> None:
-    async with terminal(environment(server.address), "chat", "--session", "s") as (screen, process):
+async def test_retries_are_said_and_their_text_is_taken_back(address: str, session: str) -> None:
+    async with terminal(environment(address), "chat", "--session", session) as (screen, process):
         await screen.shows("> ")
         screen.type(failing(LIMITED, BROKEN, then="whole") + "\n")
         await screen.shows("[Scripted failure: The script fails after 0 tokens; scripted/echo is asked again in ")
@@ -62,7 +60,7 @@ async def test_retries_are_said_and_their_text_is_taken_back(server: RealServer)
         await screen.shows("whole\r\n> ")
         screen.type("/quit\n")
         assert await asyncio.wait_for(process.wait(), 30) == 0
-    watched = (await run(server, "watch", "s", "--after", "0", "--history")).out.splitlines()
+    watched = (await run(address, "watch", session, "--after", "0", "--history")).out.splitlines()
     about = [line.split(None, 3)[3] for line in watched]
     assert "attempt_discarded  the attempt is void (PROVIDER_STREAM_BROKEN)" in about
     assert [line for line in about if line.startswith("retry_scheduled")] == [
@@ -71,8 +69,8 @@ async def test_retries_are_said_and_their_text_is_taken_back(server: RealServer)
     ]
 
 
-async def test_a_model_that_stands_in_is_named(server: RealServer) -> None:
-    async with terminal(environment(server.address), "chat", "--model", "scripted/lorem") as (screen, process):
+async def test_a_model_that_stands_in_is_named(address: str) -> None:
+    async with terminal(environment(address), "chat", "--model", "scripted/lorem") as (screen, process):
         await screen.shows("> ")
         screen.type(json.dumps({"text": "here", "by_model": {"lorem": LIMITED}}) + "\n")
         await screen.shows("[Scripted failure: The script fails after 0 tokens; scripted/echo is asked now]")
@@ -81,9 +79,9 @@ async def test_a_model_that_stands_in_is_named(server: RealServer) -> None:
         assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
-async def test_a_summary_is_no_answer(server: RealServer) -> None:
+async def test_a_summary_is_no_answer(address: str, session: str) -> None:
     filling = json.dumps({"tokens": 1500, "usage": {"input_tokens": 3900, "output_tokens": 50}})
-    async with terminal(environment(server.address), "chat", "--session", "s") as (screen, process):
+    async with terminal(environment(address), "chat", "--session", session) as (screen, process):
         await screen.shows("> ")
         screen.type(filling + "\n")
         await screen.shows("\r\n> ")
@@ -96,17 +94,17 @@ async def test_a_summary_is_no_answer(server: RealServer) -> None:
         await screen.shows("> ")
         screen.type("/quit\n")
         assert await asyncio.wait_for(process.wait(), 30) == 0
-    listed = (await run(server, "messages", "s")).out
+    listed = (await run(address, "messages", session)).out
     assert listed.count("  summary of what came before:\n") == 2
-    done = await run(server, "summarize", "s")
+    done = await run(address, "summarize", session)
     assert done.code == 0
     assert "run_accepted  (summary)" in done.out
     assert done.out.splitlines()[-1].endswith("run_finished  completed/answered")
 
 
-async def test_a_context_that_does_not_fit_is_said(server: RealServer) -> None:
+async def test_a_context_that_does_not_fit_is_said(address: str, session: str) -> None:
     too_long = {"fail": "PROVIDER_REFUSED", "overflow": True, "status": 400}
-    async with terminal(environment(server.address), "chat", "--session", "s") as (screen, process):
+    async with terminal(environment(address), "chat", "--session", session) as (screen, process):
         await screen.shows("> ")
         screen.type("hello\n")
         await screen.shows("hello\r\n> ")
@@ -122,26 +120,31 @@ async def test_a_context_that_does_not_fit_is_said(server: RealServer) -> None:
         assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
-async def test_a_lost_server_is_said_and_so_is_what_it_had_shown(server: RealServer) -> None:
+async def test_a_lost_server_is_said_and_so_is_what_it_had_shown(tmp_path: Path, session: str) -> None:
     hanging = json.dumps({"text": "so far", "hang": True})
-    async with terminal(environment(server.address), "chat", "--session", "s") as (screen, process):
-        await screen.shows("> ")
-        screen.type(hanging + "\n")
-        await screen.shows("so far")
-        await server.kill()
-        await screen.shows(f"[no connection to {server.address}; trying again]")
+    server = RealServer(tmp_path / "data")
+    try:
         await server.start()
-        await screen.shows("[connected again]")
-        await screen.shows("[what stands above is void; the server was restarted, and the model is asked again]")
-        await screen.shows("so far")
-        screen.type("/cancel\n")
-        await screen.shows("[cancelled/user]\r\n> ")
-        screen.type("/quit\n")
-        assert await asyncio.wait_for(process.wait(), 30) == 0
+        async with terminal(environment(server.address), "chat", "--session", session) as (screen, process):
+            await screen.shows("> ")
+            screen.type(hanging + "\n")
+            await screen.shows("so far")
+            await server.kill()
+            await screen.shows(f"[no connection to {server.address}; trying again]")
+            await server.start()
+            await screen.shows("[connected again]")
+            await screen.shows("[what stands above is void; the server was restarted, and the model is asked again]")
+            await screen.shows("so far")
+            screen.type("/cancel\n")
+            await screen.shows("[cancelled/user]\r\n> ")
+            screen.type("/quit\n")
+            assert await asyncio.wait_for(process.wait(), 30) == 0
+    finally:
+        await server.kill()
 
 
-async def test_what_stood_in_line_and_what_others_ask_is_named_when_it_begins(server: RealServer) -> None:
-    async with terminal(environment(server.address), "chat", "--session", "s") as (screen, process):
+async def test_what_stood_in_line_and_what_others_ask_is_named_when_it_begins(address: str, session: str) -> None:
+    async with terminal(environment(address), "chat", "--session", session) as (screen, process):
         await screen.shows("> ")
         screen.type(json.dumps({"text": "first", "hang": True}) + "\n")
         await screen.shows("first")
@@ -149,14 +152,14 @@ async def test_what_stood_in_line_and_what_others_ask_is_named_when_it_begins(se
         await screen.shows("[in line, 1 ahead]")
         screen.type("/cancel\n")
         await screen.shows("[cancelled/user]\r\n[now: and then]\r\nand then\r\n> ")
-        async with Client(server.address) as other:
-            await other.submit("s", "from elsewhere")
+        async with Client(address) as other:
+            await other.submit(session, "from elsewhere")
         await screen.shows("[now: from elsewhere]\r\nfrom elsewhere\r\n> ")
         screen.type("/quit\n")
         assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
-async def test_a_stop_is_given_a_hint_and_the_end_that_is_no_answer_is_named(server: RealServer) -> None:
+async def test_a_stop_is_given_a_hint_and_the_end_that_is_no_answer_is_named(address: str, session: str) -> None:
     seen = asyncio.Event()
 
     async def look() -> str:
@@ -166,13 +169,13 @@ async def test_a_stop_is_given_a_hint_and_the_end_that_is_no_answer_is_named(ser
 
     call = {"tool_calls": [{"name": "look", "id": "c1"}]}
     settings = SessionSettings(model="scripted/echo")
-    async with Client(server.address) as client, client.converse("s", create_with=settings) as holder:
+    async with Client(address) as client, client.converse(session, create_with=settings) as holder:
         await holder.offer_tools(look)
-        async with terminal(environment(server.address), "chat", "--session", "s") as (screen, process):
+        async with terminal(environment(address), "chat", "--session", session) as (screen, process):
             await screen.shows("> ")
             screen.type(json.dumps({"replies": [call]}) + "\n")
             await screen.shows("[calls look {}]\r\n[waits for tool look]")
-            held = await run(server, "runs", "s", "--open")
+            held = await run(address, "runs", session, "--open")
             assert held.out.splitlines()[1].rstrip(" s0123456789.").endswith("tool look")
             screen.type("/stop say what you have\n")
             await screen.shows("[is asked to stop by anonymous: say what you have]")

@@ -4,11 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 START_SECONDS = 60.0
+
+
+def _command(folder: Path, address: str, arguments: Sequence[str]) -> list[str]:
+    where = ["--grpc-address", address, "--http-address", "127.0.0.1:0", "--data-dir", str(folder)]
+    return [sys.executable, "-m", "turnkeeper_service", "serve", *where, "--model", "scripted/echo", *arguments]
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("TURNKEEPER_")}
+
+
+def _address(line: bytes) -> str:
+    words = line.decode().split()
+    assert words[:1] == ["listening"], line
+    return words[1].removeprefix("grpc=")
+
+
+@contextmanager
+def lasting_server(folder: Path, *arguments: str, **environ: str) -> Iterator[str]:
+    """A server for all tests of a module, which belongs to no event loop; its address."""
+    with (folder.parent / f"{folder.name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            _command(folder, "127.0.0.1:0", arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**_environment(), **environ},
+        )
+    try:
+        assert process.stdout is not None
+        yield _address(process.stdout.readline())
+    finally:
+        process.kill()
+        process.communicate()
 
 
 class RealServer:
@@ -22,22 +59,17 @@ class RealServer:
 
     async def start(self) -> None:
         """Come to serve; the second time where it served the first."""
-        arguments = ["--grpc-address", self.address or "127.0.0.1:0", "--http-address", "127.0.0.1:0"]
-        arguments += ["--data-dir", str(self._folder), "--model", "scripted/echo", *self._arguments]
         log = (self._folder.parent / f"{self._folder.name}.log").open("ab")
         with log:
             self._process = await asyncio.create_subprocess_exec(
-                *[sys.executable, "-m", "turnkeeper_service", "serve", *arguments],
+                *_command(self._folder, self.address or "127.0.0.1:0", self._arguments),
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=log,
-                env={name: value for name, value in os.environ.items() if not name.startswith("TURNKEEPER_")},
+                env=_environment(),
             )
         assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), START_SECONDS)
-        words = line.decode().split()
-        assert words[:1] == ["listening"], line
-        self.address = words[1].removeprefix("grpc=")
+        self.address = _address(await asyncio.wait_for(self._process.stdout.readline(), START_SECONDS))
 
     async def kill(self) -> None:
         """End it at once, as a crash does."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+_EXTRA = ("typer", "rich", "prompt_toolkit")
 
 
 def main() -> None:
     """Run the command."""
+    # A stream that was closed by who called is none at all, and everything here may use it.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         from turnkeeper.cli._app import app
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
+        if error.name not in _EXTRA:
             raise
         sys.exit(f"turnkeeper: the command needs {error.name}: pip install 'turnkeeper[cli]'")
     app(prog_name="turnkeeper")

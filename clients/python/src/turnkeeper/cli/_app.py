@@ -2,73 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sys
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated
 
-import grpc
 import typer
+from prompt_toolkit.utils import is_dumb_terminal
 
-from turnkeeper import Client, Delta, Event, OutcomeStatus, SessionSettings, TurnkeeperError, __version__
+from turnkeeper import Client, Delta, Event, OutcomeStatus, SessionSettings
 from turnkeeper._ids import new_id
 from turnkeeper._submission import CancelModeName
 from turnkeeper.cli import _events, _show
 from turnkeeper.cli._chat import HELP, Chat
-from turnkeeper.cli._help import help_of
+from turnkeeper.cli._history import PromptHistory
 from turnkeeper.cli._lines import Lines
-from turnkeeper.cli._plugins import PluginGroup
+from turnkeeper.cli._runner import Address, Json, SessionArgument, TlsCa, app, command, fail_usage, run_with_client
+from turnkeeper.cli._screen import Screen
+from turnkeeper.cli._terminal import Terminal
 
-USAGE = 2
-
-app = typer.Typer(
-    cls=PluginGroup,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help=(
-        "Talk to a Turnkeeper server.\n\n"
-        "The server is found by --address or TURNKEEPER_ADDRESS, the token by TURNKEEPER_TOKEN.\n\n"
-        "Exit codes: 0 done, 1 failure, 2 wrong usage."
-    ),
-)
+__all__ = ["app"]
 
 
-def _print_version(is_asked: bool) -> None:
-    if is_asked:
-        typer.echo(f"turnkeeper {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
-) -> None:
-    """Nothing but the options of the command itself."""
-
-
-Address = Annotated[
-    str | None, typer.Option("--address", metavar="HOST:PORT", help="The server; else TURNKEEPER_ADDRESS.")
-]
-TlsCa = Annotated[
-    Path | None, typer.Option("--tls-ca", metavar="FILE", help="Authorities to trust; else TURNKEEPER_TLS_CA.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
-Command = TypeVar("Command", bound=Callable[..., None])
-SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="The session.")]
-
-
-def _command(function: Command) -> Command:
-    """Add a command. Its help is its docstring, whose examples keep their lines."""
-    app.command(function.__name__, help=help_of(function))(function)
-    return function
-
-
-@_command
+@command
 def chat(
     session: Annotated[
         str | None, typer.Option("--session", help="The session; made where it is not there. A new one if not given.")
@@ -92,34 +46,38 @@ def chat(
         turnkeeper chat --session travel
         echo "Where are we going?" | turnkeeper chat --session travel
     """
-    screen = _show.Screen(is_json=as_json)
+    screen = Screen(is_json=as_json)
     is_interactive = sys.stdin.isatty() and screen.is_terminal
+    lines: Terminal | Lines
+    if is_interactive and not as_json and not is_dumb_terminal():
+        screen = lines = Terminal(PromptHistory.of_user())
+    else:
+        lines = Lines(sys.stdin.fileno())
 
     async def converse(client: Client) -> int:
         settings = SessionSettings(model=model, system_prompt=system_prompt)
-        with Lines(sys.stdin.fileno()) as lines:
-            async with client.converse(session or new_id(), create_with=settings) as conversation:
-                if is_interactive:
-                    screen.remark(f"session {conversation.session_id} · {HELP}")
-                kept = conversation.session.model
-                if model and kept != model:
-                    screen.remark(f"[the session was there already, with {kept}]")
-                listed = client.list_approvals(conversation.session_id)
-                waiting = [found async for found in listed] if is_interactive else []
-                talk = Chat(
-                    conversation,
-                    screen,
-                    lines,
-                    is_interactive=is_interactive,
-                    summarize=lambda run_id: client.summarize_session(conversation.session_id, run_id=run_id),
-                    approvals=waiting,
-                )
-                return await talk.run()
+        async with client.converse(session or new_id(), create_with=settings) as conversation, lines:
+            if is_interactive:
+                screen.remark(f"session {conversation.session_id} · {HELP}")
+            kept = conversation.session.model
+            if model and kept != model:
+                screen.remark(f"[the session was there already, with {kept}]")
+            listed = client.list_approvals(conversation.session_id)
+            waiting = [found async for found in listed] if is_interactive else []
+            talk = Chat(
+                conversation,
+                screen,
+                lines,
+                is_interactive=is_interactive,
+                summarize=lambda run_id: client.summarize_session(conversation.session_id, run_id=run_id),
+                approvals=waiting,
+            )
+            return await talk.run()
 
-    _run(address, tls_ca, converse, screen)
+    run_with_client(address, tls_ca, converse, screen)
 
 
-@_command
+@command
 def watch(
     session: SessionArgument,
     after: Annotated[int | None, typer.Option("--after", metavar="N", min=0, help="After this seq; 0 for all.")] = None,
@@ -137,7 +95,7 @@ def watch(
         turnkeeper watch travel
         turnkeeper watch travel --after 0 --history --json
     """
-    screen = _show.Screen(is_json=as_json)
+    screen = Screen(is_json=as_json)
 
     async def follow(client: Client) -> int:
         async with client.watch(session, after, deltas=deltas, history_only=history) as stream:
@@ -151,10 +109,10 @@ def watch(
         screen.end_line()
         return 0
 
-    _run(address, tls_ca, follow, screen)
+    run_with_client(address, tls_ca, follow, screen)
 
 
-@_command
+@command
 def runs(
     session: SessionArgument,
     open_only: Annotated[bool, typer.Option("--open", help="Only runs that have not ended.")] = False,
@@ -168,7 +126,7 @@ def runs(
         turnkeeper runs travel
         turnkeeper runs travel --open --json
     """
-    screen = _show.Screen(is_json=as_json)
+    screen = Screen(is_json=as_json)
 
     async def show(client: Client) -> int:
         rows = []
@@ -181,10 +139,10 @@ def runs(
             screen.table(("RUN", "STATE", "ACCEPTED", "OUTCOME OR HOLDS"), rows)
         return 0
 
-    _run(address, tls_ca, show)
+    run_with_client(address, tls_ca, show)
 
 
-@_command
+@command
 def sessions(address: Address = None, tls_ca: TlsCa = None, as_json: Json = False) -> None:
     """List the sessions.
 
@@ -192,7 +150,7 @@ def sessions(address: Address = None, tls_ca: TlsCa = None, as_json: Json = Fals
         turnkeeper sessions
         turnkeeper sessions --json
     """
-    screen = _show.Screen(is_json=as_json)
+    screen = Screen(is_json=as_json)
 
     async def show(client: Client) -> int:
         rows = []
@@ -206,10 +164,10 @@ def sessions(address: Address = None, tls_ca: TlsCa = None, as_json: Json = Fals
             screen.table(("SESSION", "STATE", "MODEL", "CHANGED", "TITLE"), rows)
         return 0
 
-    _run(address, tls_ca, show)
+    run_with_client(address, tls_ca, show)
 
 
-@_command
+@command
 def messages(
     session: SessionArgument,
     context: Annotated[str, typer.Option("--context", help="The context; `*` for all, else the main one.")] = "",
@@ -223,7 +181,7 @@ def messages(
         turnkeeper messages travel
         turnkeeper messages travel --json
     """
-    screen = _show.Screen(is_json=as_json)
+    screen = Screen(is_json=as_json)
 
     async def show(client: Client) -> int:
         async for message in client.list_messages(session, context_id=context):
@@ -236,10 +194,10 @@ def messages(
                 screen.line(f"  {line}")
         return 0
 
-    _run(address, tls_ca, show)
+    run_with_client(address, tls_ca, show)
 
 
-@_command
+@command
 def approvals(
     session: Annotated[str | None, typer.Argument(metavar="SESSION", help="The session; else all that work.")] = None,
     allow: Annotated[str | None, typer.Option("--allow", metavar="APPROVAL", help="Allow this call.")] = None,
@@ -259,10 +217,10 @@ def approvals(
         turnkeeper approvals travel --deny approval-5f2c --comment "not before Friday"
     """
     if allow is not None and deny is not None:
-        raise typer.Exit(_show.fail("give one of --allow and --deny", USAGE))
+        fail_usage("give one of --allow and --deny")
     if session is None and (allow or deny) is not None:
-        raise typer.Exit(_show.fail("name the session of the approval", USAGE))
-    screen = _show.Screen(is_json=as_json)
+        fail_usage("name the session of the approval")
+    screen = Screen(is_json=as_json)
 
     async def answer(client: Client, session_id: str, approval_id: str) -> int:
         answered = await client.answer_approval(session_id, approval_id, allow=allow is not None, comment=comment)
@@ -289,10 +247,10 @@ def approvals(
             screen.table(("SESSION", "APPROVAL", "UNTIL", "CALL"), rows)
         return 0
 
-    _run(address, tls_ca, show)
+    run_with_client(address, tls_ca, show)
 
 
-@_command
+@command
 def cancel(
     run: Annotated[str | None, typer.Option("--run", help="Cancel this run.")] = None,
     session: Annotated[str | None, typer.Option("--session", help="Cancel all of this session.")] = None,
@@ -314,10 +272,10 @@ def cancel(
         turnkeeper cancel --run 0197c0de-0000-7000-8000-000000000000 --stop --hint "say what you have"
     """
     if (run is not None) + (session is not None) + all_sessions != 1:
-        raise typer.Exit(_show.fail("give one of --run, --session and --all", USAGE))
+        fail_usage("give one of --run, --session and --all")
     if hint and not stop:
-        raise typer.Exit(_show.fail("--hint goes with --stop", USAGE))
-    screen = _show.Screen(is_json=as_json)
+        fail_usage("--hint goes with --stop")
+    screen = Screen(is_json=as_json)
     mode: CancelModeName = "stop" if stop else "abort"
 
     async def do(client: Client) -> int:
@@ -334,10 +292,10 @@ def cancel(
             screen.remark("[nothing to cancel]")
         return 0
 
-    _run(address, tls_ca, do)
+    run_with_client(address, tls_ca, do)
 
 
-@_command
+@command
 def summarize(
     session: SessionArgument,
     address: Address = None,
@@ -351,7 +309,7 @@ def summarize(
     Examples:
         turnkeeper summarize travel
     """
-    screen = _show.Screen(is_json=as_json)
+    screen = Screen(is_json=as_json)
 
     async def show(client: Client) -> int:
         before = (await client.get_session(session)).last_seq
@@ -365,43 +323,4 @@ def summarize(
                     return 0 if item.run_finished.outcome.status == OutcomeStatus.OUTCOME_STATUS_COMPLETED else 1
         return 1
 
-    _run(address, tls_ca, show, screen)
-
-
-def _run(
-    address: str | None,
-    tls_ca: Path | None,
-    command: Callable[[Client], Awaitable[int]],
-    screen: _show.Screen | None = None,
-) -> NoReturn:
-    """Run a command with a client; a refusal is one line and exit code 1. The screen is told of lost connections."""
-    where = ""
-
-    def tell(lost: TurnkeeperError | None) -> None:
-        if screen is not None:
-            screen.remark("[connected again]" if lost is None else f"[no connection to {where}; trying again]")
-
-    async def run() -> int:
-        nonlocal where
-        async with Client(address, tls_ca=tls_ca, on_connection=tell) as client:
-            where = client.address
-            try:
-                return await command(client)
-            except TurnkeeperError as error:
-                if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
-                    return _show.fail(error.message)
-                if error.code is grpc.StatusCode.UNAUTHENTICATED and not os.environ.get("TURNKEEPER_TOKEN"):
-                    return _show.fail(f"{error} (TURNKEEPER_TOKEN is not set)")
-                return _show.fail(str(error))
-
-    try:
-        code = asyncio.run(run())
-    except KeyboardInterrupt:
-        code = 0
-    except BrokenPipeError:
-        # Whoever read the output has gone.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except (OSError, ValueError) as error:
-        code = _show.fail(str(error))
-    raise typer.Exit(code)
+    run_with_client(address, tls_ca, show, screen)

@@ -24,8 +24,9 @@ from turnkeeper import (
     TurnkeeperError,
 )
 from turnkeeper._ids import new_id
-from turnkeeper.cli import _events, _show
-from turnkeeper.cli._lines import Lines
+from turnkeeper.cli import _events, _refusal, _show
+from turnkeeper.cli._lines import Input
+from turnkeeper.cli._screen import Screen
 from turnkeeper.v1 import content_pb2, event_pb2
 
 HELP = (
@@ -38,8 +39,6 @@ _ANSWERS = (
     event_pb2.OUTCOME_REASON_ANSWERED,
     event_pb2.OUTCOME_REASON_AWAITING_USER,
 )
-# A terminal gives no longer line, and cuts what is longer.
-_LINE_BYTES = 4095
 _BAD = (event_pb2.OUTCOME_STATUS_FAILED, event_pb2.OUTCOME_STATUS_EXPIRED)
 
 
@@ -49,8 +48,8 @@ class Chat:
     def __init__(
         self,
         conversation: Conversation,
-        screen: _show.Screen,
-        lines: Lines,
+        screen: Screen,
+        lines: Input,
         *,
         is_interactive: bool,
         summarize: Callable[[str], Awaitable[object]],
@@ -92,7 +91,7 @@ class Chat:
                     printing.cancel()
                 else:
                     self._conversation.finish()
-        except* TurnkeeperError as group:
+        except* (TurnkeeperError, BrokenPipeError) as group:
             lost = group.exceptions[0]
         finally:
             loop.remove_signal_handler(signal.SIGINT)
@@ -105,13 +104,13 @@ class Chat:
         """Do what one line says; False leaves."""
         self._is_armed = False
         if self._is_interactive:
-            self._screen.entered()
+            self._screen.entered(line)
         command, _, rest = line.partition(" ")
         try:
             match command:
                 case "":
                     self._prompt()
-                case _ if self._is_interactive and len(line.encode()) >= _LINE_BYTES:
+                case _ if len(line.encode()) >= self._lines.max_bytes:
                     self._screen.remark("[the terminal has cut this line, and it is not sent: give it over a pipe]")
                     self._prompt()
                 case _ if self._asked and self._is_asking and not command.startswith("/"):
@@ -137,9 +136,9 @@ class Chat:
                     self._accepted(await self._conversation.submit(line, run_id=self._new_run()))
         except TurnkeeperError as error:
             self._has_failed = True
-            self._screen.remark(f"[refused: {error}]")
+            self._screen.remark(f"[refused: {_refusal.words(error)}]")
             if self._screen.is_json:
-                _show.fail(str(error))
+                _show.fail(_refusal.words(error))
             self._prompt()
         return True
 
@@ -167,6 +166,7 @@ class Chat:
         approval_id = next(iter(self._asked))
         # The next line is no answer to this question, even where it comes before the event that says it is answered.
         del self._asked[approval_id]
+        self._screen.ask("> ", is_free=False)
         await self._conversation.answer_approval(approval_id, allow=word[0] == "y", comment=comment)
 
     def _accepted(self, receipt: RunReceipt) -> None:
@@ -175,9 +175,9 @@ class Chat:
         if not receipt.HasField("outcome"):
             self._waiting[receipt.run_id] = None
         if receipt.steers_run_id:
-            self._screen.remark("[joins the run that is open]")
+            self._screen.aside("[joins the run that is open]")
         elif receipt.position and self._is_interactive:
-            self._screen.remark(f"[in line, {receipt.position} ahead]")
+            self._screen.aside(f"[in line, {receipt.position} ahead]")
 
     def _interrupted(self) -> None:
         if self._is_armed or self._tasks is None:
@@ -199,7 +199,7 @@ class Chat:
         try:
             await self._conversation.cancel(target, mode=mode, hint=hint)
         except TurnkeeperError as error:
-            self._screen.remark(f"[refused: {error}]")
+            self._screen.remark(f"[refused: {_refusal.words(error)}]")
 
     def _target(self) -> str | None:
         """The run that is open, or the next to be."""
@@ -331,10 +331,9 @@ class Chat:
         """Ask for what is to be said next, where there is somebody to ask."""
         if not self._is_asking:
             return
+        is_free = bool(self._asked) or self._target() is None
         if self._asked:
             _, call = next(iter(self._asked.values()))
-            self._screen.end_line()
-            self._screen.text(f"allow {_show.call(call)}? [y/n] ")
-        elif self._target() is None:
-            self._screen.end_line()
-            self._screen.text("> ")
+            self._screen.ask(f"allow {_show.call(call)}? [y/n] ", is_free=is_free)
+        else:
+            self._screen.ask("> ", is_free=is_free)

@@ -5,71 +5,106 @@ from __future__ import annotations
 import asyncio
 import codecs
 import os
-from typing import Self
+import sys
+from collections import deque
+from typing import Protocol, Self
+
+# A terminal gives no longer line, and cuts what is longer.
+TERMINAL_LINE_BYTES = 4095
+MAX_WAITING_LINES = 1024
+"""Lines that are read ahead; a pipe waits for its reader beyond."""
+MAX_LINE_CHARACTERS = 16 << 20
+"""A line that does not end is cut there; a server takes no prompt of this length."""
+
+
+class Input(Protocol):
+    """Lines that somebody says."""
+
+    max_bytes: int
+    """A line of so many bytes was cut."""
+    is_stopped: bool
+    """Whether it was told to stop, and did not come to the end."""
+
+    def stop(self) -> None:
+        """End the iteration now."""
+
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> str: ...
 
 
 class Lines:
     """An asynchronous iterator of lines. It ends at the end of the input, or when it is told to stop."""
 
     def __init__(self, descriptor: int) -> None:
-        """Read nothing yet; `with` does."""
+        """Read nothing yet; `async with` does."""
         self._descriptor = descriptor
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
-        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
-        self._is_registered = False
+        self._lines: deque[str] = deque()
+        self._grown = asyncio.Event()
+        self._is_file = self._is_waited_for = self._is_at_end = False
         self.is_stopped = False
-        """Whether it was told to stop, and did not come to the end."""
+        self.max_bytes = TERMINAL_LINE_BYTES if os.isatty(descriptor) else sys.maxsize
 
-    def __enter__(self) -> Self:
-        try:
-            asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
-            self._is_registered = True
-        except PermissionError:
-            # A plain file is always readable, which is why it cannot be waited for.
-            while self._readable():
-                pass
+    async def __aenter__(self) -> Self:
+        self._wait_for_more()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._unregister()
+    async def __aexit__(self, *_: object) -> None:
+        self._wait_no_more()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> str:
-        line = await self._lines.get()
-        if line is None or self.is_stopped:
+        while not (self._lines or self._is_at_end or self.is_stopped):
+            if self._is_file:
+                self._read()
+                continue
+            self._wait_for_more()
+            self._grown.clear()
+            await self._grown.wait()
+        if self.is_stopped or not self._lines:
             raise StopAsyncIteration
-        return line
+        return self._lines.popleft()
 
     def stop(self) -> None:
         """End the iteration now."""
         self.is_stopped = True
-        self._unregister()
-        self._lines.put_nowait(None)
+        self._wait_no_more()
+        self._grown.set()
 
-    def _readable(self) -> bool:
-        """Take what is there; False at the end."""
+    def _read(self) -> None:
+        """Take what is there."""
         try:
             read = os.read(self._descriptor, 65536)
         except BlockingIOError:
-            return True
+            return
         except OSError:
             # A terminal that was hung up.
             read = b""
         *lines, self._rest = (self._rest + self._decoder.decode(read, final=not read)).split("\n")
-        for line in lines:
-            self._lines.put_nowait(line.removesuffix("\r"))
-        if read:
-            return True
-        self._unregister()
-        if self._rest:
-            self._lines.put_nowait(self._rest)
-        self._lines.put_nowait(None)
-        return False
+        self._lines.extend(line.removesuffix("\r") for line in lines)
+        if self._rest and (not read or len(self._rest) > MAX_LINE_CHARACTERS):
+            self._lines.append(self._rest)
+            self._rest = ""
+        self._is_at_end = not read
+        if self._is_at_end or len(self._lines) >= MAX_WAITING_LINES:
+            self._wait_no_more()
+        self._grown.set()
 
-    def _unregister(self) -> None:
-        if self._is_registered:
-            self._is_registered = False
+    def _wait_for_more(self) -> None:
+        if self._is_waited_for or self._is_file:
+            return
+        try:
+            asyncio.get_running_loop().add_reader(self._descriptor, self._read)
+            self._is_waited_for = True
+        except PermissionError:
+            # A plain file is always readable, which is why it cannot be waited for.
+            self._is_file = True
+
+    def _wait_no_more(self) -> None:
+        if self._is_waited_for:
+            self._is_waited_for = False
             asyncio.get_running_loop().remove_reader(self._descriptor)

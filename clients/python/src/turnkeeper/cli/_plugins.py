@@ -18,7 +18,23 @@ GROUP = "turnkeeper.commands"
 MISSING = {"serve": "turnkeeper-service", "config": "turnkeeper-service"}
 
 
-class PluginGroup(TyperGroup):
+class WholeHelpGroup(TyperGroup):
+    """A group that lists its commands with all of their first paragraphs."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list; lines that are too long go on below."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, " ".join((command.short_help or command.help or "").split("\n\n")[0].split()))
+            for name, command in found
+            if command is not None and not command.hidden
+        ]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+
+class PluginGroup(WholeHelpGroup):
     """A group of its own commands and of those that are installed beside it."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -48,6 +64,7 @@ def _command(point: EntryPoint) -> Any:
         for registered in loaded.registered_commands:
             if registered.help is None and registered.callback is not None:
                 registered.help = help_of(registered.callback)
+        loaded.info.cls = WholeHelpGroup
         group = loaded.registered_callback
         if group is not None and group.callback is not None:
             group.help = help_of(group.callback)

@@ -1,19 +1,14 @@
-"""How things are printed: lines for people, or one JSON object per line for programs."""
+"""Things of the contract in words, for people."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Console
-from rich.text import Text
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
 from turnkeeper.v1.content_pb2 import ErrorText, Message, ToolCall, ToolResult
@@ -22,60 +17,6 @@ from turnkeeper.v1.run_service_pb2 import Hold
 
 _SHORT = 72
 _ERROR = 200
-
-
-class Screen:
-    """Where a command prints: results on standard output, remarks on standard error unless both are the terminal."""
-
-    def __init__(self, *, is_json: bool) -> None:
-        """Look at what standard output is."""
-        self.is_json = is_json
-        self.is_terminal = sys.stdout.isatty()
-        self._out = Console(highlight=False, markup=False, soft_wrap=True)
-        self._remarks = self._out if self.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True)
-        self._is_mid_line = False
-
-    def json(self, kind: str, message: ProtoMessage) -> None:
-        """Print a message as one line of JSON, under the name of its kind."""
-        content = MessageToDict(message, preserving_proto_field_name=True)
-        self.line(json.dumps({kind: content}, ensure_ascii=False, separators=(",", ":")))
-
-    def line(self, text: str) -> None:
-        """Print a line."""
-        self.end_line()
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-
-    def text(self, text: str) -> None:
-        """Go on with a line that is being written."""
-        if text:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            self._is_mid_line = not text.endswith("\n")
-
-    def end_line(self) -> None:
-        """End a line that is being written."""
-        if self._is_mid_line:
-            self._is_mid_line = False
-            sys.stdout.write("\n")
-            sys.stdout.flush()
-
-    def entered(self) -> None:
-        """Somebody pressed Enter at the terminal: whatever was being written, its line has ended."""
-        self._is_mid_line = False
-
-    def remark(self, text: str) -> None:
-        """Print a line beside the results; nothing where they are JSON."""
-        if not self.is_json:
-            self.end_line()
-            self._remarks.print(Text(text, style="dim"))
-
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print rows in columns."""
-        widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
-        for number, row in enumerate([header, *rows]):
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            self._out.print(Text("  ".join(cells).rstrip(), style="bold" if number == 0 else ""))
 
 
 def fail(message: str, code: int = 1) -> int:
@@ -104,7 +45,9 @@ def state(value: int) -> str:
 
 
 def disposition(value: int) -> str:
-    """What a cancel found, as a word."""
+    """What a cancel found, in a word or a few."""
+    if value == run_service_pb2.CANCEL_DISPOSITION_TOMBSTONED:
+        return "not seen so far: it is cancelled when it comes"
     return word(run_service_pb2.CancelDisposition.Name, value, "CANCEL_DISPOSITION_")
 
 
