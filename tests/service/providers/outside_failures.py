@@ -286,7 +286,36 @@ def _waiting(wire_format: str) -> list[Case]:
     return cases
 
 
+FULL = (
+    "The number of tokens to keep from the initial prompt is greater than the context length. Try to load the model",
+    "Trying to keep the first 7187 tokens when context the overflows. However, the model is loaded with context length "
+    "of only 4096 tokens, which is not enough.",
+    "Cannot truncate prompt with n_keep (15028) >= n_ctx (7424)",
+    "Reached context length of 4096 tokens with this model",
+    "the input length exceeds the context length",
+    "prompt too long; exceeded max context length by 123 tokens",
+    "The input (61709 tokens) is longer than the model's context length (40960 tokens).",
+    "Input length (160062 tokens) exceeds the maximum allowed length (59862 tokens).",
+    "Requested token count exceeds the model's maximum context length of 8192 tokens.",
+    "too many tokens: total number of tokens in the prompt cannot exceed 4081 - received 4292.",
+    "too many tokens: size limit exceeded by 11326 tokens. Try using shorter or fewer inputs.",
+    "The estimated number of input and maximum output tokens (9000) exceeded this model context window limit (8000).",
+)
+"""How those say that the context is full whose words nobody else uses."""
+
+
+def _full(wire_format: str) -> list[Case]:
+    """A summary, then the answer: as a status, inside a stream and in place of one."""
+    cases: list[Case] = []
+    for number, words in enumerate(FULL):
+        body = json.dumps({"error": words} if number % 2 else {"object": "error", "message": words, "code": 400})
+        for full in (Answer.error(400, body), Answer.of(f"data: {body}\n\n"), Answer.error(200, body)):
+            cases.append(Case([full, PLAIN[wire_format], PLAIN[wire_format]], has_past=True))
+    return cases
+
+
 FAILURES: dict[str, Cases] = {
+    "a full context, in the words of many": in_all(_full),
     "a wait in words, in the body or with a unit; a quota that is spent": in_all(_waiting),
     "a failure with a good status, in whatever shape": in_all(_stated),
     "a failure behind the beginning of an answer": in_all(_stated_behind),

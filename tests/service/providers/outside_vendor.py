@@ -125,6 +125,8 @@ class Case:
     """Requests; None: as many as answers."""
     check: Callable[[Seen], bool] = field(default=lambda _: True)
     retries: int = 0
+    has_past: bool = False
+    """Whether the session has a long history."""
     session: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the session."""
 
@@ -165,7 +167,8 @@ class OutsideServer:
         self.vendor = vendor
         self._noted = noted
         self._number = 0
-        self._session = ""
+        self.session_id = ""
+        """The session of the last run."""
 
     async def run(
         self,
@@ -183,9 +186,9 @@ class OutsideServer:
         before, noted = len(self.vendor.requests), len(self._noted)
         self.vendor.plan(*(Answer.of(one) if isinstance(one, str) else one for one in answers))
         if is_new:
-            self._session = f"s{self._number}"
-            await self.server.session(self._session, model=f"{wire_format}/m", **settings)
-        session_id = self._session
+            self.session_id = f"s{self._number}"
+            await self.server.session(self.session_id, model=f"{wire_format}/m", **settings)
+        session_id = self.session_id
         await self.server.submit(session_id, text, run_id, output_schema_json=schema)
         outcome = (await self.server.terminals(session_id, [run_id]))[run_id]
         said = [one for one in await self.server.messages(session_id) if one.run_id == run_id]

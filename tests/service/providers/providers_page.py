@@ -8,6 +8,7 @@ from pathlib import Path
 
 from examples.upstream import streams_folder
 from tests.service.providers.collect import user
+from tests.service.providers.outside import KINDS
 from tests.service.providers.recorded_requests import paths
 from tests.service.providers.test_requests import answer, call, result
 from tests.service.providers.test_splits import WIRE_FORMATS, events
@@ -206,6 +207,9 @@ def tables() -> str:
     for what, reads in READ:
         seen = [any(reads(*stream) for stream in played[name]) for name in WIRE_FORMATS]
         lines.append(f"| {what} | " + " | ".join("yes" if is_seen else NOTHING for is_seen in seen) + " |")
+    lines += ["", "### What is tolerated", "", head, rule]
+    for kind, cases in KINDS.items():
+        lines.append(f"| {kind} | " + " | ".join("yes" if cases.get(name) else NOTHING for name in WIRE_FORMATS) + " |")
     return "\n".join(lines) + "\n"
 
 

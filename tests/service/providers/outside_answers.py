@@ -1,4 +1,4 @@
-"""What is tolerated of vendors: kinds of faults, with the cases that show them in each wire format."""
+"""What is tolerated of vendors in their answers: kinds of faults, with the cases that show them in each format."""
 
 from __future__ import annotations
 
@@ -413,7 +413,7 @@ def _thinking(wire_format: str) -> list[Case]:
     ]
 
 
-KINDS: dict[str, Cases] = {
+ANSWERS: dict[str, Cases] = {
     "reasoning between tags in the text": {name: _thinking(name) for name in (CHAT, RESPONSES, MESSAGES, GEMINI)},
     "a pause between the tools that the provider runs": PAUSES,
     "a count of tokens that is no count": {name: _number_cases(name) for name in (CHAT, RESPONSES, MESSAGES, GEMINI)},
