@@ -82,3 +82,17 @@ async def test_an_answer_that_no_message_holds_is_refused_with_its_reason(tmp_pa
             assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             assert reason(caught.value) == "MESSAGE_TOO_LARGE"
             assert details(caught.value)["QuotaFailure"].violations[0].subject == "max_message_bytes"
+
+
+async def test_an_event_that_no_message_holds_ends_its_stream_with_its_reason(tmp_path: Path) -> None:
+    async with serving(tmp_path, server__max_message_bytes="100000") as server:
+        await server.session("s")
+        await server.submit("s", '{"tokens": 30000}', "long")
+        watching = server.runs.WatchSession(run_service_pb2.WatchSessionRequest(session_id="s", after_seq=0))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in watching:
+                pass
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert reason(caught.value) == "MESSAGE_TOO_LARGE"
+        assert details(caught.value)["QuotaFailure"].violations[0].subject == "max_message_bytes"
+        assert int(details(caught.value)["ErrorInfo"].metadata["last_seq"]) > 0

@@ -136,10 +136,10 @@ class Overview:
             taken.append(approval)
         return taken, False
 
-    def active(self, tenant: str) -> list[Run]:
+    async def active(self, tenant: str) -> list[Run]:
         """Open runs, whose floor turn runs or waits, of one tenant or, with "", of all, in accept order."""
         found = []
-        for session in self._table:
+        async for session in paced(list(self._table), 10 * ROWS_AT_ONCE):
             if session.runs and tenant in ("", session.tenant):
                 open_run = self._line.runs.get((session.tenant, self._core.counts(session.key).open or ""))
                 if open_run is not None:
@@ -151,9 +151,9 @@ class Overview:
         return self._line.options.max_page_bytes
 
 
-async def paced(rows: Sequence[T]) -> AsyncIterator[T]:
+async def paced(rows: Sequence[T], at_once: int = ROWS_AT_ONCE) -> AsyncIterator[T]:
     """The rows, letting others have their turn in between."""
     for index, row in enumerate(rows):
-        if index and index % ROWS_AT_ONCE == 0:
+        if index and index % at_once == 0:
             await asyncio.sleep(0)
         yield row

@@ -222,9 +222,9 @@ class Runs:
         """A page of a session's runs in accept order, and whether there are more. Raises Refused SESSION_NOT_FOUND."""
         return await self._overview.runs(tenant, session_id, after_sequence, limit, open_only=open_only)
 
-    def active_runs(self, tenant: str) -> list[Run]:
+    async def active_runs(self, tenant: str) -> list[Run]:
         """Open runs, of one tenant or, with "", of all, in accept order."""
-        return self._overview.active(tenant)
+        return await self._overview.active(tenant)
 
     async def cancel(
         self, tenant: str, actor: str, request: run_service_pb2.CancelRunsRequest

@@ -10,6 +10,7 @@ from turnkeeper.v1 import admin_service_pb2 as pb
 from turnkeeper.v1 import run_service_pb2
 from turnkeeper_service.clock import Clock, seconds_of
 from turnkeeper_service.principal import Role
+from turnkeeper_service.runs.overview import paced
 from turnkeeper_service.runs.runs import Runs
 
 from .call import Call
@@ -96,8 +97,8 @@ class AdminServicer:
         limit = found.attempt(lambda: page_size(request.page_size), 0)
         found.refuse()
         response = pb.ListActiveTurnsResponse()
-        page = [run for run in self._runs.active_runs(request.tenant) if run.sequence > after][: limit + 1]
-        for run in page[:limit]:
+        page = [run for run in await self._runs.active_runs(request.tenant) if run.sequence > after][: limit + 1]
+        async for run in paced(page[:limit]):
             view = await self._runs.get_run(run.session.tenant, run.run_id)
             if view.state == run_service_pb2.RUN_STATE_FINISHED:
                 continue

@@ -67,8 +67,9 @@ class Shown:
 class Call:
     """One call in progress."""
 
-    def __init__(self, context: Context, principal: Principal, role: Role, shown: Shown) -> None:
+    def __init__(self, context: Context, principal: Principal, role: Role, shown: Shown, max_bytes: int) -> None:
         self._context = context
+        self._max_bytes = max_bytes
         self.principal = principal
         self.role = role
         self.shown = shown
@@ -82,8 +83,11 @@ class Call:
         await self._context.send_initial_metadata(())
 
     async def write(self, response: Message | bytes) -> None:
-        """Send one response of a stream; waits while the reader is behind."""
-        await self._context.write(response)
+        """Send one response of a stream; waits while the reader is behind. Raises Refused where it is too long."""
+        content = _serialize(response)
+        if len(content) > self._max_bytes:
+            raise too_large(self._max_bytes)
+        await self._context.write(content)
 
 
 Unary = Callable[[Any, Call], Awaitable[Message]]
@@ -236,7 +240,7 @@ class Gatekeeper:
         if remaining is not None and remaining <= 0:
             raise Refused(Reason.ERROR_REASON_DEADLINE_PASSED, "the call's deadline has passed")
         shown = Shown([(key, value) for key, value in metadata if key == "authorization"], names.asked)
-        return Call(context, principal, role, shown)
+        return Call(context, principal, role, shown, self._max_message_bytes)
 
 
 class _Names:

@@ -100,6 +100,7 @@ class Streams:
                 refused.message,
                 metadata={**refused.metadata, "last_seq": str(reader.after)},
                 retry_after=refused.retry_after,
+                limit=refused.limit,
             ) from None
         finally:
             self.leave(tracked)
