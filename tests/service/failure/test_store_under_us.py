@@ -140,9 +140,21 @@ def _replace(path: Path) -> None:
     copy.replace(path)
 
 
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
 @pytest.mark.asyncio
-@pytest.mark.parametrize("name", ["turnkeeper.db", "turnkeeper.db-wal"])
-@pytest.mark.parametrize("do", [_delete, _replace])
+@pytest.mark.parametrize(
+    ("name", "do"),
+    [
+        ("turnkeeper.db", _delete),
+        ("turnkeeper.db", _replace),
+        ("turnkeeper.db", _empty),
+        ("turnkeeper.db-wal", _delete),
+        ("turnkeeper.db-wal", _replace),
+    ],
+)
 async def test_a_file_that_is_taken_away_stops_the_server(tmp_path: Path, name: str, do: Any) -> None:
     async with serving(tmp_path, server__heartbeat_interval_seconds="0.3") as server:
         await server.session("s")

@@ -119,11 +119,10 @@ class SqliteStore:
 
     async def check_fence(self) -> None:
         """Raise StoreFencedError if another owner has taken over, StoreError if the database was taken away."""
-        epoch, taken_away = await self._readers.look_up(lambda c: (queries.get_epoch(c), self._files.find_missing()))
         error: StoreError | None = None
-        if taken_away is not None:
-            error = StoreError(f"{taken_away} was deleted or replaced while it was in use", path=str(taken_away))
-        elif self._boot is None or epoch != self._boot.epoch:
+        if (taken := await self._readers.look_up(lambda _: self._files.find_taken())) is not None:
+            error = StoreError(f"{taken} was deleted, replaced or emptied while it was in use", path=str(taken))
+        elif self._boot is None or await self._readers.look_up(queries.get_epoch) != self._boot.epoch:
             error = StoreFencedError("another process has taken over the store", path=str(self._path))
         if error is not None:
             self._writer.fail(error)
