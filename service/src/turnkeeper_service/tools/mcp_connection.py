@@ -63,6 +63,8 @@ class Connection:
         self.over = asyncio.Event()
         self.why = ""
         """Why it has ended; "" as long as it has not, or where nothing is known."""
+        self.has_left = False
+        """Whether the server has ended it."""
         self._name = options.name
         self._num_unchanged = 0
         self._checked: set[str] = set()
@@ -72,6 +74,7 @@ class Connection:
         exchange = Exchange(options.name)
 
         def is_over() -> None:
+            self.has_left = True
             self.end("its stream has ended")
 
         transport = (

@@ -115,8 +115,9 @@ class McpServer:
         if self._is_closing:
             return 0.0
         if since is None:
-            # Some end, or answer nothing any more, when they are asked what they know only newer ones know.
-            self._is_old = not self._is_old
+            if self.options.command and connection.has_left:
+                # Some programs end when they are asked what only newer ones know.
+                self._is_old = not self._is_old
             said = list(connection.complaints.last)
             log.warning("a tool server does not come up", server=name, error=why or "no answer in time", stderr=said)
             return 0.0
