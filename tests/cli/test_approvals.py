@@ -164,3 +164,23 @@ async def test_over_a_pipe_nobody_is_asked_and_the_way_is_named(address: str, se
     listed_messages = (await run(address, "messages", session)).out.splitlines()
     said = [line.strip() for line in listed_messages if line.startswith("  ")][1:]
     assert said == ['calls order_book {"title":"Emma"}', "order_book said: Emma is ordered", "Well."]
+
+
+async def test_tools_are_listed_with_why_a_model_is_not_told_of_one(address: str) -> None:
+    listed = await run(address, "tools")
+    assert (listed.code, listed.err) == (0, "")
+    lines = [re.split(r"  +", line) for line in listed.out.splitlines()]
+    assert lines[0] == ["TOOL", "RUN BY", "STATE", "DESCRIPTION"]
+    assert [line[:3] for line in lines[1:]] == [
+        [name, "server", "offered"] for name in ("due_date", "find_book", "order_book")
+    ]
+    async with Client(address) as client:
+        await client.create_session("bare", SessionSettings(tools=["find_book"]))
+    of_session = await run(address, "tools", "bare", "--model", "scripted/lorem", "--json")
+    found = {
+        one["tool"]["name"]: one["tool"].get("left_out", "") for one in map(json.loads, of_session.out.splitlines())
+    }
+    unnamed = "the session does not name it"
+    assert found == {"due_date": unnamed, "find_book": "", "order_book": unnamed}
+    unknown = await run(address, "tools", "--model", "zzz/m")
+    assert (unknown.code, "there is no provider 'zzz'" in unknown.err) == (1, True)

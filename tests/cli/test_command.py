@@ -190,18 +190,18 @@ def test_installed_commands_are_found_by_their_entry_points(tmp_path: Path) -> N
     (tmp_path / "plugged.py").write_text(
         "import typer\n"
         "def wave(to: str = 'you') -> None:\n    print('waves at', to)\n"
-        "tools = typer.Typer()\n"
-        "@tools.command()\ndef first() -> None:\n    print('first')\n"
-        "@tools.command()\ndef second() -> None:\n    print('second')\n"
+        "things = typer.Typer()\n"
+        "@things.command()\ndef first() -> None:\n    print('first')\n"
+        "@things.command()\ndef second() -> None:\n    print('second')\n"
     )
     info = tmp_path / "plugged-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[turnkeeper.commands]\nwave = plugged:wave\ntools = plugged:tools\n")
+    (info / "entry_points.txt").write_text("[turnkeeper.commands]\nwave = plugged:wave\nthings = plugged:things\n")
     before = f"sys.path.insert(0, {str(tmp_path)!r})"
     for arguments, expected in (
         (["wave", "--to", "me"], "waves at me\n"),
-        (["tools", "second"], "second\n"),
+        (["things", "second"], "second\n"),
     ):
         done = run_without([], arguments, before)
         assert (done.returncode, done.stdout) == (0, expected), done.stderr

@@ -68,7 +68,12 @@ async def test_a_list_says_who_runs_a_tool_and_why_a_model_is_not_told_of_it(tmp
         assert len(response.tools[1].description) == 500
         odd = "the vendor takes no argument named 'große Stadt'"
         assert left_out(response) == {"far": "", "look": "", "odd": odd, "text": NO_OBJECT}
-        assert await listed(server) == response
+        everywhere = await listed(server)
+        assert (everywhere.model, left_out(everywhere)) == (
+            "",
+            {"far": "", "look": "", "odd": f"a: {odd}", "text": f"a: {NO_OBJECT}; o: {NO_OBJECT}"},
+        )
+        assert everywhere.tools[1] == response.tools[1]
         assert left_out(await listed(server, "s", "o/m")) == {"far": "", "look": "", "odd": "", "text": NO_OBJECT}
         assert set(left_out(await listed(server, "s", "scripted/echo")).values()) == {""}
         unnamed = "the session does not name it"

@@ -270,7 +270,10 @@ class Client:
         return (await self._connection.call(self._connection.sessions.AnswerApproval, request)).approval
 
     async def list_tools(self, session_id: str = "", *, model: str = "") -> ListToolsResponse:
-        """The tools of a session, or of a new one, also those that its model is not told of, each with why."""
+        """The tools of a session, or of a new one, also those that its model is not told of, each with why.
+
+        Without a session and a model, which providers are not told of a tool.
+        """
         request = ListToolsRequest(session_id=session_id, model=model)
         return await self._connection.call(self._connection.tools.ListTools, request)
 

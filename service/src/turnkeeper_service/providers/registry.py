@@ -83,9 +83,15 @@ class ProviderRegistry:
         return provider, own_name
 
     def why_untold(self, model: str, tool: ToolDefinition) -> str:
-        """Why the vendor of ``provider/model`` is not told of a tool, "" where it is."""
-        rule = self._schemas.get(model.partition("/")[0])
-        return fit(tool.input_schema_json, rule)[1] if rule is not None else ""
+        """Why the vendor of ``provider/model`` is not told of a tool, "" where it is.
+
+        Without a model, which of the providers are not told of it, each with why.
+        """
+        if model:
+            rule = self._schemas.get(model.partition("/")[0])
+            return fit(tool.input_schema_json, rule)[1] if rule is not None else ""
+        reasons = {name: fit(tool.input_schema_json, rule)[1] for name, rule in self._schemas.items()}
+        return "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
 
     def is_scripted(self, model: str) -> bool:
         """Whether no vendor answers for ``provider/model``."""

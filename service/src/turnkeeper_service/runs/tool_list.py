@@ -26,12 +26,16 @@ class ToolList:
         self._default_model = default_model
 
     async def of(self, tenant: str, session_id: str, model: str) -> pb.ListToolsResponse:
-        """The tools of a session, or of a new one; for its model, unless one is named. Raises SESSION_NOT_FOUND."""
+        """The tools of a session for its model, unless one is named; without either, for all providers.
+
+        Raises Refused SESSION_NOT_FOUND.
+        """
         settings = session_service_pb2.SessionSettings()
         if session_id:
             async with self._table.pin(tenant, session_id) as session:
                 settings.CopyFrom(session.settings)
-        response = pb.ListToolsResponse(model=model or settings.model or self._default_model)
+            model = model or settings.model or self._default_model
+        response = pb.ListToolsResponse(model=model)
         unoffered = self._toolbox.left_out()
         offered = self._toolbox.tools(tenant, session_id)
         for name in sorted({*unoffered, *offered})[:MAX_TOOLS]:

@@ -1018,7 +1018,7 @@ type ListToolsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session; empty for the tools of a new session without settings.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// The model, as provider/model; empty for the session's, or else the server's.
+	// The model, as provider/model; empty for the session's, or else the server's. Without a session, empty for all.
 	Model         string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1077,7 +1077,7 @@ type ListedTool struct {
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	// Who runs it: "server", or the name of the client or worker.
 	Executor string `protobuf:"bytes,3,opt,name=executor,proto3" json:"executor,omitempty"`
-	// Why the model is not told of it; empty where it is.
+	// Why the model is not told of it; empty where it is. Without a model: which providers are not, each with why.
 	LeftOut       string `protobuf:"bytes,4,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1144,7 +1144,7 @@ func (x *ListedTool) GetLeftOut() string {
 // The tools of a session.
 type ListToolsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The model that they are for.
+	// The model that they are for; empty for all.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// The tools, by name.
 	Tools         []*ListedTool `protobuf:"bytes,2,rep,name=tools,proto3" json:"tools,omitempty"`

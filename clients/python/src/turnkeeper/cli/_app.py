@@ -168,6 +168,44 @@ def sessions(address: Address = None, tls_ca: TlsCa = None, as_json: Json = Fals
 
 
 @command
+def tools(
+    session: Annotated[
+        str | None, typer.Argument(metavar="[SESSION]", help="The session; those of a new one if not given.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", metavar="PROVIDER/MODEL", help="Another model than the session's.")
+    ] = "",
+    address: Address = None,
+    tls_ca: TlsCa = None,
+    as_json: Json = False,
+) -> None:
+    """List the tools, who runs them, and why a model is not told of one.
+
+    A tool is left out where the vendor does not take its schema, or the session does not name it. Without a session
+    and a model, it says which of the providers are not told of it.
+
+    Examples:
+        turnkeeper tools
+        turnkeeper tools travel
+        turnkeeper tools --model openai/gpt-5-mini
+    """
+    screen = Screen(is_json=as_json)
+
+    async def show(client: Client) -> int:
+        rows = []
+        for found in (await client.list_tools(session or "", model=model)).tools:
+            if as_json:
+                screen.json("tool", found)
+            told = f"left out: {found.left_out}" if found.left_out else "offered"
+            rows.append((found.name, found.executor, told, _show.short(found.description, 60)))
+        if not as_json:
+            screen.table(("TOOL", "RUN BY", "STATE", "DESCRIPTION"), rows)
+        return 0
+
+    run_with_client(address, tls_ca, show)
+
+
+@command
 def messages(
     session: SessionArgument,
     context: Annotated[str, typer.Option("--context", help="The context; `*` for all, else the main one.")] = "",

@@ -483,7 +483,7 @@ class ListToolsRequest(_message.Message):
     session_id: _builtins.str
     """The session; empty for the tools of a new session without settings."""
     model: _builtins.str
-    """The model, as provider/model; empty for the session's, or else the server's."""
+    """The model, as provider/model; empty for the session's, or else the server's. Without a session, empty for all."""
     def __init__(
         self,
         *,
@@ -515,7 +515,7 @@ class ListedTool(_message.Message):
     executor: _builtins.str
     """Who runs it: "server", or the name of the client or worker."""
     left_out: _builtins.str
-    """Why the model is not told of it; empty where it is."""
+    """Why the model is not told of it; empty where it is. Without a model: which providers are not, each with why."""
     def __init__(
         self,
         *,
@@ -541,7 +541,7 @@ class ListToolsResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model that they are for."""
+    """The model that they are for; empty for all."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListedTool]:
         """The tools, by name."""
