@@ -30,6 +30,7 @@ IN_BASE64 = base64.b64encode(PICTURE).decode()
 DEEP = b"[" * 5000 + b"]" * 5000
 UNUSABLE = "the tool server gave an answer that cannot be used: "
 
+BOUND = {"limits__max_tool_result_bytes": str(1 << 16)}
 WAYS = {
     "child": ("", ""),
     "json": ("@BODY@", "application/json"),
@@ -66,7 +67,7 @@ async def odd(
             "mcp__own__wait": "true",
         }
         async with serving(
-            tmp_path, clock=clock or Hasty(), tools=OTHER, settings=load_settings(tmp_path, **settings)
+            tmp_path, clock=clock or Hasty(), tools=OTHER, settings=load_settings(tmp_path, **BOUND, **settings)
         ) as server:
             await server.session("s")
             yield server
@@ -75,7 +76,7 @@ async def odd(
     async with OddHttp(folder, wrap, content_type) as own:
         settings = at_address(own.url)
         async with serving(
-            tmp_path, clock=clock or Hasty(), tools=OTHER, settings=load_settings(tmp_path, **settings)
+            tmp_path, clock=clock or Hasty(), tools=OTHER, settings=load_settings(tmp_path, **BOUND, **settings)
         ) as server:
             await server.session("s")
             yield server
@@ -116,8 +117,8 @@ TEXTS = {
         b'{"jsonrpc":"2.0","id":@ID@,"result":{"content":[],"x":%s}}\n' % (b"[" * 300 + b"]" * 300),
         f"{UNUSABLE}it is nested too deeply",
     ),
-    "long": (said(b"x" * 5_000_000), f"{UNUSABLE}it is longer than 4259840 bytes"),
-    "rather-long": (said(b"x" * 2_000_000), "the result is longer than 1048576 bytes and was left out"),
+    "long": (said(b"x" * 400_000), f"{UNUSABLE}it is longer than 327680 bytes"),
+    "rather-long": (said(b"x" * 200_000), "the result is longer than 65536 bytes and was left out"),
 }
 CONTENT = {
     "structured": (b'{"jsonrpc":"2.0","id":@ID@,"result":{"structuredContent":{"a":1}}}\n', ['{"a": 1}']),
