@@ -43,10 +43,10 @@ _OF_EVERY_RESULT = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private
 def normal(method: str, result: object) -> Json:
     """The answer to a request, in its one form."""
     made = _FORMS.get(method)
-    if made is not None and not (isinstance(result, dict) and result.get("resultType", "complete") != "complete"):
-        return made(result)
-    # The forms of a newer protocol, and answers that nobody reads.
-    return result if isinstance(result, dict) else {}
+    if isinstance(result, dict) and (made is None or result.get("resultType") == "input_required"):
+        # What nobody reads here, and what the SDK itself refuses.
+        return result
+    return made(result) if made is not None else {}
 
 
 def depth_of(value: object) -> int:
