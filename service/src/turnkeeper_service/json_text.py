@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 
 MAX_DEPTH = 64
@@ -10,6 +12,8 @@ _ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2
 _NO_BRACKETS = re.compile(r'"(?:[^"\\]+|\\.)*+"|[^\[\]{}"]+', re.DOTALL)
 _EMPTY = re.compile(r"\[\]|\{\}")
 _PAIR_LENGTH = 12
+MAX_DIGITS = 308
+_LONG_NUMBER = re.compile(rf"[eE]\+?\d{{3}}|\d{{{MAX_DIGITS + 1}}}")
 
 
 def without_lone_surrogates(text: str) -> str:
@@ -22,6 +26,22 @@ def without_lone_surrogates(text: str) -> str:
 def _whole(match: re.Match[str]) -> str:
     escape = match.group()
     return escape if len(escape) in (2, _PAIR_LENGTH) else "\\ufffd"
+
+
+def with_plain_numbers(text: str) -> str:
+    """The same valid JSON, with strings for numbers that no double holds: parsers take them for infinite, or refuse."""
+    if not _LONG_NUMBER.search(text):
+        return text
+    return json.dumps(json.loads(text, parse_float=_float_of, parse_int=_int_of), ensure_ascii=False)
+
+
+def _float_of(digits: str) -> float | str:
+    number = float(digits)
+    return digits if math.isinf(number) else number
+
+
+def _int_of(digits: str) -> int | str:
+    return digits if len(digits) > MAX_DIGITS else int(digits)
 
 
 def is_too_deep(text: str, max_depth: int = MAX_DEPTH) -> bool:

@@ -115,6 +115,8 @@ class StrictVendor:
         return Answer.of(reply.stream(wire_format))
 
     def _problems(self, wire_format: str, body: Json, path: str) -> Iterator[str]:
+        if "Infinity" in json.dumps(body):
+            yield "a number out of range"
         if any(LONE.search(one) for one in strings(body)):
             yield "half a character"
         if depth_of(body) > MAX_DEPTH:

@@ -148,3 +148,15 @@ async def test_half_a_character_in_arguments_is_not_sent_back(tmp_path: Path, wi
     async with strict(tmp_path, wire_format, odd, Reply(text="one"), tools=tools.offered) as (server, vendor):
         outcome = await outcome_of(server, "go", "r", output_schema_json='{"type":"object","title":"\\udfff"}')
         assert (outcome.num_steps, vendor.problems) == (4, [])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("wire_format", WIRE_FORMATS)
+async def test_numbers_that_no_double_holds_do_not_end_the_session(tmp_path: Path, wire_format: str) -> None:
+    tools = Tools()
+    tools.quick("look")
+    odd = f'{{"a":1e999,"b":[-1E+400,{"9" * 5000}],"c":"1e999","d":1.50,"é":1e-999}}'
+    async with strict(tmp_path, wire_format, Reply(calls=[Call("look", odd)]), tools=tools.offered) as (server, vendor):
+        assert reason_of(await outcome_of(server, "go", "r")) == "COMPLETED/ANSWERED"
+        assert reason_of(await outcome_of(server, "more", "next")) == "COMPLETED/ANSWERED"
+        assert vendor.problems == []

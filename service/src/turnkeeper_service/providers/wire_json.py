@@ -9,7 +9,7 @@ import msgspec
 from google.protobuf import struct_pb2
 
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.json_text import is_too_deep, without_lone_surrogates
+from turnkeeper_service.json_text import is_too_deep, with_plain_numbers, without_lone_surrogates
 
 _COLLECTED = ("tools", "include")
 """Lists to which both sides add: tools of the caller's and of the vendor's own, things to include in the answer."""
@@ -26,7 +26,7 @@ def arguments_of(call: content_pb2.ToolCall) -> str:
     """The arguments of a call as they go back to a vendor: such as were not taken for their depth are left out."""
     if not call.arguments_json or is_too_deep(call.arguments_json):
         return "{}"
-    return without_lone_surrogates(call.arguments_json)
+    return with_plain_numbers(without_lone_surrogates(call.arguments_json))
 
 
 def struct_to_json(struct: struct_pb2.Struct) -> dict[str, Any]:
