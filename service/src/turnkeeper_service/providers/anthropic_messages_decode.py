@@ -114,6 +114,11 @@ class MessagesDecoder(StreamDecoder[StreamEvent]):
             self._parts.append(part, bytes(block.input).decode())
 
     def _add(self, index: int, delta: Delta) -> None:
+        part = self._blocks.get(index)
+        if part is not None and delta.text and part.kind is PartKind.TEXT:
+            # What nearly every event says.
+            self._parts.append(part, delta.text)
+            return
         index = self._place_of(index, delta)
         part = self._blocks.get(index)
         if part is None:

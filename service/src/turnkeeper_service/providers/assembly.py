@@ -125,39 +125,11 @@ class PartAssembler:
     def append(self, part: OpenPart, text: str) -> None:
         """Append to one part; what comes after its end is dropped."""
         tags = self._tags
-        if tags is None or part.kind is not PartKind.TEXT or (part is not self._current and part is not self._aside):
-            self._append(part, text)
+        if tags is not None and part.kind is PartKind.TEXT and (part is self._current or part is self._aside):
+            self._tags = None
+            self._sort(part, tags.feed(text))
+            self._tags = None if tags.is_done else tags
             return
-        self._sort(part, tags.feed(text))
-        if tags.is_done:
-            self._tags = None
-
-    def _sort(self, part: OpenPart, pieces: list[tuple[bool, str]]) -> None:
-        """Append to the first text what is text, and put the reasoning before it."""
-        for is_thought, piece in pieces:
-            if not is_thought:
-                self._take_place()
-            elif self._aside is None:
-                self._aside, self._current = part, OpenPart(PartKind.REASONING)
-            current = self._current
-            assert current is not None
-            self._append(current, piece)
-
-    def _take_place(self) -> None:
-        """The reasoning that stands in the place of the text is over."""
-        if self._aside is not None and self._current is not None:
-            self._end(self._current)
-            self._current, self._aside = self._aside, None
-
-    def _settle(self) -> None:
-        """No more text comes to the first one: give it what is held back."""
-        tags, part = self._tags, self._aside or self._current
-        if tags is not None and part is not None and tags.has_begun:
-            self._tags = None
-            self._sort(part, tags.finish())
-            self._take_place()
-
-    def _append(self, part: OpenPart, text: str) -> None:
         if "\0" in text:
             text = text.replace("\0", "")
         if not text or part.is_ended:
@@ -173,6 +145,31 @@ class PartAssembler:
             if self._waiting and _may_end(part):
                 self._end(part)
                 self._advance()
+
+    def _sort(self, part: OpenPart, pieces: list[tuple[bool, str]]) -> None:
+        """Append to the first text what is text, and put the reasoning before it."""
+        for is_thought, piece in pieces:
+            if not is_thought:
+                self._take_place()
+            elif self._aside is None:
+                self._aside, self._current = part, OpenPart(PartKind.REASONING)
+            current = self._current
+            assert current is not None
+            self.append(current, piece)
+
+    def _take_place(self) -> None:
+        """The reasoning that stands in the place of the text is over."""
+        if self._aside is not None and self._current is not None:
+            self._end(self._current)
+            self._current, self._aside = self._aside, None
+
+    def _settle(self) -> None:
+        """No more text comes to the first one: give it what is held back."""
+        tags, part = self._tags, self._aside or self._current
+        if tags is not None and part is not None and tags.has_begun:
+            self._tags = None
+            self._sort(part, tags.finish())
+            self._take_place()
 
     def open(self, part: OpenPart) -> OpenPart:
         """Add a part behind all others. It is announced with its first text or at its end."""

@@ -64,10 +64,6 @@ class _OpenItem:
     parts: dict[tuple[int, int], OpenPart] = field(default_factory=dict)
     is_done: bool = False
 
-    def takes(self, kind: int) -> bool:
-        """Whether deltas of this kind belong into such an item."""
-        return self.type in ("", _TAKERS[kind])
-
     def has(self, kind: int) -> bool:
         return any(key[0] == kind for key in self.parts)
 
@@ -108,7 +104,8 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
         if kind is not None:
             if isinstance(event.delta, str):
                 self._grow(event, kind, event.delta)
-        elif event.type == "response.output_item.added":
+            return not event.error
+        if event.type == "response.output_item.added":
             self._add(event)
         elif event.type == "response.output_item.done":
             self._done(event.output_index, event.item)
@@ -127,11 +124,9 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
             self._open_call(opened, self._part_of(ITEM, event.item))
 
     def _place_of(self, event: StreamEvent, kind: int) -> _OpenItem:
-        """The item that a delta grows: by its number, else by its id, else the newest that takes it, else a new one."""
-        found = self._items.get(event.output_index)
-        if found is not None and found.takes(kind):
-            return found
-        open_items = [one for one in reversed(self._items.values()) if one.takes(kind) and not one.is_done]
+        """The item that a delta without one of its number grows: by id, else the newest that takes it, else a new one."""
+        types = ("", _TAKERS[kind])
+        open_items = [one for one in reversed(self._items.values()) if one.type in types and not one.is_done]
         named = [one for one in open_items if event.item_id and one.id == event.item_id]
         if named or open_items:
             return (named or open_items)[0]
@@ -145,7 +140,9 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
         return part
 
     def _grow(self, event: StreamEvent, kind: int, text: str) -> None:
-        opened = self._place_of(event, kind)
+        opened = self._items.get(event.output_index)
+        if opened is None or opened.type not in ("", _TAKERS[kind]):
+            opened = self._place_of(event, kind)
         if kind == _CALL:
             part = opened.parts.get((_CALL, 0))
             if part is not None:
