@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.errors import Refused
+from turnkeeper_service.store.base import StoreCorruptError
 from turnkeeper_service.tools.base import text_result
 
 from .line import Line
@@ -36,6 +37,6 @@ class LateResults:
                     draft = session.draft()
                     draft.event(event)
                     await session.submit(draft)
-        except Refused:
-            # The session is gone, and the result with it (U-18).
+        except (Refused, StoreCorruptError):
+            # The session is gone, or cannot be read, and the result with it (U-18).
             return

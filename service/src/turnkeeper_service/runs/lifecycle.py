@@ -13,7 +13,7 @@ from turnkeeper_service.errors import Reason, Refused, invalid, session_deleting
 from turnkeeper_service.ids import uuid7
 from turnkeeper_service.store.base import SessionRow, SessionState, StoreCorruptError
 
-from .cancel import Canceller
+from .cancel import Canceller, cancel_of
 from .durable import durable
 from .kept import reduced
 from .line import Line
@@ -166,7 +166,8 @@ class SessionLifecycle:
             )
             while session.runs:
                 waiting = [self._line.runs[(session.tenant, run_id)].finished for run_id in session.runs]
-                await self._canceller.cancel_session(session.tenant, session.session_id, request, wait=False)
+                # Handed over, not waited for: however long the store takes, its runs end after it.
+                self._canceller.submit(self._line.core.cancel_session(session.key, cancel_of(request)), request)
                 await asyncio.wait(waiting)
             await self._reduce_runs(session)
             draft = session.draft()
