@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 import turnkeeper
-from tests.cli.conftest import Command, Done, start
+from tests.cli.conftest import Command, Done, environment, start
+from tests.cli.terminal import terminal
 from tests.clients.fake import FakeServer
 from turnkeeper.cli._app import app
 
@@ -149,6 +150,7 @@ async def test_watch_prints_events_and_ends_by_ctrl_c(server: FakeServer, comman
     assert (process.returncode, err) == (0, b"")
 
 
+NEEDS = "turnkeeper: the command needs {}: pip install 'turnkeeper[cli]'\n"
 WITHOUT = """
 import importlib.abc, importlib.metadata, sys
 
@@ -170,13 +172,18 @@ def run_without(names: list[str], arguments: list[str], before: str = "") -> sub
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("name", ["typer", "rich", "prompt_toolkit"])
-def test_without_the_extra_the_fix_is_named(name: str) -> None:
-    done = run_without([name], ["sessions"])
-    assert (done.returncode, done.stderr) == (
-        1,
-        f"turnkeeper: the command needs {name}: pip install 'turnkeeper[cli]'\n",
-    )
+def test_without_the_extra_the_fix_is_named() -> None:
+    done = run_without(["typer"], ["sessions"])
+    assert (done.returncode, done.stderr) == (1, NEEDS.format("typer"))
+
+
+@pytest.mark.asyncio
+async def test_what_only_a_chat_in_a_terminal_needs_is_named_there(server: FakeServer, tmp_path: Path) -> None:
+    (tmp_path / "prompt_toolkit.py").write_text("raise ModuleNotFoundError('gone', name='prompt_toolkit')")
+    environ = {**environment(server.address), "PYTHONPATH": str(tmp_path)}
+    async with terminal(environ, "chat", kind="xterm-256color") as (screen, process):
+        await screen.shows(NEEDS.format("prompt_toolkit").strip())
+        assert await asyncio.wait_for(process.wait(), 30) == 1
 
 
 @pytest.mark.parametrize("arguments", [["serve", "--port", "0"], ["config"], ["config", "check"]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-_EXTRA = ("typer", "rich", "prompt_toolkit")
+_EXTRA = ("typer", "prompt_toolkit")
 
 
 def main() -> None:
@@ -16,8 +16,9 @@ def main() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         from turnkeeper.cli._app import app
+
+        app(prog_name="turnkeeper")
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
         sys.exit(f"turnkeeper: the command needs {error.name}: pip install 'turnkeeper[cli]'")
-    app(prog_name="turnkeeper")

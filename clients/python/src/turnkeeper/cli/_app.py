@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
-from prompt_toolkit.utils import is_dumb_terminal
 
 from turnkeeper import Client, Delta, Event, OutcomeStatus, SessionSettings
 from turnkeeper._ids import new_id
 from turnkeeper._submission import CancelModeName
 from turnkeeper.cli import _events, _show
 from turnkeeper.cli._chat import HELP, Chat
-from turnkeeper.cli._history import PromptHistory
-from turnkeeper.cli._lines import Lines
+from turnkeeper.cli._lines import Input, Lines
 from turnkeeper.cli._runner import Address, Json, SessionArgument, TlsCa, app, command, fail_usage, run_with_client
 from turnkeeper.cli._screen import Screen
-from turnkeeper.cli._terminal import Terminal
 
 __all__ = ["app"]
 
@@ -48,11 +46,12 @@ def chat(
     """
     screen = Screen(is_json=as_json)
     is_interactive = sys.stdin.isatty() and screen.is_terminal
-    lines: Terminal | Lines
-    if is_interactive and not as_json and not is_dumb_terminal():
-        screen = lines = Terminal(PromptHistory.of_user())
-    else:
-        lines = Lines(sys.stdin.fileno())
+    lines: Input = Lines(sys.stdin.fileno())
+    if is_interactive and not as_json and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown"):
+        # Imported here, for it takes longer than all the rest of the command.
+        from turnkeeper.cli._terminal import terminal_of_user
+
+        screen = lines = terminal_of_user()
 
     async def converse(client: Client) -> int:
         settings = SessionSettings(model=model, system_prompt=system_prompt)

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TextIO
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from rich.console import Console
-from rich.text import Text
 
-
-class _Console(Console):
-    """A console that leaves it to the command what to do where nobody reads any more."""
-
-    def on_broken_pipe(self) -> NoReturn:
-        """Called where the error is being handled."""
-        raise
+BOLD, DIM = "1", "2"
 
 
 class Screen:
@@ -28,8 +21,6 @@ class Screen:
         """Look at what standard output is."""
         self.is_json = is_json
         self.is_terminal = sys.stdout.isatty()
-        self._out = _Console(highlight=False, markup=False, soft_wrap=True)
-        self._remarks = self._out if self.is_terminal else _Console(stderr=True, highlight=False, soft_wrap=True)
         self._is_mid_line = False
 
     def json(self, kind: str, message: Message) -> None:
@@ -68,7 +59,9 @@ class Screen:
         """Print a line beside the results; nothing where they are JSON."""
         if not self.is_json:
             self.end_line()
-            self._remarks.print(Text(text, style="dim"))
+            stream = sys.stdout if self.is_terminal else sys.stderr
+            stream.write(styled(text, DIM, stream) + "\n")
+            stream.flush()
 
     def aside(self, text: str) -> None:
         """Print a remark about what was said, not about what is being written."""
@@ -77,10 +70,17 @@ class Screen:
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print rows in columns."""
         widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
-        for number, row in enumerate([header, *rows]):
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            self._out.print(Text("  ".join(cells).rstrip(), style="bold" if number == 0 else ""))
+        for number, found in enumerate([header, *rows]):
+            cells = (cell.ljust(width) for cell, width in zip(found, widths, strict=True))
+            row = "  ".join(cells).rstrip()
+            self.line(styled(row, BOLD, sys.stdout) if number == 0 else row)
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def styled(text: str, code: str, stream: TextIO) -> str:
+    """A text as a terminal shows it in a style; as it is where no terminal is, or none that has styles."""
+    is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("", "dumb", "unknown")
+    return text if is_plain or not stream.isatty() else f"\x1b[{code}m{text}\x1b[0m"

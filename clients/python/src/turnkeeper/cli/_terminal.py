@@ -15,7 +15,7 @@ from typing import Self
 from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.filters import Condition
-from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.formatted_text import ANSI, StyleAndTextTuples, to_formatted_text
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout import AnyContainer, ConditionalContainer, HSplit, Layout, Window
 from prompt_toolkit.layout.controls import BufferControl, FormattedTextControl
@@ -24,10 +24,9 @@ from prompt_toolkit.utils import get_cwidth
 from prompt_toolkit.widgets import SearchToolbar
 
 from turnkeeper.cli._history import PromptHistory
-from turnkeeper.cli._screen import Screen
+from turnkeeper.cli._screen import DIM, Screen, styled
 
 PROMPT = "> "
-_DIM = "\x1b[2m{}\x1b[0m"
 # What a terminal would obey; a model's text may only be shown.
 _CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"} | {
     ord("\t"): "    ",
@@ -103,11 +102,11 @@ class Terminal(Screen):
     def remark(self, text: str) -> None:
         """Print a line beside the results."""
         self.end_line()
-        self._write(_DIM.format(text.translate(_CONTROLS)) + "\n")
+        self._write(styled(text.translate(_CONTROLS), DIM, sys.stdout) + "\n")
 
     def aside(self, text: str) -> None:
         """Print a line that does not end the line that an answer is at."""
-        self._put_aside(_DIM.format(text.translate(_CONTROLS)))
+        self._put_aside(styled(text.translate(_CONTROLS), DIM, sys.stdout))
 
     def ask(self, question: str, *, is_free: bool) -> None:
         """Ask something above the line that is edited; what stands there waits until it is answered."""
@@ -186,8 +185,7 @@ class Terminal(Screen):
         return Application(Layout(HSplit(rows), edited), key_bindings=self._keys(), erase_when_done=True)
 
     def _unfinished(self) -> StyleAndTextTuples:
-        plain = [one.removeprefix("\x1b[2m").removesuffix("\x1b[0m") for one in self._asides]
-        return [("", "\n".join([self._open, *plain]))]
+        return to_formatted_text(ANSI("\n".join([self._open, *self._asides])))
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
@@ -206,6 +204,11 @@ class Terminal(Screen):
             event.app.suspend_to_background()
 
         return keys
+
+
+def terminal_of_user() -> Terminal:
+    """A terminal with the history of whoever runs this."""
+    return Terminal(PromptHistory.of_user())
 
 
 def _cut(line: str, columns: int) -> tuple[str, str]:
