@@ -19,7 +19,7 @@ from tests.cli.terminal import terminal
 from tests.clients.fake import FakeServer
 from turnkeeper.cli._app import app
 
-COMMANDS = ("chat", "watch", "runs", "sessions", "messages", "approvals", "summarize", "cancel")
+COMMANDS = ("chat", "watch", "runs", "sessions", "messages", "tools", "approvals", "summarize", "cancel", "delete")
 
 
 def called(*arguments: str) -> Done:
@@ -99,9 +99,11 @@ CALLS = [
     ("runs", "s"),
     ("sessions",),
     ("messages", "s"),
+    ("tools",),
     ("approvals", "s"),
     ("summarize", "s"),
     ("cancel", "--session", "s"),
+    ("delete", "s"),
 ]
 
 

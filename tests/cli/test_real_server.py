@@ -135,3 +135,14 @@ async def test_sessions_show_the_model_that_a_prompt_gets(shell: Shell) -> None:
         await client.create_session("own", SessionSettings(model="scripted/lorem"))
     rows = {row.split()[0]: row.split()[2] for row in (await shell.run("sessions")).out.splitlines()[1:]}
     assert (rows["plain"], rows["own"]) == ("scripted/echo", "scripted/lorem")
+
+
+async def test_a_session_is_erased_and_a_busy_one_only_by_force(shell: Shell) -> None:
+    async with Client(shell.address) as client:
+        await client.create_session("busy")
+        await client.submit("busy", json.dumps({"text": "thinking", "hang": True}))
+    refused = await shell.run("delete", "busy")
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.startswith("turnkeeper: FAILED_PRECONDITION/SESSION_BUSY: ")
+    assert await shell.run("delete", "busy", "--force") == Done(0, "", "")
+    assert (await shell.run("delete", "busy")).err.startswith("turnkeeper: NOT_FOUND/SESSION_NOT_FOUND: ")
