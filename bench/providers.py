@@ -14,7 +14,8 @@ from examples.upstream.dialects import DIALECTS
 from turnkeeper.v1 import run_service_pb2 as pb
 
 from . import load
-from .processes import SERVER_CORE, Process, service, upstream
+from .contenders import BEFORE
+from .processes import ROOT, SERVER_CORE, Process, service, upstream
 from .report import Report
 from .slices import Effort, Measure, Slice, compared
 from .upstream import Connection
@@ -29,7 +30,10 @@ async def costs(report: Report, effort: Effort) -> None:
     with upstream() as model, ExitStack() as stack:
         url = model.line.split()[1]
         for wire_format in DIALECTS:
-            readers = {kind: stack.enter_context(_reader(kind, wire_format, url)) for kind in ("adapter", "bare")}
+            kinds = {"adapter": ROOT, "bare": ROOT, **({BEFORE: effort.before} if effort.before else {})}
+            readers = {
+                kind: stack.enter_context(_reader(kind, wire_format, url, checkout)) for kind, checkout in kinds.items()
+            }
             for name, asked, rounds in (
                 ("paced", f"paced-{PACED_TOKENS}-20 {STREAMS} 1 0.5", max(1, effort.rounds // 4)),
                 ("burst", f"block-600 {STREAMS} 4 0", effort.rounds),
@@ -38,12 +42,16 @@ async def costs(report: Report, effort: Effort) -> None:
                 title = f"{wire_format}, {name}"
                 found = await compared(slices, effort, rounds)
                 report.variants(title, found, "tokens")
-                ratios = [one.cpu_us / two.cpu_us for one, two in zip(found["adapter"], found["bare"], strict=True)]
-                report.figure(f"{title}: adapter / bare, CPU per token", ratios, "", 1.5)
+                for other, goal in (("bare", 1.5), (BEFORE, None)):
+                    pairs = zip(found["adapter"], found.get(other, ()), strict=False)
+                    if ratios := [one.cpu_us / two.cpu_us for one, two in pairs]:
+                        report.figure(f"{title}: adapter / {other}, CPU per token", ratios, "", goal)
 
 
-def _reader(kind: str, wire_format: str, url: str) -> Process:
-    return Process(["-m", "bench.provider_reader", kind, wire_format, url], SERVER_CORE, "ready")
+def _reader(kind: str, wire_format: str, url: str, checkout: Path) -> Process:
+    reader = "bare" if kind == "bare" else "adapter"
+    arguments = ["-m", "bench.provider_reader", reader, wire_format, url]
+    return Process(arguments, SERVER_CORE, "ready", checkout=checkout)
 
 
 async def _read(process: Process, asked: str) -> Measure:
