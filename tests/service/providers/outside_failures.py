@@ -314,7 +314,65 @@ def _full(wire_format: str) -> list[Case]:
     return cases
 
 
+WHOLE: Mapping[str, Sequence[object]] = {
+    CHAT: [
+        {
+            "object": "chat.completion",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": "real"}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 5},
+        }
+    ],
+    RESPONSES: [
+        {
+            "object": "response",
+            "id": "r",
+            "status": "completed",
+            "error": None,
+            "output": [{"type": "message", "content": [{"type": "output_text", "text": "real"}]}],
+            "usage": {"input_tokens": 3, "output_tokens": 5},
+        }
+    ],
+    MESSAGES: [
+        {
+            "type": "message",
+            "id": "m",
+            "role": "assistant",
+            "content": [{"type": "text", "text": "real"}],
+            "stop_reason": "end_turn",
+            "usage": {"input_tokens": 3, "output_tokens": 5},
+        }
+    ],
+    GEMINI: [
+        [
+            {"candidates": [{"content": {"parts": [{"text": "re"}]}}]},
+            {
+                "candidates": [{"content": {"parts": [{"text": "al"}]}, "finishReason": "STOP"}],
+                "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 5},
+            },
+        ],
+        {
+            "candidates": [{"content": {"parts": [{"text": "real"}]}, "finishReason": "STOP"}],
+            "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 5},
+        },
+    ],
+}
+
+
+def _whole(wire_format: str) -> list[Case]:
+    def counted(seen: Seen) -> bool:
+        own = seen.outcome.usage.own
+        return (own.input_tokens, own.output_tokens, own.is_estimated) == (3, 5, False)
+
+    return [
+        ok(Answer.of(json.dumps(body, indent=indent), content_type=JSON, cut=cut), check=counted)
+        for body in WHOLE[wire_format]
+        for indent in (None, 2)
+        for cut in (0, 20)
+    ]
+
+
 FAILURES: dict[str, Cases] = {
+    "an answer that comes whole, where a stream was asked for": in_all(_whole),
     "a full context, in the words of many": in_all(_full),
     "a wait in words, in the body or with a unit; a quota that is spent": in_all(_waiting),
     "a failure with a good status, in whatever shape": in_all(_stated),

@@ -83,9 +83,20 @@ class MessagesDecoder(StreamDecoder[StreamEvent]):
                     self.is_complete = True
             case "message_stop":
                 self.is_over = self.is_complete = True
+            case "message":
+                self._read_whole(event)
             case _:
                 return False
         return not event.error
+
+    def _read_whole(self, event: StreamEvent) -> None:
+        for index, raw in enumerate(event.content or ()):
+            self._start(index, raw)
+            self._stop(index)
+        self._message_id = event.id or ""
+        self._count(event.usage)
+        self._stop_reason = event.stop_reason or ""
+        self.is_complete = True
 
     def _start(self, index: int, raw: msgspec.Raw) -> None:
         # Some servers number every block alike, and end none.

@@ -55,6 +55,10 @@ class StreamEvent(msgspec.Struct, gc=False):
     message: Message | None = None
     usage: Usage | None = None
     error: Any = None
+    id: str | None = None
+    content: list[msgspec.Raw] | None = None
+    stop_reason: str | None = None
+    """This and what is above it: of a message that comes whole, from servers that do not stream."""
 
 
 class Block(msgspec.Struct, gc=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from typing import ClassVar, Generic, TypeVar
 
@@ -120,6 +121,9 @@ class StreamDecoder(ABC, Generic[Event]):
             return None
         if not data.strip():
             return None
+        if data.lstrip().startswith(b"["):
+            self._decode_each(event)
+            return None
         try:
             return self._lenient(self._shape, data)
         except UNREADABLE as error:
@@ -127,6 +131,18 @@ class StreamDecoder(ABC, Generic[Event]):
                 self._fail(data.decode())
                 return None
             raise _unreadable(error) from None
+
+    def _decode_each(self, event: SseEvent) -> None:
+        """Events in one list, from servers that do not stream."""
+        try:
+            found = loads(event.data)
+            if not all(isinstance(one, dict) for one in found):
+                raise ValueError("it is no JSON object")
+        except UNREADABLE as error:
+            raise _unreadable(error) from None
+        for one in found:
+            if not self.is_over and self.failure is None:
+                self.decode(SseEvent(json.dumps(one).encode(), event.event))
 
     def _lenient(self, shape: Shape[T], data: bytes) -> T:
         found, left_out = shape.lenient(data)

@@ -81,8 +81,9 @@ class ChatDecoder(StreamDecoder[Chunk]):
         for choice in chunk.choices or ():
             if choice.index:
                 continue
-            if choice.delta is not None:
-                self._read_delta(choice.delta)
+            delta = choice.delta or choice.message
+            if delta is not None:
+                self._read_delta(delta)
             if choice.usage is not None:
                 self._carried_usage = choice.usage
             if choice.error:

@@ -92,6 +92,8 @@ class Choice(msgspec.Struct, gc=False):
 
     index: int | None = None
     delta: Delta | None = None
+    message: Delta | None = None
+    """The whole of it, from servers that do not stream."""
     finish_reason: str | None = None
     usage: Usage | None = None
     error: Any = None

@@ -113,6 +113,10 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
             self._close(event.response, _ENDS[event.type])
         elif event.type == "response.created" and event.response is not None:
             self._response_id = event.response.id or ""
+        elif event.object == "response" and not event.error:
+            whole = Response(event.id, event.status, event.output, event.incomplete_details, event.usage)
+            self._close(whole, event.status or "completed")
+            return True
         return event.type.startswith("response.") and not event.error
 
     def _add(self, event: StreamEvent) -> None:
@@ -124,7 +128,7 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
             self._open_call(opened, self._part_of(ITEM, event.item))
 
     def _place_of(self, event: StreamEvent, kind: int) -> _OpenItem:
-        """The item that a delta without one of its number grows: by id, else the newest that takes it, else a new one."""
+        """The item for a delta whose number is none of an item: by id, else the newest that takes it, or a new one."""
         types = ("", _TAKERS[kind])
         open_items = [one for one in reversed(self._items.values()) if one.type in types and not one.is_done]
         named = [one for one in open_items if event.item_id and one.id == event.item_id]

@@ -108,6 +108,13 @@ class StreamEvent(msgspec.Struct, gc=False):
     error: Any = None
     code: Any = None
     message: Any = None
+    object: str | None = None
+    id: str | None = None
+    status: str | None = None
+    output: list[msgspec.Raw] | None = None
+    incomplete_details: Incomplete | None = None
+    usage: Usage | None = None
+    """This and what is above it, up to the object: of a response that comes whole, from servers that do not stream."""
 
 
 EVENT = Shape(StreamEvent)

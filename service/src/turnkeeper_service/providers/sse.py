@@ -11,7 +11,7 @@ from turnkeeper_service.providers.leniency import is_json
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
-_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b"[DONE]")
+_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:")
 _NEXT_DATA = re.compile(rb"data: ?[\[{]")
 _SEAM = re.compile(rb"\}\ndata: ?[\[{]|^event:[^\n]*\ndata:[^\n]*\}\nevent:", re.M)
 """Two events without a blank line between them: no JSON goes on so, and no event has two names."""
@@ -173,7 +173,7 @@ class SseSplitter:
             event, retry = "", None
 
         for line in _lines(block):
-            if line[:1] == b"{" or line.startswith(b"[DONE]"):
+            if line[:1] in (b"{", b"["):
                 # Data that lack their name.
                 end()
                 data.append(line)
@@ -208,14 +208,14 @@ def starts_as_events(head: bytes) -> bool | None:
     start = head.removeprefix(_BOM).lstrip()
     if not start or _BOM.startswith(start):
         return None
-    if start[:1] in (b":", b"{") or start.startswith(_BEGINNINGS):
+    if start[:1] in (b":", b"{", b"[") or start.startswith(_BEGINNINGS):
         return True
     return None if any(one.startswith(start) for one in _BEGINNINGS) else False
 
 
 def _lines(block: bytes) -> list[bytes]:
     """The lines of a block; JSON without any names, laid out over several lines, is one."""
-    if block[:1] == b"{" and b"\n" in block and is_json(block):
+    if block[:1] in (b"{", b"[") and b"\n" in block and is_json(block):
         return [block]
     return block.split(b"\n")
 

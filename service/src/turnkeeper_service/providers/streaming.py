@@ -126,7 +126,7 @@ async def _events(body: Body, decoder: StreamDecoder[Any]) -> AsyncGenerator[Mod
             # The last event lacks its blank line; where it is half an event, it gives nothing.
             raise broken
         if not decoder.is_complete:
-            if head.strip() and (not is_told or (decoder.is_silent and head.lstrip().startswith(b"{"))):
+            if head.strip() and (not is_told or (decoder.is_silent and head.lstrip()[:1] in (b"{", b"["))):
                 raise unexpected_answer(body.content_type, head)
             raise ProviderError(
                 FailureReason.PROVIDER_STREAM_BROKEN,
