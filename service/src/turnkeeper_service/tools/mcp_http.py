@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -29,15 +29,22 @@ class _Readable(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         answers = self._asked(request)
-        response = await self._inner.handle_async_request(request)
+        try:
+            response = await self._inner.handle_async_request(request)
+        except BaseException:
+            self._exchange.forget(answers)
+            raise
         if not 200 <= response.status_code < 300 or response.status_code in (202, 204):
+            # The SDK knows what these mean for a call.
+            self._exchange.forget(answers)
             return response
         chunks: AsyncIterator[bytes] = response.aiter_bytes()
         first = b""
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in (JSON, EVENTS):
             # Some name no type, or a plain one: its first bytes tell what it is.
-            first = await anext(chunks, b"")
+            with suppress(httpx2.TransportError):
+                first = await anext(chunks, b"")
             begins = first.lstrip(b"\xef\xbb\xbf \t\r\n")
             kind = JSON if begins[:1] in (b"{", b"[") else EVENTS if begins.startswith(_FIELDS) else kind
         headers = response.headers.copy()
