@@ -166,8 +166,10 @@ class SessionLifecycle:
             )
             while session.runs:
                 waiting = [self._line.runs[(session.tenant, run_id)].finished for run_id in session.runs]
-                # Handed over, not waited for: however long the store takes, its runs end after it.
-                self._canceller.submit(self._line.core.cancel_session(session.key, cancel_of(request)), request)
+                found = self._line.core.cancel_session(session.key, cancel_of(request))
+                # As long as it takes: only callers lose their patience.
+                for cancelled in self._canceller.submit(found, request):
+                    await asyncio.shield(cancelled)
                 await asyncio.wait(waiting)
             await self._reduce_runs(session)
             draft = session.draft()
