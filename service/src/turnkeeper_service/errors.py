@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from turnkeeper.v1 import error_pb2
-from turnkeeper_service.store.base import StoreCorruptError, StoreError
+from turnkeeper_service.store.base import StoreBusyError, StoreCorruptError, StoreError
 
 Reason = error_pb2.ErrorReason
 
@@ -106,7 +106,13 @@ def store_corrupt() -> Refused:
 
 def refusal_of(error: StoreError) -> Refused:
     """What a caller is told where the store could not do what the call needs."""
-    return store_corrupt() if isinstance(error, StoreCorruptError) else store_unavailable()
+    match error:
+        case StoreCorruptError():
+            return store_corrupt()
+        case StoreBusyError():
+            return store_busy()
+        case _:
+            return store_unavailable()
 
 
 def invalid(field: str, description: str, *, reason: error_pb2.ErrorReason.ValueType | None = None) -> Refused:

@@ -85,6 +85,7 @@ async def test_a_lock_that_somebody_else_holds_fails_no_commit(tmp_path: Path) -
             await talk.send("framed", submit=submission("other", "hello", "framed"))
             await asyncio.gather(
                 assert_busy(server.session("new")),
+                assert_busy(server.session("new")),
                 assert_busy(server.submit("other", "hello", "r")),
                 assert_busy(server.submit("other", "hello", "r")),
                 assert_busy(server.cancel(run_id="unseen")),
@@ -100,6 +101,8 @@ async def test_a_lock_that_somebody_else_holds_fails_no_commit(tmp_path: Path) -
             looked_for = session_service_pb2.GetSessionRequest(session_id="new")
             await asyncio.gather(
                 assert_busy(server.submit("other", "hello", "later")),
+                # The cancel that came first has the id, until it is written.
+                assert_busy(server.submit("other", "hello", "unseen")),
                 assert_busy(server.sessions.GetSession(looked_for)),
             )
             assert not server.server.failure.done()

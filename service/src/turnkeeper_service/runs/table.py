@@ -88,7 +88,7 @@ class SessionTable:
         """
         key = (row.tenant, row.session_id)
         while (loading := self._loading.get(key)) is not None:
-            await asyncio.wait({loading})
+            await durable(loading, self._store)
         found = self._sessions.get(key)
         return found or await durable(self._begin(key, self._create(row, write)), self._store)
 
@@ -98,7 +98,7 @@ class SessionTable:
             return self._take(before)
         session = self._make(row)
         await write(session)
-        return self._sessions.setdefault(key, session)
+        return session
 
     def _begin(self, key: Key, work: Coroutine[Any, Any, Session | None]) -> asyncio.Future[Session | None]:
         loading = self._loading[key] = asyncio.ensure_future(work)

@@ -362,7 +362,8 @@ class Store(Protocol):
     def claim_run(self, tenant: str, run_id: str) -> AbstractAsyncContextManager[Claim]:
         """Hold a run id until the commit that inserts its run is handed over, or none will be.
 
-        Nobody else can claim it meanwhile, nor lay a tombstone for it: one of the two always sees the other.
+        Nobody else can claim it meanwhile, nor lay a tombstone for it: one of the two always sees the other. Raises
+        StoreBusyError where it is not free, or cannot be looked up, for too long.
         """
         ...
 

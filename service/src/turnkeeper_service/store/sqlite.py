@@ -48,8 +48,8 @@ class SqliteStore:
         self._lock = DirectoryLock(self._directory)
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(self._loop, faults)
-        self._claims = Claims()
         self._patience = patience.Patience(self._loop)
+        self._claims = Claims(self._loop, self._patience)
         self._connection: sqlite3.Connection | None = None
         self._reader: Reader | None = None
         self._boot: Boot | None = None
@@ -209,22 +209,25 @@ class SqliteStore:
     @asynccontextmanager
     async def claim_run(self, tenant: str, run_id: str) -> AsyncIterator[Claim]:
         """Hold a run id while its run is accepted."""
-        release = await self._claims.take((tenant, run_id))
+        name = (tenant, run_id)
+        await self._claims.take(name)
         try:
-            yield await self._readers.look_up(lambda c: queries.find_claimed(c, tenant, run_id))
+            found = self._readers.look_up(lambda c: queries.find_claimed(c, tenant, run_id))
+            yield await self._patience.wait(found)
         finally:
-            release()
+            self._claims.give_back(name)
 
     async def lay_tombstone(self, row: TombstoneRow, *, limit: int) -> Laid:
         """Let a cancel wait for a run that does not exist."""
-        release = await self._claims.take((row.tenant, row.run_id))
+        name = (row.tenant, row.run_id)
+        await self._claims.take(name)
         try:
             laid = self._job(partial(_lay, row, limit))
         except BaseException:
-            release()
+            self._claims.give_back(name)
             raise
         # Whoever asked may leave: what is on its way to the disk keeps the id until it is there.
-        laid.add_done_callback(lambda _: release())
+        laid.add_done_callback(lambda _: self._claims.give_back(name))
         return await asyncio.shield(laid)
 
     async def sweep(self, *, before_us: int) -> int:

@@ -265,10 +265,13 @@ async def a_claim_and_a_tombstone_see_each_other(harness: Harness) -> None:
         await store.commit(new_session())
         async with store.claim_run(TENANT, "r1") as claim:
             laying = asyncio.ensure_future(store.lay_tombstone(tombstone("r1"), limit=9))
+            gone = asyncio.ensure_future(_claimed(store, "r1"))
             twin = asyncio.ensure_future(_claimed(store, "r1"))
             other = await store.lay_tombstone(tombstone("r2"), limit=9)
             assert (claim.run, list(claim.tombstones), other) == (None, [], Laid.LAID)
             assert not laying.done()
+            # Who leaves loses its place, and no other.
+            gone.cancel()
             store.commit(Commit(TENANT, "s1", insert_runs=[run("r1", 1)]))
         assert await laying is Laid.HAS_RUN
         assert await twin == run("r1", 1)
