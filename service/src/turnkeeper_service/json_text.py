@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from typing import NoReturn
 
 MAX_DEPTH = 64
 """Arguments that are nested deeper are not taken, and not sent to vendors: each of them stops at a depth of its own."""
@@ -13,7 +14,7 @@ _NO_BRACKETS = re.compile(r'"(?:[^"\\]+|\\.)*+"|[^\[\]{}"]+', re.DOTALL)
 _EMPTY = re.compile(r"\[\]|\{\}")
 _PAIR_LENGTH = 12
 MAX_DIGITS = 308
-_LONG_NUMBER = re.compile(rf"[eE]\+?\d{{3}}|\d{{{MAX_DIGITS + 1}}}")
+_LONG_NUMBER = re.compile(rf"\d(?:[eE]\+?\d{{3}}|\d{{{MAX_DIGITS}}})")
 
 
 def without_lone_surrogates(text: str) -> str:
@@ -30,9 +31,7 @@ def _whole(match: re.Match[str]) -> str:
 
 def with_plain_numbers(text: str) -> str:
     """The same valid JSON, with strings for numbers that no double holds: parsers take them for infinite, or refuse."""
-    if not _LONG_NUMBER.search(text):
-        return text
-    return json.dumps(json.loads(text, parse_float=_float_of, parse_int=_int_of), ensure_ascii=False)
+    return json.dumps(plain_decoder.decode(text), ensure_ascii=False) if _LONG_NUMBER.search(text) else text
 
 
 def _float_of(digits: str) -> float | str:
@@ -42,6 +41,14 @@ def _float_of(digits: str) -> float | str:
 
 def _int_of(digits: str) -> int | str:
     return digits if len(digits) > MAX_DIGITS else int(digits)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+plain_decoder = json.JSONDecoder(strict=False, parse_constant=_refuse, parse_float=_float_of, parse_int=_int_of)
+"""Reads JSON to write it again: what it gives can be said in JSON."""
 
 
 def is_too_deep(text: str, max_depth: int = MAX_DEPTH) -> bool:

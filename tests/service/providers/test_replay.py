@@ -160,3 +160,15 @@ async def test_numbers_that_no_double_holds_do_not_end_the_session(tmp_path: Pat
         assert reason_of(await outcome_of(server, "go", "r")) == "COMPLETED/ANSWERED"
         assert reason_of(await outcome_of(server, "more", "next")) == "COMPLETED/ANSWERED"
         assert vendor.problems == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("wire_format", [one for one in WIRE_FORMATS if one != "gemini"])
+async def test_of_arguments_sent_twice_no_number_stays_that_is_none(tmp_path: Path, wire_format: str) -> None:
+    tools = Tools()
+    tools.quick("look")
+    odd = [Call("look", '{}{"a":1e999}', "twice1"), Call("look", '{"a":1}{"a":NaN}', "twice2")]
+    async with strict(tmp_path, wire_format, Reply(calls=odd), tools=tools.offered) as (server, vendor):
+        assert reason_of(await outcome_of(server, "go", "r")) == "COMPLETED/ANSWERED"
+        assert vendor.problems == []
+        assert "NaN" not in vendor.upstream.requests[-1].body.decode()

@@ -20,7 +20,6 @@ from turnkeeper_service.providers.summary import summary_text
 from turnkeeper_service.providers.tool_names import NameRule, ToolNames
 from turnkeeper_service.providers.tool_schemas import SchemaRule, fitted_tools
 from turnkeeper_service.providers.wire_json import (
-    arguments_of,
     base64_text,
     detail,
     encode,
@@ -124,7 +123,7 @@ def _assistant(
                     "type": "tool_use",
                     "id": ids.of_call(call.tool_call_id, is_own=is_own),
                     "name": names.sent(call.name),
-                    "input": raw(arguments_of(call)),
+                    "input": raw(call.arguments_json),
                 }
             )
         elif kind == "reasoning" and is_own and part.reasoning.signature:

@@ -6,12 +6,11 @@ import json
 
 import msgspec
 
-from turnkeeper_service.json_text import is_too_deep, without_lone_surrogates
+from turnkeeper_service.json_text import is_too_deep, plain_decoder, with_plain_numbers, without_lone_surrogates
 from turnkeeper_service.providers.leniency import UNREADABLE
 
 _WRAPPINGS = 2
 """How often an object may stand in a JSON string, which is in a JSON string."""
-_decoder = json.JSONDecoder(strict=False)
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -35,7 +34,7 @@ def object_in(text: str) -> str | None:
         if is_too_deep(text):
             return None
         if is_object(text):
-            return text
+            return with_plain_numbers(text)
         last = _last_of(text)
         if last is None or isinstance(last, dict):
             return None if last is None else json.dumps(last, ensure_ascii=False, separators=(",", ":"))
@@ -52,7 +51,7 @@ def _last_of(text: str) -> dict[str, object] | str | None:
             # What follows is no further start: nobody knows what it is.
             return None
         try:
-            value, end = _decoder.raw_decode(text, at)
+            value, end = plain_decoder.raw_decode(text, at)
         except UNREADABLE:
             return last
         if not isinstance(value, (dict, str)):

@@ -16,7 +16,6 @@ from turnkeeper_service.providers.summary import summary_text
 from turnkeeper_service.providers.tool_names import NameRule, ToolNames
 from turnkeeper_service.providers.tool_schemas import SchemaRule, fitted_tools
 from turnkeeper_service.providers.wire_json import (
-    arguments_of,
     base64_text,
     detail,
     encode,
@@ -136,7 +135,7 @@ def _answer(message: content_pb2.Message, is_own: bool, names: ToolNames) -> Ite
         elif kind == "media" and is_own:
             built = _media(part.media)
         elif kind == "tool_call" and not part.tool_call.is_provider_executed:
-            call: Json = {"name": names.sent(part.tool_call.name), "args": raw(arguments_of(part.tool_call))}
+            call: Json = {"name": names.sent(part.tool_call.name), "args": raw(part.tool_call.arguments_json)}
             vendor_id = detail(part, CALL_ID) if is_own else ""
             if vendor_id:
                 call["id"] = vendor_id

@@ -17,7 +17,6 @@ from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.tool_names import NameRule, ToolNames
 from turnkeeper_service.providers.tool_schemas import SchemaRule, fitted_tools
 from turnkeeper_service.providers.wire_json import (
-    arguments_of,
     base64_text,
     data_uri,
     detail,
@@ -129,7 +128,7 @@ def _assistant(
             texts.append(part.text.text)
         elif kind == "tool_call" and not part.tool_call.is_provider_executed:
             call_id = ids.of_call(part.tool_call.tool_call_id, is_own=is_own)
-            function = {"name": names.sent(part.tool_call.name), "arguments": arguments_of(part.tool_call)}
+            function = {"name": names.sent(part.tool_call.name), "arguments": part.tool_call.arguments_json or "{}"}
             calls.append({"id": call_id, "type": "function", "function": function})
         elif kind == "reasoning" and is_own:
             _add_reasoning(built, thinking, part, is_in_loop)

@@ -18,7 +18,6 @@ from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.tool_names import NameRule, ToolNames
 from turnkeeper_service.providers.tool_schemas import SchemaRule, fitted_tools
 from turnkeeper_service.providers.wire_json import (
-    arguments_of,
     data_uri,
     detail,
     encode,
@@ -104,7 +103,7 @@ def _assistant(parts: Sequence[content_pb2.Part], is_own: bool, ids: CallIds, na
                     "type": "function_call",
                     "call_id": ids.of_call(call.tool_call_id, is_own=is_own),
                     "name": names.sent(call.name),
-                    "arguments": arguments_of(call),
+                    "arguments": call.arguments_json or "{}",
                 }
             )
         elif kind == "reasoning" and is_own:

@@ -9,7 +9,7 @@ import msgspec
 from google.protobuf import struct_pb2
 
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.json_text import is_too_deep, with_plain_numbers, without_lone_surrogates
+from turnkeeper_service.json_text import without_lone_surrogates
 
 _COLLECTED = ("tools", "include")
 """Lists to which both sides add: tools of the caller's and of the vendor's own, things to include in the answer."""
@@ -20,13 +20,6 @@ encode = _encoder.encode
 def raw(json_text: str, default: str = "{}") -> msgspec.Raw:
     """JSON that is passed on as it is, save for what is no text in it."""
     return msgspec.Raw(without_lone_surrogates(json_text or default).encode())
-
-
-def arguments_of(call: content_pb2.ToolCall) -> str:
-    """The arguments of a call as they go back to a vendor: such as were not taken for their depth are left out."""
-    if not call.arguments_json or is_too_deep(call.arguments_json):
-        return "{}"
-    return with_plain_numbers(without_lone_surrogates(call.arguments_json))
 
 
 def struct_to_json(struct: struct_pb2.Struct) -> dict[str, Any]:
