@@ -17,14 +17,14 @@ import turnkeeper
 from tests.cli.conftest import Command, Done, environment, start
 from tests.cli.terminal import terminal
 from tests.clients.fake import FakeServer
-from turnkeeper.cli._app import app
+from turnkeeper.cli import application
 
 COMMANDS = ("chat", "watch", "runs", "sessions", "messages", "tools", "approvals", "summarize", "cancel", "delete")
 
 
 def called(*arguments: str) -> Done:
     """The command in this process, for what needs no server."""
-    done = CliRunner().invoke(app, arguments, prog_name="turnkeeper", env={"COLUMNS": "80"})
+    done = CliRunner().invoke(application(), arguments, prog_name="turnkeeper", env={"COLUMNS": "80"})
     return Done(done.exit_code, done.stdout, done.stderr)
 
 
@@ -48,6 +48,7 @@ def test_help_lists_all_commands_the_servers_too() -> None:
     done = called("--help")
     listed = [line.split()[0] for line in done.out.split("Commands:")[1].splitlines() if line.startswith("  ")]
     assert {*COMMANDS, "serve", "config"} <= set(listed)
+    assert listed[0] == "chat"
 
 
 @pytest.mark.parametrize("words", [(), ("config",)])
@@ -67,7 +68,7 @@ def test_the_version_is_said() -> None:
 def test_a_shell_is_told_what_may_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     for given, expected in (("turnkeeper s", {"sessions", "summarize", "serve"}), ("turnkeeper cancel --r", {"--run"})):
         asked = {"_TURNKEEPER_COMPLETE": "complete_bash", "COMP_WORDS": given, "COMP_CWORD": str(given.count(" "))}
-        done = CliRunner().invoke(app, [], prog_name="turnkeeper", env=asked)
+        done = CliRunner().invoke(application(), [], prog_name="turnkeeper", env=asked)
         assert expected <= set(done.stdout.split())
 
 

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typer import Typer
 
 _EXTRA = ("typer", "prompt_toolkit")
+
+
+def application() -> Typer:
+    """The command with all its commands, in the order in which help lists them."""
+    from turnkeeper.cli import _sessions, _tools  # noqa: F401
+    from turnkeeper.cli._runner import app
+
+    return app
 
 
 def main() -> None:
@@ -15,9 +27,7 @@ def main() -> None:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
-        from turnkeeper.cli._app import app
-
-        app(prog_name="turnkeeper")
+        application()(prog_name="turnkeeper")
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise

@@ -1,4 +1,4 @@
-"""The commands. Each talks to a server by the client and prints what it says."""
+"""The commands about sessions and runs. Each talks to a server by the client and prints what it says."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import typer
 from turnkeeper import Client, Delta, Event, OutcomeStatus, SessionSettings
 from turnkeeper._ids import new_id
 from turnkeeper._submission import CancelModeName
-from turnkeeper.cli import _events, _show, _tools
+from turnkeeper.cli import _events, _show
 from turnkeeper.cli._chat import HELP, Chat
 from turnkeeper.cli._lines import Input, Lines
-from turnkeeper.cli._runner import Address, Json, SessionArgument, TlsCa, app, command, fail_usage, run_with_client
+from turnkeeper.cli._runner import Address, Json, SessionArgument, TlsCa, command, fail_usage, run_with_client
 from turnkeeper.cli._screen import Screen
-
-__all__ = ["_tools", "app"]
 
 
 @command
