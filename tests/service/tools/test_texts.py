@@ -45,6 +45,7 @@ SAID: dict[str, tuple[Any, str]] = {
     "listed": (lambda: [HALF, 1], f'["{WHOLE}", 1]'),
     "key": (lambda: {HALF: {"at": Path("/a"), "by": (HALF,)}}, f'{{"{WHOLE}": {{"at": "/a", "by": ["{WHOLE}"]}}}}'),
     "model": (lambda: Loan(title=HALF), f'{{"title": "{WHOLE}"}}'),
+    "bytes": (lambda: [b"caf\xe9", HALF], f'["{WHOLE}", "{WHOLE}"]'),
     "error": (refuse, WHOLE),
     "nul": (lambda: "a\0b", "a\ufffdb"),
     "deep": (deep, "the result is nested too deeply"),

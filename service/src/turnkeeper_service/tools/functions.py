@@ -110,8 +110,13 @@ def _json_of(value: object) -> str:
     try:
         return adapter.dump_json(value).decode()
     except PydanticSerializationError:
-        # A text in it has half of a character; whoever writes the result replaces it.
+        # A text in it has half of a character, or bytes in it are no text; whoever writes the result replaces it.
         try:
-            return json.dumps(adapter.dump_python(value), ensure_ascii=False, default=to_jsonable_python)
+            return json.dumps(adapter.dump_python(value), ensure_ascii=False, default=_plain)
         except RecursionError:
             raise ToolError("the result is nested too deeply") from None
+
+
+def _plain(value: object) -> object:
+    """What JSON has no form for, in one that it has."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else to_jsonable_python(value)
