@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Annotated, NoReturn, Protocol
 
 import typer
 
@@ -121,6 +120,8 @@ def show_config(context: typer.Context, config: ConfigFlag = None, set_: SetFlag
     """
     context.obj = (config, set_)
     if context.invoked_subcommand is None:
+        from turnkeeper_service.settings_text import render
+
         typer.echo(render(_load(config, {}, set_)), nl=False)
 
 
@@ -184,10 +185,11 @@ def token(
         turnkeeper token --tenant acme --name ops --role user --role admin --append tokens.toml
     """
     from turnkeeper_service.principal import TokenFileError, hash_token, mint_token, parse_tokens
+    from turnkeeper_service.settings_text import written
 
     minted = mint_token()
     entry = {"sha256": hash_token(minted), "tenant": tenant, "name": name, "roles": sorted(set(role or ["user"]))}
-    stanza = "[[tokens]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in entry.items())
+    stanza = "[[tokens]]\n" + "".join(f"{key} = {written(value)}\n" for key, value in entry.items())
     try:
         parse_tokens(stanza, "the new token")
     except TokenFileError as error:
@@ -343,39 +345,6 @@ def exit_code(error: BaseException) -> int:
         return LOCKED
     wrong = StoreCorruptError | StoreUnreadableError | SettingsError | TokenFileError | TlsError | ToolLoadError
     return USAGE if isinstance(error, wrong) else FAILURE
-
-
-def render(settings: Settings) -> str:
-    """The settings as a file would hold them, secrets masked; what is unset stands as a comment."""
-    return "\n".join(_tables(settings.model_dump(mode="json")))
-
-
-def _tables(tables: Mapping[str, Any]) -> Iterator[str]:
-    for table, content in tables.items():
-        if table in ("providers", "models", "mcp"):
-            named = {f"{table}.{_key(name)}": values for name, values in content.items()}
-        else:
-            named = {table: content}
-        for header, values in named.items():
-            # A set has no order of its own.
-            values = {k: sorted(v) if k == "capabilities" and v else v for k, v in values.items()}
-            lines = [f"{_key(k)} = {_toml(v)}" if v is not None else f"# {k} is unset" for k, v in values.items()]
-            yield "\n".join([f"[{header}]", *lines, ""])
-
-
-def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else _toml(key)
-
-
-def _toml(value: Any) -> str:
-    match value:
-        case dict():
-            return "{" + ", ".join(f"{_key(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
-        case list():
-            return "[" + ", ".join(_toml(inner) for inner in value) + "]"
-        case str():
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return json.dumps(value)
 
 
 def _load(config: Path | None, flags: Mapping[str, object], sets: list[str] | None) -> Settings:
