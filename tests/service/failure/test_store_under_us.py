@@ -21,6 +21,7 @@ from tests.service.harness import LIMIT, Harness, details, reason, serving, subm
 from tests.service.wire.talk import Talk
 from turnkeeper.v1 import error_pb2, session_service_pb2
 from turnkeeper_service.store.base import StoreError
+from turnkeeper_service.store.sqlite import SqliteStore
 
 HOLD = """
 import sqlite3, sys
@@ -131,6 +132,20 @@ async def test_a_server_whose_store_stays_busy_ends_when_it_is_told_to(tmp_path:
                 await server.server.close()
         async with serving(tmp_path) as server:
             assert not (await server.submit("s", "hello", "r")).is_replay
+
+
+@pytest.mark.asyncio
+async def test_a_start_waits_for_a_lock_that_somebody_else_holds(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        await server.session("s")
+    store = SqliteStore(tmp_path)
+    with held(tmp_path):
+        opening = asyncio.ensure_future(store.open())
+        # Longer than the writer's own waits are.
+        done, _ = await asyncio.wait({opening}, timeout=2.5)
+        assert not done
+    assert (await opening).epoch == 2
+    await store.close()
 
 
 def _delete(path: Path) -> None:

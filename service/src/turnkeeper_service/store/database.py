@@ -16,6 +16,8 @@ FILE = "turnkeeper.db"
 MARKER = "CREATED"
 """Beside the database, once it has its tables: an empty file is then no new one but a loss."""
 
+OPEN_SECONDS = 30.0
+"""How long a start waits for a lock that somebody else holds."""
 MAX_EPOCH = (1 << 21) - 1
 """Epochs stay below 2**21, so that an epoch and a 42-bit counter fit into one positive 64-bit sequence."""
 
@@ -137,7 +139,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     try:
         # Made here rather than by SQLite, for its mode: the log beside it inherits it.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, timeout=2.0)
+        # At the start nobody waits who could be told that it is busy; the writer has shorter waits.
+        connection = sqlite3.connect(path, isolation_level=None, timeout=OPEN_SECONDS)
     except OSError as error:
         raise StoreUnwritableError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
     except sqlite3.Error as error:

@@ -87,6 +87,7 @@ class SqliteStore:
             database.mark_created(self._path)
             database.let_shrink(connection)
             boot = database.take_epoch(connection, self._path)
+            connection.execute(sql.PATIENT)
             self._reader = Reader(self._loop, self._path)
             self._files = OpenFiles(self._path)
         except BaseException as error:
