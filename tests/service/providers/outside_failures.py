@@ -76,6 +76,10 @@ def _stated(wire_format: str) -> list[Case]:
         failed(": hello\n\n" + json.dumps(body) + "\n", reason, words),
         failed(Answer.of("<html>sign in</html>", content_type="text/html"), "PROVIDER_PROTOCOL", "sign in"),
         failed(Answer.of("upstream is gone"), "PROVIDER_PROTOCOL", "upstream is gone"),
+        failed("data: upstream is gone\n\n", "PROVIDER_PROTOCOL", "upstream is gone"),
+        failed('data: "upstream is gone"\n\n', "PROVIDER_PROTOCOL", "upstream is gone"),
+        failed(Answer.error(400, '{"error":' + "[" * 5000 + "]" * 5000 + "}"), "PROVIDER_REFUSED", "HTTP 400"),
+        failed(sse('{"error":' + "[" * 5000 + "]" * 5000 + "}"), "PROVIDER_ERROR"),
         failed(Answer.of(json.dumps({"hello": 1}), content_type=JSON), "PROVIDER_PROTOCOL", "hello"),
     ]
     return cases

@@ -133,6 +133,7 @@ class MessagesDecoder(StreamDecoder[StreamEvent]):
         index = self._place_of(index, delta)
         part = self._blocks.get(index)
         if part is None:
+            self._leave_out("content_block_delta.delta")
             return
         if part.kind is PartKind.PROVIDER:
             # Blocks that we do not know grow by deltas named after them; what those carry belongs into the block.

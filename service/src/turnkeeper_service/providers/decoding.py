@@ -12,7 +12,7 @@ import structlog
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.assembly import PartAssembler
 from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, ProviderError
-from turnkeeper_service.providers.failure_body import stated_failure
+from turnkeeper_service.providers.failure_body import clip, stated_failure
 from turnkeeper_service.providers.http_error import stream_error
 from turnkeeper_service.providers.leniency import UNREADABLE, Shape, loads
 from turnkeeper_service.providers.sse import SseEvent
@@ -130,7 +130,8 @@ class StreamDecoder(ABC, Generic[Event]):
             if event.event == "error":
                 self._fail(data.decode())
                 return None
-            raise _unreadable(error) from None
+            said = "" if data.lstrip().startswith((b"{", b"[")) else data.decode()
+            raise _unreadable(error, said) from None
 
     def _decode_each(self, event: SseEvent) -> None:
         """Events in one list, from servers that do not stream."""
@@ -146,11 +147,15 @@ class StreamDecoder(ABC, Generic[Event]):
 
     def _lenient(self, shape: Shape[T], data: bytes) -> T:
         found, left_out = shape.lenient(data)
-        news = set(left_out) - self._left_out
+        self._leave_out(*left_out)
+        return found
+
+    def _leave_out(self, *fields: str) -> None:
+        """Say what of the answer cannot be used: of each field once, whatever it held."""
+        news = set(fields) - self._left_out
         if news:
             self._left_out |= news
-            log.warning("fields of the provider's answer cannot be used", fields=sorted(news), of=type(found).__name__)
-        return found
+            log.warning("fields of the provider's answer cannot be used", fields=sorted(news))
 
     def _look_for_failure(self, event: SseEvent) -> None:
         if self.failure is None:
@@ -173,7 +178,9 @@ class StreamDecoder(ABC, Generic[Event]):
         raise ProviderError(reason, title, detail, is_retryable=True, usage=finished.usage)
 
 
-def _unreadable(error: Exception) -> ProviderError:
+def _unreadable(error: Exception, said: str = "") -> ProviderError:
+    """``said``: what stands there in place of JSON, since it may be why."""
+    why = clip(said) or str(error)
     return ProviderError(
-        FailureReason.PROVIDER_PROTOCOL, "Invalid event", f"An event of the stream cannot be read: {error}"
+        FailureReason.PROVIDER_PROTOCOL, "Invalid event", f"An event of the stream cannot be read: {why}"
     )

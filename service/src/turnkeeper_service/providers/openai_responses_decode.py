@@ -151,6 +151,8 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
             part = opened.parts.get((_CALL, 0))
             if part is not None:
                 self._parts.append(part, text)
+            else:
+                self._leave_out("response.function_call_arguments.delta")
             return
         number = event.summary_index if kind == _SUMMARY else event.content_index
         self._append(opened, kind, number, text)
