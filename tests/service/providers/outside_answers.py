@@ -155,6 +155,7 @@ OTHER_TYPES: Cases = {
             chat({"content": "real"}, id=17, created="now", usage=[], x_groq=True, choices="none"),
             chat({"content": "re"}, {"content": "al"}).replace('"index": 0', '"index": "0"'),
             chat({"content": "re"}, {"content": "al"}).replace('"index": 0', '"index": null'),
+            chat({"content": "re"}, {"content": "al"}).replace('"index": 0', '"index": -1'),
             chat({"content": "real"}, usage={"prompt_tokens_details": 3, "completion_tokens_details": "x"}),
             chat({"content": [{"type": "text", "text": "real"}, 5, None]}),
             chat({"content": "real"}, error=None, base_resp={"status_code": 0, "status_msg": "success"}),

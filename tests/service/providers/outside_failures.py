@@ -52,6 +52,8 @@ STATED: Sequence[tuple[Any, str, str]] = (
     ({"success": False, "errors": [{"code": 7003, "message": "no route"}]}, "PROVIDER_ERROR", "no route"),
     ({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}, "PROVIDER_ERROR", "busy"),
     ({"type": "invalid_request_error", "message": "bad tool"}, "PROVIDER_ERROR", "bad tool"),
+    ({"status": "error", "message": "tired"}, "PROVIDER_ERROR", "tired"),
+    ({"ok": False, "message": "tired"}, "PROVIDER_ERROR", "tired"),
     ({"error": True, "error_message": "quota"}, "PROVIDER_ERROR", "quota"),
 )
 

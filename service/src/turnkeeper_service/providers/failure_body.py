@@ -17,7 +17,7 @@ _INNER = ("error", "errors", "base_resp", "detail", "details", "metadata", "head
 _STATUSES = ("status_code", "statusCode", "http_status", "http_code", "status", "code")
 _OWN_CODES = ("error_code", "errcode", "err_code")
 _PLAIN = frozenset({"message", "msg", "detail", "text"})
-_FAULT = re.compile(r"error|exception", re.I)
+_FAULT = re.compile(r"error|exception|fail", re.I)
 _GOOD_CODES = frozenset({"", "0", "200", "ok", "success", "none", "null"})
 _WAITS = (
     (re.compile(r"retry.?(?:after|delay|in).?ms", re.I), 0.001),
@@ -86,6 +86,7 @@ def stated_failure(value: Any) -> Any:
         or (isinstance(kind, str) and _FAULT.search(kind))
         or any(_is_bad(value.get(key)) for key in _OWN_CODES)
         or value.get("success") is False
+        or value.get("ok") is False
         or value.get("error_message")
         or value.get("error_msg")
         or (_has_words(value) and not isinstance(kind, str) and _is_blunt(value))
@@ -167,4 +168,5 @@ def _has_words(value: dict[str, Any]) -> bool:
 
 def _is_blunt(value: dict[str, Any]) -> bool:
     """Whether words are all that there is, or stand beside a code that is none of success."""
-    return _is_bad(value.get("code")) or status_of(value) is not None or not value.keys() - _PLAIN
+    is_said = isinstance(value.get("status"), str) and _FAULT.search(value["status"]) is not None
+    return is_said or _is_bad(value.get("code")) or status_of(value) is not None or not value.keys() - _PLAIN

@@ -73,7 +73,7 @@ class GeminiDecoder(StreamDecoder[Chunk]):
         if chunk.usage_metadata is not None and chunk.usage_metadata.says_something:
             self._usage = chunk.usage_metadata
         for candidate in chunk.candidates or ():
-            if candidate.index:
+            if candidate.index is not None and candidate.index > 0:
                 continue
             if candidate.content is not None:
                 for part in candidate.content.parts or ():

@@ -79,7 +79,7 @@ class ChatDecoder(StreamDecoder[Chunk]):
         if chunk.x_groq is not None and chunk.x_groq.usage is not None:
             self._carried_usage = chunk.x_groq.usage
         for choice in chunk.choices or ():
-            if choice.index:
+            if choice.index is not None and choice.index > 0:
                 continue
             delta = choice.delta or choice.message
             if delta is not None:
