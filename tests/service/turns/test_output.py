@@ -197,14 +197,13 @@ def test_prose_full_of_brackets_is_given_up_soon() -> None:
         ("1e-320", "0.01", False),
         ("1e999", "0.01", False),
         ("6", "4", False),
-        ("true", "0.3", True),
     ],
 )
 @pytest.mark.asyncio
 async def test_numbers_are_compared_as_the_decimals_that_they_are_written_as(
     tmp_path: Path, number: str, step: str, is_valid: bool
 ) -> None:
-    schema = f'{{"type": "object", "properties": {{"price": {{"multipleOf": {step}}}}}, "required": ["price"]}}'
+    schema = f'{{"type": "object", "properties": {{"price": {{"type": "number", "multipleOf": {step}}}}}, "required": ["price"]}}'
     tools = Tools()
     tools.quick("book")
     tools.add("pay", pay)
@@ -217,7 +216,7 @@ async def test_numbers_are_compared_as_the_decimals_that_they_are_written_as(
         found = await on.results()
         assert found["book"].is_error != is_valid
         # A function has a step of its own, and a limit.
-        is_paid = Fraction(number) % Fraction("0.01") == 0 and Fraction(number) < 1e9 if number != "true" else False
+        is_paid = Fraction(number) % Fraction("0.01") == 0 and Fraction(number) < 1e9
         assert found["pay"].is_error != is_paid
 
 
