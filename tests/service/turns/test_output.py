@@ -203,7 +203,8 @@ def test_prose_full_of_brackets_is_given_up_soon() -> None:
 async def test_numbers_are_compared_as_the_decimals_that_they_are_written_as(
     tmp_path: Path, number: str, step: str, is_valid: bool
 ) -> None:
-    schema = f'{{"type": "object", "properties": {{"price": {{"type": "number", "multipleOf": {step}}}}}, "required": ["price"]}}'
+    of_price = f'{{"type": "number", "multipleOf": {step}}}'
+    schema = f'{{"type": "object", "properties": {{"price": {of_price}}}, "required": ["price"]}}'
     tools = Tools()
     tools.quick("book")
     tools.add("pay", pay)
