@@ -8,7 +8,7 @@ from typing import Any
 
 from turnkeeper_service.errors import Refused
 
-QUIET_SECONDS = 0.05
+QUIET_SECONDS = 0.15
 """How long no call has come before a server that goes away may close its port."""
 
 
