@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
@@ -60,7 +60,7 @@ class RpcObserver(Protocol):
 class Shown:
     """What a caller showed to say who it is."""
 
-    authorization: Sequence[tuple[str, str | bytes]]
+    authorization: Sequence[tuple[str, str | bytes]] = field(repr=False)
     peer_names: Sequence[str]
 
 
@@ -84,10 +84,7 @@ class Call:
 
     async def write(self, response: Message | bytes) -> None:
         """Send one response of a stream; waits while the reader is behind. Raises Refused where it is too long."""
-        content = _serialize(response)
-        if len(content) > self._max_bytes:
-            raise too_large(self._max_bytes)
-        await self._context.write(content)
+        await self._context.write(sendable(response, self._max_bytes))
 
 
 Unary = Callable[[Any, Call], Awaitable[Message]]
@@ -115,6 +112,14 @@ def too_large(max_bytes: int) -> Refused:
     )
 
 
+def sendable(response: Message | bytes, max_bytes: int) -> bytes:
+    """The bytes of a response. Raises Refused where it is too long: gRPC would end the call without a reason."""
+    content = _serialize(response)
+    if len(content) > max_bytes:
+        raise too_large(max_bytes)
+    return content
+
+
 class Gatekeeper:
     """Makes handlers that authenticate, check rights and deadline, and turn refusals into statuses."""
 
@@ -127,10 +132,6 @@ class Gatekeeper:
         self.calls = OpenCalls()
         self._streams: dict[asyncio.Task[Any], Call] = {}
         """Calls that may last, which are looked at again when other callers are known."""
-        self._parting: asyncio.Future[Refused] | None = None
-        """Once it is there, calls that come wait for it, and are refused with it."""
-        self._stirred = asyncio.Event()
-        """Set whenever a call comes or ends."""
 
     def recheck(self) -> None:
         """End the streams of callers who would not be let in any more."""
@@ -178,7 +179,7 @@ class Gatekeeper:
                 if isinstance(request, Malformed):
                     raise request.refused
                 answer = await run(request, call)
-                return self._sendable(answer) if kind == "unary" else None
+                return sendable(answer, self._max_message_bytes) if kind == "unary" else None
             except Refused as refused:
                 code = code_of(refused.reason)
                 log.info("call refused", method=name, reason=reason_name(refused.reason))
@@ -191,6 +192,7 @@ class Gatekeeper:
                 # What it waited for is gone, and with it the server: what became of it is told by the same ids (U-14).
                 lost = revoked or store_unavailable()
                 code = code_of(lost.reason)
+                log.info("call refused", method=name, reason=reason_name(lost.reason))
                 await context.abort(code, lost.message, trailing_metadata(lost))
             except grpc.aio.AbortError:
                 raise
@@ -223,13 +225,6 @@ class Gatekeeper:
             serve, request_deserializer=_deserializer(method, self._max_message_bytes), response_serializer=_serialize
         )
         return handler
-
-    def _sendable(self, response: Message) -> bytes:
-        """A response that may be sent; gRPC would cut one that is too long without a reason."""
-        content = response.SerializeToString()
-        if len(content) > self._max_message_bytes:
-            raise too_large(self._max_message_bytes)
-        return content
 
     def _enter(self, context: Context, role: Role) -> Call:
         metadata = context.invocation_metadata() or ()
