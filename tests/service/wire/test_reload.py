@@ -140,6 +140,34 @@ async def test_a_key_is_read_again_and_a_broken_one_changes_nothing(tmp_path: Pa
         assert credential.secret.reveal() == "second"
 
 
+async def test_streams_of_a_certificate_whose_name_is_gone_end(tmp_path: Path) -> None:
+    authority = Authority.make(tmp_path, "authority")
+    cert, key = authority.sign("server", "localhost")
+    own_cert, own_key = authority.sign("client", "billing.internal")
+    names = tmp_path / "names.toml"
+    names.write_text('[[tls_names]]\nname = "billing.internal"\ntenant = "acme"\nroles = ["user"]\n')
+    options: dict[str, Any] = {
+        "auth__mode": "token",
+        "auth__token_file": str(names),
+        "tls__cert_file": str(cert),
+        "tls__key_file": str(key),
+        "tls__client_ca_file": str(authority.cert),
+        "tls__require_client_cert": "true",
+    }
+    async with serving(tmp_path, clock=ManualClock(), **options) as server:
+        credentials = grpc.ssl_channel_credentials(
+            authority.cert.read_bytes(), own_key.read_bytes(), own_cert.read_bytes()
+        )
+        address = server.server.grpc_address.replace("127.0.0.1", "localhost")
+        async with grpc.aio.secure_channel(address, credentials) as channel:
+            caller = Caller(channel, None)
+            await caller.call("SessionService.CreateSession", sessions.CreateSessionRequest(session_id="s"))
+            watching = await opened(caller, "RunService.WatchSession", WATCH)
+            names.write_text("")
+            server.server.reload()
+            assert await ended(watching) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING")
+
+
 async def test_a_hangup_reads_tokens_and_certificates_again(tmp_path: Path) -> None:
     authority, later = Authority.make(tmp_path, "first"), Authority.make(tmp_path, "second")
     cert, key = tmp_path / "cert", tmp_path / "certkey"
