@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext, SSLError
+from threading import Lock
 
 import grpc
 
@@ -50,6 +51,7 @@ class Certificates:
         self._key_file = key_file
         self._client_ca_file = client_ca_file
         self._on_bad_file = on_bad_file
+        self._reading = Lock()
         self._seen = self._look()
         self._current = self._read()
         self.credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
@@ -58,18 +60,24 @@ class Certificates:
 
     def reload(self) -> None:
         """Read the files now, whether or not they seem to have changed."""
+        with self._reading:
+            self._renew()
+
+    def fetch(self) -> grpc.ServerCertificateConfiguration:
+        """What is in force, read again if a file has changed: gRPC calls this at every handshake."""
+        # Whoever comes while another one reads waits for what that one reads.
+        with self._reading:
+            if self._look() != self._seen:
+                self._renew()
+            return self._current
+
+    def _renew(self) -> None:
+        # Noted even if it is bad: a half-written pair is looked at again when its other half arrives.
         self._seen = self._look()
         try:
             self._current = self._read()
         except TlsError as error:
             self._on_bad_file(str(error))
-
-    def fetch(self) -> grpc.ServerCertificateConfiguration:
-        """What is in force, read again if a file has changed: gRPC calls this at every handshake."""
-        if self._look() != self._seen:
-            # Noted even if it is bad: a half-written pair is looked at again when its other half arrives.
-            self.reload()
-        return self._current
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         """Read and check all files."""

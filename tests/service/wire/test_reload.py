@@ -22,6 +22,7 @@ from turnkeeper.v1 import run_service_pb2 as runs
 from turnkeeper.v1 import session_service_pb2 as sessions
 from turnkeeper.v1 import tool_service_pb2 as tools
 from turnkeeper_service.settings import Settings
+from turnkeeper_service.wire.call import Call
 
 pytestmark = pytest.mark.asyncio
 
@@ -94,6 +95,22 @@ async def test_streams_of_revoked_tokens_end_and_others_go_on(tmp_path: Path) ->
         assert await anna.first("RunService.WatchSession", bare) is not None
         assert not other.done()
         other.cancel()
+
+
+async def test_a_stream_that_is_just_being_opened_ends_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(tmp_path, clock=ManualClock(), **write_token_file(tmp_path)) as server:
+        begin = Call.begin
+
+        async def reload_meanwhile(call: Call) -> None:
+            asyncio.get_running_loop().call_soon(server.server.reload)
+            await begin(call)
+
+        monkeypatch.setattr(Call, "begin", reload_meanwhile)
+        alice = Caller(server.channel, "alice")
+        await alice.call("SessionService.CreateSession", sessions.CreateSessionRequest(session_id="s"))
+        rewrite(tmp_path / "tokens.toml", alice=None)
+        call = alice.stubs["RunService"].WatchSession(WATCH, metadata=alice.metadata)
+        assert await ended(call) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID")
 
 
 async def failed_rereads(server: Harness, what: str) -> float:

@@ -7,7 +7,7 @@ the store to the stream without being parsed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ from .status import code_of, reason_name, trailing_metadata
 
 log = structlog.get_logger(__name__)
 
+OPENING_SECONDS = 1.0
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -75,16 +76,35 @@ class Call:
         self.shown = shown
         self.revoked: Refused | None = None
         """Why its caller may not go on with it."""
+        self._opening: asyncio.Task[None] | None = None
         self.tenant = principal.tenant
         self.actor = principal.name
 
     async def begin(self) -> None:
         """Let the client know that its stream stands, before there is anything to send."""
-        await self._context.send_initial_metadata(())
+        await self._send(self._context.send_initial_metadata(()))
 
     async def write(self, response: Message | bytes) -> None:
         """Send one response of a stream; waits while the reader is behind. Raises Refused where it is too long."""
-        await self._context.write(sendable(response, self._max_bytes))
+        await self._send(self._context.write(sendable(response, self._max_bytes)))
+
+    async def _send(self, sending: Coroutine[Any, Any, None]) -> None:
+        if self._opening is not None:
+            await sending
+            return
+        # The first send carries the metadata. A call that was cancelled in the middle of it could not be ended any
+        # more: its status would carry them a second time, which gRPC refuses.
+        self._opening = asyncio.get_running_loop().create_task(sending, name="first send")
+        await asyncio.shield(self._opening)
+
+    async def opened(self) -> None:
+        """Wait until what opens the stream is sent, if that is under way; not for a reader that takes nothing."""
+        if self._opening is not None and not self._opening.done():
+            await asyncio.wait({self._opening}, timeout=OPENING_SECONDS)
+            self._opening.cancel()
+        if self._opening is not None and self._opening.done() and not self._opening.cancelled():
+            # Whoever waited for it is told; if nobody did, nobody needs to be.
+            self._opening.exception()
 
 
 Unary = Callable[[Any, Call], Awaitable[Message]]
@@ -186,6 +206,8 @@ class Gatekeeper:
                 await context.abort(code, refused.message, trailing_metadata(refused))
             except asyncio.CancelledError:
                 revoked = call.revoked if call is not None else None
+                if call is not None:
+                    await call.opened()
                 if task.cancelling() and revoked is None and not self.calls.are_over:
                     code = grpc.StatusCode.CANCELLED
                     raise
