@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from examples.upstream import Answer
 from tests.service.providers.outside_vendor import (
     CHAT,
     DONE,
@@ -147,6 +148,22 @@ def told(*bodies: str, wire_format: str) -> list[Case]:
     return [Case([body, PLAIN[wire_format]], check=check) for body in bodies]
 
 
+BOTH = [
+    {"type": "response.output_item.added", "output_index": 0, "item": function_call("", id=f"i{n}", call_id=f"c{n}")}
+    for n in "ab"
+] + [
+    {
+        "type": "response.function_call_arguments.delta",
+        "output_index": 0,
+        "item_id": f"i{n}",
+        "delta": piece.replace("N", n),
+    }
+    for piece in ('{"text":', '"N"}')
+    for n in "ab"
+]
+"""Two calls of one number, told apart by their ids alone."""
+END = {"type": "response.completed", "response": {"status": "completed", "output": []}}
+
 OTHER_TYPES: Cases = {
     CHAT: [
         *answered(
@@ -167,13 +184,23 @@ OTHER_TYPES: Cases = {
             chat_call(arguments('{"text":"real"}', "note", index=None, id=17)),
             chat_call(arguments({"text": "real"}, "note", index="0", id=None)),
             chat({"tool_calls": {"id": "c", "function": {"name": "note", "arguments": '{"text":"real"}'}}}),
+            chat(
+                {"function_call": {"name": "note", "arguments": '{"te'}},
+                {"function_call": {"arguments": 'xt":"real"}'}},
+                reason="function_call",
+            ),
         ),
+        *noted(CHAT, chat_call(arguments([], "note", index=0)), chat_call(arguments("[]", "note", index=0)), text=""),
     ],
     RESPONSES: answered(
         responses(item("real") | {"phase": 3, "status": []}, usage="", incomplete_details=False),
         responses({"type": "message", "id": 5, "content": {"type": "output_text", "text": "real", "annotations": ""}}),
         grown(2, sequence_number="first", logprobs={"a": 1}),
         responses(item("real"), error=None, id=99),
+        responses({"type": "message", "content": "real"}),
+        responses(item("real")).replace('"output": [', '"output": [null, 5, "x", '),
+        sse({"type": "response.output_item.added", "output_index": 0, "item": None}) + responses(item("real")),
+        sse({"type": "response.output_item.done", "output_index": 0, "item": "message"}) + responses(item("real")),
     )
     + noted(RESPONSES, responses(function_call({"text": "real"})), responses(function_call('{"text":"real"}', id=3))),
     MESSAGES: answered(
@@ -186,7 +213,9 @@ OTHER_TYPES: Cases = {
         messages(block("real")).replace('"index": 0', '"index": null'),
         messages([{"type": "text", "text": "real", "signature": False}]),
     )
-    + noted(MESSAGES, messages(use('{"text":"real"}', id=17), reason="tool_use")),
+    + noted(MESSAGES, messages(use('{"text":"real"}', id=17), reason="tool_use"))
+    + noted(MESSAGES, messages([*use(), {"type": "input_json_delta", "partial_json": {"text": "real"}}]))
+    + noted(MESSAGES, messages(use(input=[]), reason="tool_use"), text=""),
     GEMINI: [
         *answered(
             gemini({"text": "real", "thought": None, "thoughtSignature": False}, usageMetadata=""),
@@ -196,23 +225,47 @@ OTHER_TYPES: Cases = {
         ),
         ok(gemini({"text": "real"}, {"inlineData": {"mimeType": "image/png", "data": "%%"}})),
         *noted(GEMINI, gemini_call({"text": "real"}, id=17), gemini_call('{"text":"real"}')),
+        *noted(GEMINI, gemini_call([]), text=""),
     ],
 }
 
 OTHER_NUMBERS: Cases = {
-    CHAT: noted(
-        CHAT,
-        chat_call(arguments('{"te', "note", index=3, id="c"), arguments('xt":"real"}', index=3)),
-        chat_call(arguments('{"te', "note", index=None, id="c"), arguments('xt":"real"}', index=None)),
-        chat_call(arguments('{"te', "note", index=0, id="c"), arguments('xt":"real"}', index=1)),
-        chat_call(arguments('{"te', "note", index=0, id="c"), arguments('xt":"real"}')),
-    ),
+    CHAT: [
+        *noted(
+            CHAT,
+            chat_call(arguments('{"te', "note", index=3, id="c"), arguments('xt":"real"}', index=3)),
+            chat_call(arguments('{"te', "note", index=None, id="c"), arguments('xt":"real"}', index=None)),
+            chat_call(arguments('{"te', "note", index=0, id="c"), arguments('xt":"real"}', index=1)),
+            chat_call(arguments('{"te', "note", index=0, id="c"), arguments('xt":"real"}')),
+            chat_call(arguments('{"te', index=0, id="c"), arguments('xt":"real"}', "note", index=0)),
+            chat_call(arguments("", "no", index=0, id="c"), arguments('{"text":"real"}', "note", index=0, id="c")),
+        ),
+        Case(
+            [
+                chat_call(
+                    arguments("", "note", index=0, id="a"),
+                    arguments("", "note", index=0, id="b"),
+                    arguments('{"text":', index=0, id="a"),
+                    arguments('{"text":', index=0, id="b"),
+                    arguments('"a"}', index=0, id="a"),
+                    arguments('"b"}', index=0, id="b"),
+                ),
+                PLAIN[CHAT],
+            ],
+            noted=["a", "b"],
+        ),
+    ],
     RESPONSES: [
         *answered(grown(3), grown(None), grown("2"), grown(2, 1), grown(3, item_id="m")),
         *noted(
             RESPONSES,
             pieces_of_item('{"te', 'xt":"real"}').replace('0, "delta"', '7, "delta"'),
             pieces_of_item('{"te', 'xt":"real"}').replace('0, "delta"', 'null, "delta"'),
+            pieces_of_item('{"text":"real"}').replace(".delta", ".done").replace('"delta"', '"arguments"'),
+        ),
+        Case([sse(*BOTH, END), PLAIN[RESPONSES]], noted=["a", "b"]),
+        *answered(
+            sse({"type": "response.output_text.done", "output_index": 0, "content_index": 0, "text": "real"}, END)
         ),
     ],
     MESSAGES: [
@@ -283,6 +336,7 @@ TWICE: Cases = {
             arguments('{"text":"real"}', "note", index=0, id="c"),
         ),
         chat_call(arguments('"{\\"text\\":\\"real\\"}"', "note", index=0, id="c")),
+        chat_call(arguments('\ufeff{"text":"real"}', "note", index=0, id="c")),
         chat_call(
             arguments('{"te', "note", index=0, id="a"),
             arguments('xt":"r', index=0, id="b"),
@@ -414,7 +468,16 @@ def _thinking(wire_format: str) -> list[Case]:
     ]
 
 
+NO_TEXT: Cases = {
+    name: [
+        ok(Answer.of(said(name, "reXal").encode().replace(b"X", bad)), text="re\ufffdal")
+        for bad in (b"\xe9", b"\xf0\x9f")
+    ]
+    for name in (CHAT, RESPONSES, MESSAGES, GEMINI)
+}
+
 ANSWERS: dict[str, Cases] = {
+    "bytes that are not UTF-8": NO_TEXT,
     "reasoning between tags in the text": {name: _thinking(name) for name in (CHAT, RESPONSES, MESSAGES, GEMINI)},
     "a pause between the tools that the provider runs": PAUSES,
     "a count of tokens that is no count": {name: _number_cases(name) for name in (CHAT, RESPONSES, MESSAGES, GEMINI)},

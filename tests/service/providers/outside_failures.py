@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -55,6 +57,15 @@ STATED: Sequence[tuple[Any, str, str]] = (
     ({"status": "error", "message": "tired"}, "PROVIDER_ERROR", "tired"),
     ({"ok": False, "message": "tired"}, "PROVIDER_ERROR", "tired"),
     ({"error": True, "error_message": "quota"}, "PROVIDER_ERROR", "quota"),
+    ({"fault": {"faultstring": "Rate limit quota violation"}}, "PROVIDER_ERROR", "quota violation"),
+    ({"internalServerException": {"message": "unexpected"}}, "PROVIDER_ERROR", "unexpected"),
+    ({"__type": "com.x#ThrottlingException", "Message": "slow down"}, "PROVIDER_ERROR", "slow down"),
+    ({"error": 500}, "PROVIDER_ERROR", "500"),
+    (
+        {"error": {"code": 400, "message": "Provider returned error", "metadata": {"raw": '{"error":"no such tool"}'}}},
+        "PROVIDER_REFUSED",
+        "Provider returned error: no such tool",
+    ),
 )
 
 
@@ -79,6 +90,17 @@ def _stated(wire_format: str) -> list[Case]:
         failed(Answer.of("<html>sign in</html>", content_type="text/html"), "PROVIDER_PROTOCOL", "sign in"),
         failed(Answer.of("upstream is gone"), "PROVIDER_PROTOCOL", "upstream is gone"),
         failed("data: upstream is gone\n\n", "PROVIDER_PROTOCOL", "upstream is gone"),
+        failed("data: upstream is gone\n\n" + DONE, "PROVIDER_PROTOCOL", "upstream is gone"),
+        failed('data: {"note":{},"message":"upstream is gone"}\n\n', "PROVIDER_STREAM_BROKEN", "upstream is gone"),
+        failed(Answer.of(b'data: {"error":"upstream is g\xf6ne"}\n\n'), "PROVIDER_ERROR", "upstream is g"),
+        failed(Answer.of(b'\xef\xbb\xbf{"error":"caf\xe9"}', content_type=JSON), "PROVIDER_ERROR", "caf"),
+        failed(Answer.error(400, b'\xef\xbb\xbf{"error":"no"}'), "PROVIDER_REFUSED", "HTTP 400: no"),
+        failed(
+            Answer.error(400, gzip.compress(b'{"error":"no"}'), content_encoding="gzip"),
+            "PROVIDER_REFUSED",
+            "HTTP 400: no",
+        ),
+        failed(Answer.error(400, b"\x0b\x02", content_encoding="br"), "PROVIDER_REFUSED", "without a message"),
         failed('data: "upstream is gone"\n\n', "PROVIDER_PROTOCOL", "upstream is gone"),
         failed(Answer.error(400, '{"error":' + "[" * 5000 + "]" * 5000 + "}"), "PROVIDER_REFUSED", "HTTP 400"),
         failed(sse('{"error":' + "[" * 5000 + "]" * 5000 + "}"), "PROVIDER_ERROR"),
@@ -205,6 +227,7 @@ def _travelled(wire_format: str) -> list[Case]:
     body = PLAIN[wire_format]
     close = body.replace("\n\n", "\n")
     named = "".join(f"event: e{n}\n{line}\n" for n, line in enumerate(close.splitlines()))
+    packed = gzip.compress(body.encode())
     moved = "http://127.0.0.1:1/elsewhere"
     return [
         *(ok(Answer.of(body, status=status)) for status in (201, 202, 206)),
@@ -218,6 +241,15 @@ def _travelled(wire_format: str) -> list[Case]:
         ok(Answer.of(close.replace("data: ", ""), content_type=NDJSON)),
         ok(Answer.of(body.replace("\n", "\r\n"))),
         ok("\ufeff\n\n" + body),
+        ok("\ufeff\ufeff" + body.replace("\n\ndata", "\n\n\ufeffdata")),
+        ok(body.replace("data: ", " Data: ")),
+        ok(body.replace("data: ", "data: data: ")),
+        ok(sse(*(json.dumps(one.removeprefix("data: ")) for one in body.split("\n\n") if one))),
+        ok("".join(one.removeprefix("data: ") for one in body.removesuffix(DONE).split("\n\n"))),
+        *(ok(f"data: {word}\n\n{body}") for word in ("ping", "null", '""', "17.5", "[]", "{}")),
+        *(ok(Answer.of(packed, headers={"content-encoding": "gzip"}, cut=cut)) for cut in (0, 1)),
+        ok(Answer.of(zlib.compress(body.encode()), headers={"content-encoding": "deflate"})),
+        ok(Answer.of(body, headers={"content-encoding": "gzip"})),
         ok(body.replace("data: ", "data:")),
         failed(Answer.error(307, "", location=moved + "?key=k"), "PROVIDER_PROTOCOL", moved),
         failed(Answer.error(308, "moved", location="//u:p@elsewhere/x"), "PROVIDER_PROTOCOL", "//elsewhere/x"),

@@ -116,7 +116,7 @@ def test_reasoning_that_leads_nowhere_or_is_not_sealed_stays_here() -> None:
     reasoning(foreign, "Hm.", b"c2VhbA==")
     foreign.parts.add().text.text = "No."
     items = responses(ModelRequest("m", [user("Go."), unsealed, alone, foreign]))["input"]
-    assert [item["content"][0]["text"] for item in items[1:]] == ["Yes.", "No."]
+    assert [[one["text"] for one in item["content"]] for item in items[1:]] == [["Yes.", "No."]]
 
 
 def test_reasoning_in_plain_sight_goes_back_as_it_is() -> None:

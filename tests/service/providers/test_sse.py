@@ -92,8 +92,14 @@ def test_the_last_blank_line_may_be_missing(tail: bytes) -> None:
     assert split(b"data: a\n\ndata: b" + tail) == ([SseEvent(b"a"), SseEvent(b"b")], False)
 
 
-def test_invalid_utf8_ends_the_stream_behind_what_came_before() -> None:
-    assert split(b"data: a\n\ndata: \xff\n\ndata: c\n\n") == ([SseEvent(b"a")], True)
+def test_invalid_utf8_is_replaced() -> None:
+    events = [SseEvent(one.encode()) for one in ("a", "\ufffdb", "c")]
+    assert split(b"data: a\n\ndata: \xffb\n\ndata: c\n\n") == (events, False)
+
+
+def test_a_field_is_known_by_its_name_whatever_stands_before_it() -> None:
+    text = b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n data: c\n\n\0Data:d\n\n"
+    assert split(text) == ([SseEvent(one.encode()) for one in "abcd"], False)
 
 
 def test_a_character_may_be_cut_but_not_left_half() -> None:

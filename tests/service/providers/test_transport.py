@@ -215,7 +215,7 @@ async def test_an_encoding_that_nobody_asked_for(upstream: Upstream, make_provid
         ("truncated-3", FailureReason.PROVIDER_STREAM_BROKEN),
         ("ended-3", FailureReason.PROVIDER_STREAM_BROKEN),
         ("bad-json-3", FailureReason.PROVIDER_PROTOCOL),
-        ("bad-utf8-3", FailureReason.PROVIDER_PROTOCOL),
+        ("bad-utf8-3", FailureReason.PROVIDER_STREAM_BROKEN),
         ("error-3", FailureReason.PROVIDER_ERROR),
     ],
 )

@@ -133,7 +133,7 @@ class MessagesDecoder(StreamDecoder[StreamEvent]):
         index = self._place_of(index, delta)
         part = self._blocks.get(index)
         if part is None:
-            self._leave_out("content_block_delta.delta")
+            self.leave_out("content_block_delta.delta")
             return
         if part.kind is PartKind.PROVIDER:
             # Blocks that we do not know grow by deltas named after them; what those carry belongs into the block.
@@ -141,7 +141,12 @@ class MessagesDecoder(StreamDecoder[StreamEvent]):
                 self._parts.count(len(msgspec.json.encode(delta.content)))
                 self._raw_blocks[index] = _with(self._raw_blocks[index], "content", delta.content)
             return
-        self._parts.append(part, delta.text or delta.thinking or delta.partial_json or "")
+        if isinstance(delta.partial_json, str):
+            self._parts.append(part, delta.text or delta.thinking or delta.partial_json)
+        elif delta.partial_json is not None:
+            self._parts.complete(part, delta.partial_json)
+        else:
+            self._parts.append(part, delta.text or delta.thinking or "")
         if delta.signature:
             self._parts.count(len(delta.signature))
             part.signature += delta.signature

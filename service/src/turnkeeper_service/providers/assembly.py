@@ -21,7 +21,7 @@ from turnkeeper_service.providers.base import (
     PartStarted,
     ProviderError,
 )
-from turnkeeper_service.providers.call_arguments import is_object, object_in
+from turnkeeper_service.providers.call_arguments import is_nothing, is_object, object_in
 from turnkeeper_service.providers.reasoning_tags import ReasoningTags
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
@@ -140,7 +140,7 @@ class PartAssembler:
         self.count(size)
         part.texts.append(text)
         if part is self._current:
-            if part.number < 0:
+            if part.number < 0 and _may_start(part):
                 self._start(part)
             if self._waiting and _may_end(part):
                 self._end(part)
@@ -229,7 +229,7 @@ class PartAssembler:
                 self._end(part)
                 continue
             self._current = part
-            if part.texts:
+            if part.texts and _may_start(part):
                 self._start(part)
             return
 
@@ -242,6 +242,8 @@ class PartAssembler:
 
     def _show(self, part: OpenPart) -> None:
         """Let the texts leave that have not yet."""
+        if part.number < 0 and part.texts:
+            return
         shown, texts = part.num_shown, part.texts
         if shown < len(texts):
             text = texts[-1] if shown == len(texts) - 1 else "".join(texts[shown:])
@@ -277,6 +279,11 @@ class PartAssembler:
                 wanted += "_"
         self._call_ids.add(wanted)
         return wanted
+
+
+def _may_start(part: OpenPart) -> bool:
+    """Whether a part can be announced: a call whose arguments come before its name cannot."""
+    return part.kind is not PartKind.TOOL_CALL or bool(part.name)
 
 
 def _may_end(part: OpenPart) -> bool:
@@ -316,6 +323,6 @@ def _arguments(part: OpenPart) -> str:
     found = object_in(text)
     if found is not None:
         return found
-    if text.strip() not in ("", "null", '""'):
+    if not is_nothing(text):
         part.details[INVALID_ARGUMENTS] = text[:_MAX_KEPT_INVALID]
     return "{}"

@@ -23,6 +23,11 @@ def is_object(text: str) -> bool:
     return True
 
 
+def is_nothing(text: str) -> bool:
+    """Whether it stands for no arguments; some languages cannot tell an empty object from an empty list."""
+    return text.strip().strip('"').strip() in ("", "null", "[]")
+
+
 def object_in(text: str) -> str | None:
     """The JSON object that was meant, as JSON; None where there is none.
 
@@ -30,7 +35,7 @@ def object_in(text: str) -> str | None:
     counts where another begins behind the first. Some put the object into a JSON string.
     """
     for _ in range(_WRAPPINGS + 1):
-        text = without_lone_surrogates(text)
+        text = without_lone_surrogates(text.lstrip("\ufeff"))
         if is_too_deep(text):
             return None
         if is_object(text):

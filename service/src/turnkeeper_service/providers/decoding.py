@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from typing import ClassVar, Generic, TypeVar
 
@@ -12,9 +13,9 @@ import structlog
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.assembly import PartAssembler
 from turnkeeper_service.providers.base import FailureReason, ModelEvent, ModelFinished, ProviderError
-from turnkeeper_service.providers.failure_body import clip, stated_failure
+from turnkeeper_service.providers.failure_body import clip, message_of, stated_failure
 from turnkeeper_service.providers.http_error import stream_error
-from turnkeeper_service.providers.leniency import UNREADABLE, Shape, loads
+from turnkeeper_service.providers.leniency import UNREADABLE, Shape, loads, objects_in
 from turnkeeper_service.providers.sse import SseEvent
 
 log = structlog.get_logger(__name__)
@@ -23,6 +24,8 @@ Event = TypeVar("Event")
 T = TypeVar("T")
 _EXPLAINS_SILENCE = frozenset({content_pb2.FINISH_REASON_MAX_TOKENS, content_pb2.FINISH_REASON_CONTENT_FILTER})
 _MAX_WORD = 200
+_NAMED_AGAIN = re.compile(rb"\s*(?:data:\s*)+")
+"""In front of data that is one event's text inside another's."""
 
 
 class StreamDecoder(ABC, Generic[Event]):
@@ -34,6 +37,8 @@ class StreamDecoder(ABC, Generic[Event]):
     """Whether the stream's own last event was seen."""
     failure: ProviderError | None = None
     """The error that the stream carried."""
+    remark: ProviderError | None = None
+    """What was said that is no event: why there is no answer, if none comes; a sign of life, if one does."""
     failure_words: ClassVar[frozenset[str]] = frozenset()
     """The finish reasons by which a vendor says that its own attempt failed, whatever it has said before."""
 
@@ -43,11 +48,24 @@ class StreamDecoder(ABC, Generic[Event]):
         self._decode = shape.strict
         self._left_out: set[str] = set()
         self._has_read = False
+        self._first_words = ""
 
     @property
     def is_silent(self) -> bool:
         """Whether nothing of the format was seen yet."""
         return not self._has_read
+
+    def broken_off(self) -> ProviderError:
+        """The error of a stream that ended before its answer did."""
+        if self.remark is not None:
+            return self.remark
+        said = f" It said: {self._first_words}" if self.is_silent and self._first_words else ""
+        return ProviderError(
+            FailureReason.PROVIDER_STREAM_BROKEN,
+            "Stream broken",
+            f"The stream ended before the answer did.{said}",
+            is_retryable=True,
+        )
 
     def decode(self, event: SseEvent) -> None:
         """Take in one event. An error event is kept in `failure`; what came before it stays."""
@@ -119,26 +137,40 @@ class StreamDecoder(ABC, Generic[Event]):
         if data.startswith(b"[DONE]"):
             self.is_over = self.is_complete = True
             return None
-        if not data.strip():
+        start = data.lstrip()[:1]
+        if not start:
             return None
-        if data.lstrip().startswith(b"["):
-            self._decode_each(event)
+        if start not in (b"{", b"["):
+            self._look_inside(event)
             return None
         try:
-            return self._lenient(self._shape, data)
+            if start == b"{":
+                return self._lenient(self._shape, data)
         except UNREADABLE as error:
             if event.event == "error":
                 self._fail(data.decode())
                 return None
-            said = "" if data.lstrip().startswith((b"{", b"[")) else data.decode()
-            raise _unreadable(error, said) from None
+            if not str(error).startswith("Extra data"):
+                raise _unreadable(error) from None
+        self._decode_each(event)
+        return None
+
+    def _look_inside(self, event: SseEvent) -> None:
+        """Data that is no JSON object: an event's text, as it stands or in a string, or words."""
+        named = _NAMED_AGAIN.match(event.data)
+        text = event.data[named.end() :].decode() if named is not None else _string_in(event.data)
+        if text.startswith(("{", "[")):
+            self.decode(SseEvent(text.encode(), event.event))
+        elif event.event == "error":
+            self._fail(event.data.decode())
+        else:
+            self.leave_out("data")
+            self.remark = self.remark or _unreadable(ValueError("it is no JSON object"), event.data.decode())
 
     def _decode_each(self, event: SseEvent) -> None:
-        """Events in one list, from servers that do not stream."""
+        """Events in one list, from servers that do not stream, or without anything between them."""
         try:
-            found = loads(event.data)
-            if not all(isinstance(one, dict) for one in found):
-                raise ValueError("it is no JSON object")
+            found = objects_in(event.data)
         except UNREADABLE as error:
             raise _unreadable(error) from None
         for one in found:
@@ -147,10 +179,10 @@ class StreamDecoder(ABC, Generic[Event]):
 
     def _lenient(self, shape: Shape[T], data: bytes) -> T:
         found, left_out = shape.lenient(data)
-        self._leave_out(*left_out)
+        self.leave_out(*left_out)
         return found
 
-    def _leave_out(self, *fields: str) -> None:
+    def leave_out(self, *fields: str) -> None:
         """Say what of the answer cannot be used: of each field once, whatever it held."""
         news = set(fields) - self._left_out
         if news:
@@ -163,9 +195,13 @@ class StreamDecoder(ABC, Generic[Event]):
             stated = found if event.event == "error" else stated_failure(found)
             if stated is not None:
                 self._fail(stated)
+            elif not self._has_read and (said := message_of(found)):
+                self._first_words = said
 
     def _judge(self, finished: ModelFinished) -> None:
         word = finished.provider_finish_reason
+        if not word and self.remark is not None:
+            raise self.remark
         has_failed = word in self.failure_words
         if not has_failed and (self._parts.has_any or finished.finish_reason in _EXPLAINS_SILENCE):
             return
@@ -176,6 +212,15 @@ class StreamDecoder(ABC, Generic[Event]):
         if word:
             detail = f"{detail} ({word[:_MAX_WORD]})"
         raise ProviderError(reason, title, detail, is_retryable=True, usage=finished.usage)
+
+
+def _string_in(data: bytes) -> str:
+    """The JSON string that it is, "" if it is none."""
+    try:
+        found = loads(data)
+    except UNREADABLE:
+        return ""
+    return found.lstrip() if isinstance(found, str) else ""
 
 
 def _unreadable(error: Exception, said: str = "") -> ProviderError:

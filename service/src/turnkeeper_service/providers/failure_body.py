@@ -6,14 +6,21 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from turnkeeper_service.providers.leniency import UNREADABLE, loads
+
 MAX_DETAIL = 1000
 MAX_WAIT_SECONDS = 7 * 86400.0
 """Longer waits are no advice."""
 _SPEAKING = (
     *("error", "message", "status_msg", "error_message", "error_msg", "errmsg", "err_msg", "detail", "msg", "text"),
-    *("errors", "base_resp", "title", "reason", "description", "code", "type", "error_code"),
+    *("errors", "base_resp", "fault", "faultstring", "Message", "title", "reason", "description", "code", "type"),
+    *("error_code", "__type"),
 )
-_INNER = ("error", "errors", "base_resp", "detail", "details", "metadata", "headers")
+_INNER = ("error", "errors", "base_resp", "fault", "detail", "details", "metadata", "headers")
+_QUOTED = ("raw", "original_error", "upstream_error")
+"""Where gateways put the words of who stands behind them."""
+_EXCEPTION = "Exception"
+"""How the name of an event ends that is a failure, for gateways that pass on another vendor's events."""
 _STATUSES = ("status_code", "statusCode", "http_status", "http_code", "status", "code")
 _OWN_CODES = ("error_code", "errcode", "err_code")
 _PLAIN = frozenset({"message", "msg", "detail", "text"})
@@ -54,11 +61,28 @@ def message_of(value: Any, depth: int = 0) -> str:
     if isinstance(value, list):
         return message_of(value[0], depth + 1) if value else ""
     if isinstance(value, dict):
-        for key in _SPEAKING:
+        for key in (*_SPEAKING, *exceptions_in(value)):
             found = message_of(value.get(key), depth + 1)
             if found:
                 return found
     return ""
+
+
+def words_of(value: Any) -> str:
+    """All that a body says in words: its own and those that it quotes; "" if nothing."""
+    said = message_of(value)
+    for one in _objects(value):
+        for key in _QUOTED:
+            quoted = message_of(_parsed(one.get(key)))
+            if quoted and quoted not in said:
+                said = clip(f"{said}: {quoted}" if said else quoted)
+    return said
+
+
+def number_of(value: Any) -> str:
+    """The number that a body gives in place of words; "" if it gives none."""
+    numbers = (one.get(key) for one in _objects(value) for key in ("error", *_STATUSES, *_OWN_CODES))
+    return next((str(number) for number in numbers if _integer(number) is not None), "")
 
 
 def status_of(value: Any) -> int | None:
@@ -78,10 +102,12 @@ def stated_failure(value: Any) -> Any:
     base = value.get("base_resp")
     if isinstance(base, dict) and _is_bad(base.get("status_code")):
         return base
-    kind = value.get("type")
+    kind = value.get("type", value.get("__type"))
     is_stated = (
         value.get("error")
         or value.get("errors")
+        or value.get("fault")
+        or any(exceptions_in(value))
         or value.get("object") == "error"
         or (isinstance(kind, str) and _FAULT.search(kind))
         or any(_is_bad(value.get(key)) for key in _OWN_CODES)
@@ -124,6 +150,21 @@ def seconds_of(value: Any) -> float | None:
 def within_bounds(seconds: float | None) -> float | None:
     """The wait, where it can be one."""
     return seconds if seconds is not None and 0 <= seconds <= MAX_WAIT_SECONDS else None
+
+
+def exceptions_in(value: dict[str, Any]) -> list[str]:
+    """The names of events in a body that are failures of who stands behind it."""
+    return [key for key, inner in value.items() if key.endswith(_EXCEPTION) and isinstance(inner, dict)]
+
+
+def _parsed(value: Any) -> Any:
+    """What a string of JSON says, anything else as it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
+        return value
+    try:
+        return loads(value.encode(errors="replace"))
+    except UNREADABLE:
+        return value
 
 
 def _span(text: str) -> float | None:

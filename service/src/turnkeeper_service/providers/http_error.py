@@ -10,19 +10,21 @@ from urllib.parse import urlsplit, urlunsplit
 from turnkeeper_service.providers.base import FailureReason, ProviderError
 from turnkeeper_service.providers.failure_body import (
     clip,
+    exceptions_in,
     is_spent,
-    message_of,
+    number_of,
     seconds_of,
     stated_failure,
     status_of,
     wait_of,
     within_bounds,
+    words_of,
 )
 from turnkeeper_service.providers.leniency import UNREADABLE, loads
 from turnkeeper_service.providers.overflow import says_overflow
 
 _RETRYABLE = frozenset({408, 409, 429})
-_WORDS = ("overloaded", "rate_limit", "api_error", "server_error", "timeout", "unavailable", "internal")
+_WORDS = ("overloaded", "rate_limit", "throttl", "api_error", "server_error", "timeout", "unavailable", "internal")
 
 
 def status_error(status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
@@ -76,7 +78,7 @@ def stream_error(error: Any, *, is_retryable: bool | None = None, has_begun: boo
     return ProviderError(
         reason,
         title,
-        message_of(error) or "The provider sent an error without a message.",
+        words_of(error) or number_of(error) or "The provider sent an error without a message.",
         status=None if has_begun else status,
         is_retryable=is_retryable and not is_spent(error),
         retry_after=wait_of(error),
@@ -108,7 +110,7 @@ def _place(location: str) -> str:
 
 def vendor_message(body: bytes) -> str:
     """What a vendor says in an error body, whatever its shape."""
-    return message_of(_json(body)) or clip(body.decode(errors="replace"))
+    return words_of(_json(body)) or clip(body.decode(errors="replace"))
 
 
 def _is_transient(error: Any) -> bool:
@@ -116,7 +118,9 @@ def _is_transient(error: Any) -> bool:
     if status is not None and (status in _RETRYABLE or status >= 500):
         return True
     inner = error.get("error") if isinstance(error, dict) else None
-    said = [one.get(key) for one in (error, inner) if isinstance(one, dict) for key in ("code", "status", "type")]
+    named = ("code", "status", "type", "__type")
+    said = [one.get(key) for one in (error, inner) if isinstance(one, dict) for key in named]
+    said += exceptions_in(error) if isinstance(error, dict) else []
     return any(isinstance(value, str) and any(word in value.lower() for word in _WORDS) for value in said)
 
 
@@ -140,6 +144,6 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 def _json(body: bytes) -> Any:
     try:
-        return loads(body)
+        return loads(body.decode("utf-8-sig", errors="replace").encode())
     except UNREADABLE:
         return None

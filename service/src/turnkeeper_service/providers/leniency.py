@@ -32,7 +32,8 @@ def _finite(text: str) -> float | str:
     return number if math.isfinite(number) else text
 
 
-_decode = json.JSONDecoder(strict=False, parse_float=_finite, parse_constant=str).decode
+_decoder = json.JSONDecoder(strict=False, parse_float=_finite, parse_constant=str)
+_decode = _decoder.decode
 
 
 class _UnfitError(Exception):
@@ -67,6 +68,24 @@ def loads(data: bytes) -> Any:
         return _decode(text)
     except RecursionError:
         return _decode(shallow(text.encode()).decode())
+
+
+def objects_in(data: bytes) -> list[dict[str, Any]]:
+    """The objects of a list, or those that follow each other. Raises ValueError where there is anything else."""
+    text = without_lone_surrogates(data.decode()).strip()
+    found: list[Any] = []
+    if text.startswith("["):
+        found = loads(data)
+    else:
+        at = 0
+        while at < len(text):
+            value, at = _decoder.raw_decode(text, at)
+            found.append(value)
+            while at < len(text) and text[at].isspace():
+                at += 1
+    if not all(isinstance(one, dict) for one in found):
+        raise ValueError("it is no JSON object")
+    return found
 
 
 def is_json(data: bytes) -> bool:

@@ -48,6 +48,8 @@ class ChatDecoder(StreamDecoder[Chunk]):
         super().__init__(CHUNK)
         self._calls: dict[int, OpenPart] = {}
         self._calls_by_id: dict[str, OpenPart] = {}
+        self._shared_ids: set[str] = set()
+        """Those that several calls were given, and that tell none of them."""
         self._last_call: OpenPart | None = None
         self._details: dict[int, list[ReasoningDetail]] = {}
         self._finish_reason = ""
@@ -114,6 +116,8 @@ class ChatDecoder(StreamDecoder[Chunk]):
         if delta.tool_calls:
             for call in delta.tool_calls:
                 self._read_call(call)
+        elif delta.function_call is not None:
+            self._read_call(ToolCall(function=delta.function_call))
         if delta.provider_metadata:
             self._proven_output = _output_by_metadata(delta.provider_metadata) or self._proven_output
 
@@ -175,9 +179,10 @@ class ChatDecoder(StreamDecoder[Chunk]):
             part.tool_call_id = part.tool_call_id or piece.id or ""
             if name != part.name:
                 self._parts.count(len(name))
-                part.name += name
-        if piece.id:
-            self._calls_by_id.setdefault(piece.id, part)
+                # Some say the whole of it each time.
+                part.name = name if name.startswith(part.name) else part.name + name
+        if piece.id and self._calls_by_id.setdefault(piece.id, part) is not part:
+            self._shared_ids.add(piece.id)
         self._last_call = part
         if function is not None and function.arguments:
             arguments = function.arguments
@@ -189,16 +194,16 @@ class ChatDecoder(StreamDecoder[Chunk]):
         Calls are told apart by id, else by index, else by a second name; but some servers claim one index for all
         calls, or none, and some give a new id to every piece of one call.
         """
-        known = self._calls_by_id.get(piece.id) if piece.id else None
+        known = self._calls_by_id.get(piece.id) if piece.id and piece.id not in self._shared_ids else None
         part = self._last_call if piece.index is None else self._calls.get(piece.index)
-        if known is not None and (known is part or (not name and (part is None or piece.index is None))):
+        if known is not None and (known is part or not name or (part is not None and not is_object(known.text))):
             return known
         if not name:
             return part or self._last_call
         if part is None:
             return None
         if part.texts:
-            is_same = part.name == name and not is_object(part.text)
+            is_same = part.name in ("", name) and not is_object(part.text)
             return part if is_same else None
         if piece.id:
             return None if part.tool_call_id else part

@@ -57,6 +57,8 @@ class Delta(msgspec.Struct, gc=False):
     reasoning_details: list[ReasoningDetail] | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
+    function_call: Function | None = None
+    """The only call, from servers of before there could be several."""
     provider_metadata: dict[str, Any] | None = None
 
 

@@ -41,6 +41,14 @@ _DELTAS = {
     "response.reasoning_text.delta": _THOUGHT,
     "response.function_call_arguments.delta": _CALL,
 }
+_WHOLES = {
+    "response.output_text.done": _TEXT,
+    "response.refusal.done": _REFUSAL,
+    "response.reasoning_summary_text.done": _SUMMARY,
+    "response.reasoning_text.done": _THOUGHT,
+    "response.function_call_arguments.done": _CALL,
+}
+"""What says again, whole, what has grown; or says it for the first time."""
 _ENDS = {
     "response.completed": "completed",
     "response.incomplete": "incomplete",
@@ -74,6 +82,7 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
     def __init__(self) -> None:
         super().__init__(EVENT)
         self._items: dict[int, _OpenItem] = {}
+        self._items_by_id: dict[str, _OpenItem] = {}
         self._num_done = 0
         self._finish_reason = ""
         self._incomplete = ""
@@ -109,8 +118,10 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
             self._add(event)
         elif event.type == "response.output_item.done":
             self._done(event.output_index, event.item)
-        elif event.type in _ENDS and event.response is not None:
-            self._close(event.response, _ENDS[event.type])
+        elif event.type in _WHOLES:
+            self._whole(event, _WHOLES[event.type])
+        elif event.type in _ENDS:
+            self._close(event.response or Response(error=event.error), _ENDS[event.type])
         elif event.type == "response.created" and event.response is not None:
             self._response_id = event.response.id or ""
         elif event.object == "response" and not event.error:
@@ -120,10 +131,14 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
         return event.type.startswith("response.") and not event.error
 
     def _add(self, event: StreamEvent) -> None:
+        if not self._is_item(event.item):
+            return
         item = self._part_of(HEAD, event.item)
         # Some gateways number every item 0: a later one takes the number over.
         self._parts.count(_ITEM_BYTES)
         opened = self._items[event.output_index] = _OpenItem(item.type, item.id or "")
+        if opened.id:
+            self._items_by_id[opened.id] = opened
         if item.type == "function_call":
             self._open_call(opened, self._part_of(ITEM, event.item))
 
@@ -143,16 +158,43 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
         opened.parts[_CALL, 0] = self._parts.open(part)
         return part
 
+    def _is_item(self, raw: msgspec.Raw) -> bool:
+        if bytes(raw).lstrip().startswith(b"{"):
+            return True
+        self.leave_out("item")
+        return False
+
+    def _item_of(self, index: int, item_id: str | None) -> _OpenItem | None:
+        """The item of this number; or the one of this id, where the number's is called otherwise."""
+        opened = self._items.get(index)
+        if not item_id or (opened is not None and opened.id == item_id):
+            return opened
+        return self._items_by_id.get(item_id, opened)
+
+    def _taker(self, event: StreamEvent, kind: int) -> _OpenItem:
+        """The item that an event adds to."""
+        opened = self._item_of(event.output_index, event.item_id)
+        return opened if opened is not None and opened.type in ("", _TAKERS[kind]) else self._place_of(event, kind)
+
+    def _whole(self, event: StreamEvent, kind: int) -> None:
+        opened = self._taker(event, kind)
+        if kind == _CALL:
+            part = opened.parts.get((_CALL, 0))
+            if part is not None:
+                self._parts.complete(part, event.arguments)
+            return
+        number = event.summary_index if kind == _SUMMARY else event.content_index
+        text = event.refusal if kind == _REFUSAL else event.text
+        self._fill_in(opened, kind, number, text if isinstance(text, str) else None)
+
     def _grow(self, event: StreamEvent, kind: int, text: str) -> None:
-        opened = self._items.get(event.output_index)
-        if opened is None or opened.type not in ("", _TAKERS[kind]):
-            opened = self._place_of(event, kind)
+        opened = self._taker(event, kind)
         if kind == _CALL:
             part = opened.parts.get((_CALL, 0))
             if part is not None:
                 self._parts.append(part, text)
             else:
-                self._leave_out("response.function_call_arguments.delta")
+                self.leave_out("response.function_call_arguments.delta")
             return
         number = event.summary_index if kind == _SUMMARY else event.content_index
         self._append(opened, kind, number, text)
@@ -177,8 +219,10 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
 
     def _done(self, index: int, raw: msgspec.Raw) -> None:
         """An item is whole: fill in what was not streamed, and end its parts."""
+        if not self._is_item(raw):
+            return
         head = self._part_of(HEAD, raw)
-        opened = self._items.get(index)
+        opened = self._item_of(index, head.id)
         if opened is None or opened.is_done or opened.type not in ("", head.type):
             # What has grown under another number: by its id, or since its deltas came before anything else of it.
             known = [one for one in self._items.values() if not one.is_done and _is_same(one, head)]
@@ -200,7 +244,7 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
             self._parts.close(part)
 
     def _done_message(self, opened: _OpenItem, item: Item) -> None:
-        for number, piece in enumerate(item.content or ()):
+        for number, piece in enumerate(_pieces(item.content)):
             kind = _REFUSAL if piece.type == "refusal" else _TEXT
             self._fill_in(opened, kind, number, piece.refusal if kind == _REFUSAL else piece.text)
             part = opened.parts.get((kind, number))
@@ -212,7 +256,10 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
                 part.details[PHASE] = item.phase
 
     def _done_reasoning(self, opened: _OpenItem, item: Item) -> None:
-        pieces: list[tuple[int, list[ContentPart]]] = [(_SUMMARY, item.summary or []), (_THOUGHT, item.content or [])]
+        pieces: list[tuple[int, list[ContentPart]]] = [
+            (_SUMMARY, item.summary or []),
+            (_THOUGHT, _pieces(item.content)),
+        ]
         for kind, items in pieces:
             for number, piece in enumerate(items):
                 self._fill_in(opened, kind, number, piece.text)
@@ -239,7 +286,7 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
             self._parts.close(part)
 
     def _close(self, response: Response, word: str) -> None:
-        output = response.output or []
+        output = [raw for raw in response.output or () if self._is_item(raw)]
         if self._num_done < len(output):
             # Items that were announced by nothing else, all of them on servers that stream no items.
             for index, raw in enumerate(output):
@@ -255,6 +302,10 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
         if response.incomplete_details is not None:
             self._incomplete = response.incomplete_details.reason or ""
         self.is_over = self.is_complete = True
+
+
+def _pieces(content: str | list[ContentPart] | None) -> list[ContentPart]:
+    return [ContentPart(text=content)] if isinstance(content, str) else content or []
 
 
 def _is_same(opened: _OpenItem, head: Head) -> bool:

@@ -69,7 +69,10 @@ def build_input(request: ModelRequest, provider: str, names: ToolNames) -> list[
     ids = CallIds()
     for message in fit_media(request, is_inside=True, says=_has_place_for):
         if message.role == content_pb2.ROLE_ASSISTANT:
-            items += _assistant(message.parts, is_written_by(message, provider, request.model), ids, names)
+            said = _assistant(message.parts, is_written_by(message, provider, request.model), ids, names)
+            if items and said and _is_one_message(items[-1], said[0]):
+                items[-1]["content"] += said.pop(0)["content"]
+            items += said
         elif message.role == content_pb2.ROLE_TOOL:
             for part in message.parts:
                 if part.HasField("tool_result"):
@@ -113,6 +116,13 @@ def _assistant(parts: Sequence[content_pb2.Part], is_own: bool, ids: CallIds, na
     while items and _is_reasoning(items[-1]):
         items.pop()
     return items
+
+
+def _is_one_message(first: Any, second: Any) -> bool:
+    """Whether two items are what the model said in two answers without anything between them."""
+    return all(isinstance(one, dict) and one.get("role") == "assistant" for one in (first, second)) and (
+        first.get("phase") == second.get("phase")
+    )
 
 
 def _add_text(items: list[Any], part: content_pb2.Part, is_own: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 import msgspec
@@ -11,7 +12,11 @@ from turnkeeper_service.providers.leniency import is_json
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
+_BEFORE = _BOM + b" \t\r\n\0"
+"""Bytes that may stand before a line, though they should not."""
+_NAMES = frozenset({b"data", b"event", b"id", b"retry"})
 _BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:")
+_Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 _NEXT_DATA = re.compile(rb"data: ?[\[{]")
 _SEAM = re.compile(rb"\}\ndata: ?[\[{]|^event:[^\n]*\ndata:[^\n]*\}\nevent:", re.M)
 """Two events without a blank line between them: no JSON goes on so, and no event has two names."""
@@ -33,13 +38,16 @@ class SseEvent(msgspec.Struct, frozen=True, gc=False):
 class SseSplitter:
     """Feeds on chunks of a body and gives the events that they complete.
 
-    A body that ends without its last blank line still gives its last event, from `finish`. An event that is not UTF-8
-    or over the limit ends it: `failure` is set behind the events before it, and all further bytes are ignored.
+    A body that ends without its last blank line still gives its last event, from `finish`. Bytes that are not UTF-8 are
+    replaced by U+FFFD. An event over the limit ends it: `failure` is set behind the events before it, and all further
+    bytes are ignored.
     """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self.failure: ProviderError | None = None
         """Why the bytes are no event stream."""
+        self.has_replaced = False
+        """Whether bytes that are no text were replaced."""
         self._max = max_event_bytes
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -112,7 +120,7 @@ class SseSplitter:
         self._pending_bytes = 0
         if self._at_start and block[:3] == _BOM:
             block = block[3:]
-        if self.failure is not None or not block or not _is_utf8(block):
+        if self.failure is not None or not block or _is_cut(block):
             # A body cut inside a character is no protocol error: the missing end says more than the half character.
             return []
         events: list[SseEvent] = []
@@ -150,8 +158,8 @@ class SseSplitter:
             self._fail("Event too large", f"One event of the stream is over {self._max} bytes.")
             return False
         if not block.isascii() and not _is_utf8(block):
-            self._fail("Invalid UTF-8", "The stream holds bytes that are not UTF-8.")
-            return False
+            # Half a character, from servers that stream by token.
+            block, self.has_replaced = block.decode(errors="replace").encode(), True
         # In formats that name their events: the name, then one line of data.
         first, _, second = block.partition(b"\n")
         if first.startswith(b"event: ") and second.startswith(b"data: ") and b"\n" not in second:
@@ -180,6 +188,8 @@ class SseSplitter:
                 end()
                 continue
             name, _, value = line.partition(b":")
+            if name not in _NAMES:
+                name = name.strip(_BEFORE).lower()
             if value[:1] == b" ":
                 value = value[1:]
             if name == b"data":
@@ -205,8 +215,8 @@ class SseSplitter:
 
 def starts_as_events(head: bytes) -> bool | None:
     """Whether a body that begins so holds events; None where that cannot be told yet."""
-    start = head.removeprefix(_BOM).lstrip()
-    if not start or _BOM.startswith(start):
+    start = head.lstrip(_BEFORE)[:8].lower()
+    if not start:
         return None
     if start[:1] in (b":", b"{", b"[") or start.startswith(_BEGINNINGS):
         return True
@@ -227,6 +237,13 @@ def _are_data_lines(chunk: bytes, num_blocks: int, rest: bytes) -> bool:
         and chunk.count(b"\n\ndata: ") == num_blocks - (not rest.startswith(b"data: "))
         and chunk.count(b"\n") - rest.count(b"\n") == 2 * num_blocks
     )
+
+
+def _is_cut(block: bytes) -> bool:
+    """Whether it ends inside a character."""
+    decoder = _Utf8Decoder(errors="replace")
+    decoder.decode(block)
+    return bool(decoder.getstate()[0])
 
 
 def _is_utf8(block: bytes) -> bool:

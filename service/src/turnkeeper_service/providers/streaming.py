@@ -108,6 +108,8 @@ async def _events(body: Body, decoder: StreamDecoder[Any]) -> AsyncGenerator[Mod
             broken = _decode(splitter.feed(chunk), decoder)
             for event in decoder.take():
                 yield event
+            if splitter.has_replaced:
+                decoder.leave_out("bytes that are not UTF-8")
             if broken is not None:
                 raise broken
             if decoder.is_over:
@@ -128,12 +130,7 @@ async def _events(body: Body, decoder: StreamDecoder[Any]) -> AsyncGenerator[Mod
         if not decoder.is_complete:
             if head.strip() and (not is_told or (decoder.is_silent and head.lstrip()[:1] in (b"{", b"["))):
                 raise unexpected_answer(body.content_type, head)
-            raise ProviderError(
-                FailureReason.PROVIDER_STREAM_BROKEN,
-                "Stream broken",
-                "The stream ended before the answer did.",
-                is_retryable=True,
-            )
+            raise decoder.broken_off()
     for event in decoder.finish():
         yield event
     if decoder.is_over:

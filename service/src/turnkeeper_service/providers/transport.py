@@ -20,12 +20,12 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from turnkeeper_service.providers.base import Clock, FailureReason, ProviderError
+from turnkeeper_service.providers.compression import Expander, UnreadableError, is_compressed
 from turnkeeper_service.providers.http_error import status_error
 from turnkeeper_service.providers.options import Timeouts
 from turnkeeper_service.providers.watchdog import Watchdog
 
 MAX_ERROR_BODY = 64 * 1024
-_COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"})
 KEEP_ALIVE_SECONDS = 15.0
 DRAIN_SECONDS = 0.1
 _watchdog: ContextVar[Watchdog] = ContextVar("provider_watchdog")
@@ -63,7 +63,8 @@ class Body:
         self.content_type: str = response.headers.get("content-type", "")
         """What the server calls it, right or wrong."""
         self._watchdog = watchdog
-        self._chunks = self._iterate()
+        self._encoding = response.headers.get("content-encoding", "")
+        self._chunks = self._expanded() if is_compressed(self._encoding) else self._iterate()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._chunks
@@ -88,6 +89,23 @@ class Body:
             ) from error
         finally:
             watchdog.leave()
+
+    async def _expanded(self) -> AsyncGenerator[bytes, None]:
+        chunks = self._iterate()
+        try:
+            expander = Expander(self._encoding)
+            async for chunk in chunks:
+                for piece in expander.feed(chunk):
+                    yield piece
+            expander.finish()
+        except UnreadableError:
+            raise ProviderError(
+                FailureReason.PROVIDER_PROTOCOL,
+                "Compressed stream",
+                f"The stream is encoded as {self._encoding}, unasked, and cannot be read.",
+            ) from None
+        finally:
+            await chunks.aclose()
 
     async def drain(self) -> None:
         """Read the little that follows a stream's last event, so that its connection can be used again."""
@@ -175,11 +193,6 @@ class HttpTransport:
         if not 200 <= response.status_code < 300:
             body = await chunks.read(MAX_ERROR_BODY)
             raise status_error(response.status_code, response.headers, body, self._clock.time())
-        encoding = response.headers.get("content-encoding", "").lower()
-        if any(one.strip() in _COMPRESSIONS for one in encoding.split(",")):
-            raise ProviderError(
-                FailureReason.PROVIDER_PROTOCOL, "Compressed stream", f"The stream is encoded as {encoding}, unasked."
-            )
 
 
 async def _send(
