@@ -35,10 +35,9 @@ def core_runners(is_long: bool) -> list[Runner]:
     """The crate's own tests, and the model-checked ones, which are compiled apart."""
     limit = None if is_long else 300.0
     more = ["--release", "--", "--include-ignored"] if is_long else []
-    environment = {"PROPTEST_CASES": "20000"} if is_long else {}
     cargo = ["cargo", "test", "--locked", "--workspace"]
     build = Step("core", "compile the core's tests", [*cargo, "--no-run", *more[:1]], limit_seconds=limit)
-    tests = Step("core", "run them", [*cargo, "--no-fail-fast", *more], ROOT, environment, limit)
+    tests = Step("core", "run them", [*cargo, "--no-fail-fast", *more], ROOT, limit_seconds=limit)
     runners = [Runner("core", (build, tests), _cargo_counts, _cargo_spec)]
     names = [path.stem for path in sorted((CRATE / "tests").glob("loom*"))]
     if names:

@@ -1,4 +1,4 @@
-"""A scheduler in plain Python, which the compiled one is measured and checked against.
+"""A scheduler in plain Python, which the compiled one is measured against.
 
 It does accept, dispatch, conclude, finish, cancel, limits and tenants in turn, with dicts, on one thread; nothing else.
 """

@@ -1,7 +1,7 @@
 """One run's cycle (accept, dispatch, conclude, finish) through the binding, against a scheduler in plain Python.
 
-``python -m bench.core.cycle [--cycles N]``: five rounds of each, in turn; median and spread of CPU time. Both pass the
-same property test (``tests/bindings/test_model.py``); the plain one keeps none of the other promises.
+``python -m bench.core.cycle [--cycles N]``: five rounds of each, in turn; median and spread of CPU time. The plain one
+knows runs and permits alone, and keeps none of the other promises.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from bench.baselines.python_scheduler import PythonScheduler
-from turnkeeper_core import Limits, Scheduler
+from turnkeeper_core import Begin, Limits, Scheduler, Step
 
 ROUNDS = 5
 MANY = 10_000_000
@@ -23,15 +23,16 @@ def binding(busy: int) -> Callable[[int], None]:
     )
     accept, dispatch, conclude, finish = scheduler.accept, scheduler.dispatch, scheduler.conclude, scheduler.finish
     names = [f"session-{number}" for number in range(busy)]
+    turns: dict[str, int] = {}
     for name in names:
         accept("tenant", name, "odd", 0.0)
-        dispatch("tenant", name, "odd", 0.0)
+        turns[name] = begun(dispatch("tenant", name, "odd", 0.0))
 
     def alone(count: int) -> None:
         for _ in range(count):
             accept("tenant", "session", "run", 0.0)
-            dispatch("tenant", "session", "run", 0.0)
-            conclude("tenant", "session", "run", answer=True)
+            turn = begun(dispatch("tenant", "session", "run", 0.0))
+            conclude("tenant", "session", turn, "answer", 0.0)
             finish("tenant", "session", "run", 0.0)
 
     def among_others(count: int) -> None:
@@ -40,10 +41,17 @@ def binding(busy: int) -> Callable[[int], None]:
                 for name in names:
                     accept("tenant", name, then, 0.0)
                     dispatch("tenant", name, then, 0.0)
-                    conclude("tenant", name, run, answer=True)
-                    finish("tenant", name, run, 0.0)
+                    conclude("tenant", name, turns[name], "answer", 0.0)
+                    turns[name] = begun(finish("tenant", name, run, 0.0))
 
     return among_others if busy else alone
+
+
+def begun(step: Step[object]) -> int:
+    """The turn that a step begins, as a driver reads it."""
+    begin = step.effects[-1]
+    assert isinstance(begin, Begin)
+    return begin.turn.id
 
 
 def plain(busy: int) -> Callable[[int], None]:

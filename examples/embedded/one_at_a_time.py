@@ -1,12 +1,14 @@
 """The scheduler without a server: ``python examples/embedded/one_at_a_time.py``.
 
 Three people write to two conversations at once. In each conversation one turn runs at a time, in the order of arrival;
-a steering message joins the turn that is running; a cancel ends what came before it, and nothing that comes after.
+a steering message joins the turn that is running; a cancel ends what came before it, and nothing that comes after. One
+of them asks back and waits without a permit, no longer than it says; another starts something that outlives its turn,
+and the next one waits for that too.
 """
 
 import asyncio
 
-from turnkeeper_core import AsyncScheduler, Cancel, Delivery, RunCancelled, RunFolded
+from turnkeeper_core import AsyncScheduler, Cancel, Delivery, RunCancelled, RunExpired, RunFolded
 
 scheduler = AsyncScheduler()
 
@@ -26,12 +28,44 @@ async def ask(session: str, run: str, steps: int, delivery: Delivery = "queue") 
         print(f"{session:6} {run:12} was cancelled: {cancelled.cancel.reason} by {cancelled.cancel.actor}")
 
 
+async def ask_back(session: str, run: str) -> None:
+    async with scheduler.turn(session, run) as turn:
+        try:
+            async with turn.parked("which city?", timeout=0.02):
+                (hold,) = (hold for hold in scheduler.holds(session, run) if hold.kind == "tool")
+                print(
+                    f"{session:6} {run:12} waits for {hold.label!r}, {scheduler.stats().running_turns} running in all"
+                )
+                await asyncio.Event().wait()  # Nobody answers.
+        except TimeoutError:
+            print(f"{session:6} {run:12} goes on without an answer")
+
+
+async def upload(session: str, run: str) -> None:
+    async with scheduler.turn(session, run) as turn:
+        hold = turn.hold("upload", timeout=1.0)
+        asyncio.get_running_loop().call_later(0.02, hold.release)
+        print(f"{session:6} {run:12} has answered, its upload goes on")
+
+
+async def in_time(session: str, run: str, seconds: float) -> None:
+    try:
+        async with scheduler.turn(session, run, start_timeout=seconds):
+            print(f"{session:6} {run:12} begins when that is over")
+    except RunExpired:
+        print(f"{session:6} {run:12} has waited long enough")
+
+
 async def main() -> None:
     async with asyncio.TaskGroup() as people:
         people.create_task(ask("blue", "weather", 3))
         people.create_task(ask("blue", "news", 2))
         people.create_task(ask("green", "recipe", 50))
         people.create_task(ask("green", "shopping", 2))
+        people.create_task(ask_back("red", "forecast"))
+        people.create_task(in_time("green", "impatient", 0.01))
+        people.create_task(upload("grey", "report"))
+        people.create_task(in_time("grey", "thanks", 1.0))
         await asyncio.sleep(0.005)
         people.create_task(ask("blue", "in celsius!", 1, "steer"))
         await asyncio.sleep(0.03)

@@ -6,15 +6,16 @@ import pytest
 
 from turnkeeper_core import (
     AsyncScheduler,
+    BadStateError,
     Cancel,
+    Delivery,
     Limits,
     RunCancelled,
     RunExistsError,
+    RunExpired,
     RunFolded,
     SessionBusyError,
-    UnknownRunError,
 )
-from turnkeeper_core._literals import Delivery
 
 pytestmark = pytest.mark.asyncio
 
@@ -52,7 +53,7 @@ class Bench:
     def assert_idle(self) -> None:
         stats = self.scheduler.stats()
         assert (stats.sessions, stats.open_runs, stats.running_turns, stats.waiting_turns) == (0, 0, 0, 0)
-        assert stats.parked_turns == 0
+        assert (stats.parked_turns, stats.deadlines) == (0, 0)
         assert not self.scheduler._blocks
 
 
@@ -237,7 +238,7 @@ async def test_a_steer_is_folded_and_its_block_says_so() -> None:
         assert [run.run_id for run in turn.fold(1)] == ["x"]
         assert [run.run_id for run in turn.conclude()] == ["y", "z"]
         assert turn.conclude() == []
-        with pytest.raises(UnknownRunError):
+        with pytest.raises(BadStateError):
             turn.fold()
     ends = await asyncio.gather(*steers, return_exceptions=True)
     assert [(type(end), getattr(end, "into_run_id", None)) for end in ends] == [(RunFolded, "main")] * 3
@@ -356,3 +357,118 @@ async def test_drain_lets_nobody_begin() -> None:
         await second
     assert bench.order == ["a"]
     bench.assert_idle()
+
+
+class Clock:
+    """A clock that the test moves; the loop's own timer fires at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def past(scheduler: AsyncScheduler, clock: Clock, seconds: float) -> None:
+    """Some time later: what was due has been."""
+    clock.now += seconds
+    scheduler._due()
+    await asyncio.sleep(0)
+
+
+async def test_a_block_that_does_not_begin_in_time_never_does() -> None:
+    clock = Clock()
+    scheduler = AsyncScheduler(clock=clock)
+
+    async def late() -> None:
+        async with scheduler.turn("s", "late", start_timeout=5.0):
+            raise AssertionError("it never begins")
+
+    async with scheduler.turn("s", "first", start_timeout=5.0):
+        waits = asyncio.create_task(late())
+        await asyncio.sleep(0)
+        await past(scheduler, clock, 4.9)
+        assert not waits.done()
+        await past(scheduler, clock, 0.1)
+        with pytest.raises(RunExpired, match="late"):
+            await waits
+    assert (scheduler.stats().sessions, scheduler.stats().deadlines) == (0, 0)
+
+
+async def test_a_block_that_takes_too_long_is_cut() -> None:
+    clock = Clock()
+    scheduler = AsyncScheduler(clock=clock)
+
+    async def slow() -> None:
+        async with scheduler.turn("s", "slow", run_timeout=5.0) as turn, turn.parked("answer"):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(slow())
+    await asyncio.sleep(0)
+    assert [(hold.kind, hold.label, hold.deadline) for hold in scheduler.holds("s", "slow")] == [
+        ("turn", "", 5.0),
+        ("tool", "answer", None),
+    ]
+    await past(scheduler, clock, 5.0)
+    with pytest.raises(RunExpired):
+        await task
+    assert not task.cancelled()
+    assert (scheduler.stats().sessions, scheduler.stats().deadlines) == (0, 0)
+
+
+async def test_a_parked_block_waits_no_longer_than_it_says() -> None:
+    clock = Clock()
+    scheduler = AsyncScheduler(Limits(running_turns=1), clock=clock)
+    parked = asyncio.Event()
+
+    async def asks() -> str:
+        async with scheduler.turn("s", "asks") as turn:
+            try:
+                async with turn.parked("approval", timeout=5.0):
+                    parked.set()
+                    await asyncio.Event().wait()
+            except TimeoutError:
+                assert scheduler.stats().running_turns == 1
+                return "no answer"
+            return "an answer"
+
+    task = asyncio.create_task(asks())
+    await parked.wait()
+    async with scheduler.turn("other", "other"):
+        await past(scheduler, clock, 5.0)
+        assert not task.done()
+        assert scheduler.stats().waiting_turns == 1
+    assert await task == "no answer"
+    assert (scheduler.stats().sessions, scheduler.stats().deadlines) == (0, 0)
+
+
+async def test_a_held_run_is_over_when_it_is_released() -> None:
+    clock = Clock()
+    bench = Bench()
+    bench.scheduler = AsyncScheduler(clock=clock)
+    async with bench.scheduler.turn("s", "a") as turn:
+        upload, index = turn.hold("upload"), turn.hold("index", timeout=5.0)
+    following = bench.spawn("b")
+    await bench.accepted("b")
+    assert [(hold.kind, hold.label) for hold in bench.scheduler.holds("s", "a")] == [
+        ("guard", "upload"),
+        ("guard", "index"),
+    ]
+    assert upload.release()
+    assert not upload.release()
+    assert bench.order == []
+    await past(bench.scheduler, clock, 5.0)
+    assert not index.release()
+    await bench.begun["b"].wait()
+    bench.gates["b"].set()
+    assert await following == "b"
+    bench.assert_idle()
+
+
+async def test_the_timer_of_the_loop_stands_for_all_deadlines() -> None:
+    scheduler = AsyncScheduler()
+    async with scheduler.turn("s", "a") as turn:
+        with pytest.raises(TimeoutError):
+            async with turn.parked(timeout=0.01):
+                await asyncio.Event().wait()
+    assert scheduler.stats().sessions == 0

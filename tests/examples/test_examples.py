@@ -140,6 +140,11 @@ async def test_the_core_runs_embedded() -> None:
     assert "green recipe was cancelled: USER by ada" in lines
     assert "green shopping was cancelled: USER by ada" in lines
     assert "green a new start is done" in lines
+    assert "red forecast waits for 'which city?', 2 running in all" in lines
+    assert "red forecast goes on without an answer" in lines
+    assert "green impatient has waited long enough" in lines
+    held, released = "grey report has answered, its upload goes on", "grey thanks begins when that is over"
+    assert lines.index(held) < lines.index(released)
     assert lines[-1] == "left over: 0 sessions, 0 runs, 0 turns"
 
 

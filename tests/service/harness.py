@@ -15,6 +15,7 @@ import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
 from turnkeeper.v1 import (
+    admin_service_pb2,
     admin_service_pb2_grpc,
     content_pb2,
     event_pb2,
@@ -62,9 +63,21 @@ class Places:
         self._reached.setdefault((place, run_id), asyncio.Event()).set()
         return _wait(event)
 
+    def is_held(self, run_id: str) -> bool:
+        """Called by the server."""
+        return any(held == run_id for _, held in self._held)
+
 
 async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
+    """Wait, as work does that notices a cancel late."""
+    is_cancelled = False
+    while not event.is_set():
+        try:
+            await event.wait()
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if is_cancelled:
+        raise asyncio.CancelledError
 
 
 def prompt(text: str) -> list[content_pb2.Part]:
@@ -161,6 +174,23 @@ class Harness:
         response: run_service_pb2.CancelRunsResponse = await self.runs.CancelRuns(request)
         return response.receipt
 
+    def start_submit(
+        self, session_id: str, text: str = "hello", run_id: str = "", **fields: Any
+    ) -> asyncio.Task[run_service_pb2.RunReceipt]:
+        """Submit a prompt beside what the test does meanwhile; the test awaits it."""
+        return asyncio.create_task(self.submit(session_id, text, run_id, **fields))
+
+    def start_cancel(
+        self, session_id: str = "", run_id: str = "", **fields: Any
+    ) -> asyncio.Task[run_service_pb2.CancelReceipt]:
+        """Cancel beside what the test does meanwhile; the test awaits it."""
+        return asyncio.create_task(self.cancel(session_id, run_id, **fields))
+
+    async def admin_stats(self) -> admin_service_pb2.GetStatsResponse:
+        """The counts of the process."""
+        response: admin_service_pb2.GetStatsResponse = await self.admin.GetStats(admin_service_pb2.GetStatsRequest())
+        return response
+
     async def run_view(self, run_id: str) -> run_service_pb2.Run:
         """A run as GetRun shows it."""
         response: run_service_pb2.GetRunResponse = await self.runs.GetRun(run_service_pb2.GetRunRequest(run_id=run_id))
@@ -200,9 +230,13 @@ class Harness:
             stream.cancel()
         return {run_id: outcome for run_id, outcome in found.items() if run_id in wanted}
 
+    def counts(self, session_id: str, tenant: str = "default") -> Any:
+        """A session in numbers, None where it has no work."""
+        return self.server.runs.parts.core.counts((tenant, session_id))
+
     def snapshot(self, session_id: str, tenant: str = "default") -> Any:
         """The core's view of a session, None where it has no work."""
-        return self.server.runs.line.core.snapshot((tenant, session_id))
+        return self.server.runs.parts.core.snapshot((tenant, session_id))
 
 
 def load_settings(data_dir: Path, **overrides: str) -> Settings:

@@ -1,8 +1,8 @@
 //! Refusals. A refused call has changed nothing.
 
-use crate::id::RunId;
+use crate::id::{RunId, TurnId};
 
-/// Which bound a refused accept ran into.
+/// Which bound a refused call ran into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
@@ -14,19 +14,35 @@ pub enum Scope {
 
 /// What a bound counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Unit {
     /// Runs.
     Runs,
-    /// Bytes of prompts in line.
+    /// The bytes of their prompts.
     Bytes,
+}
+
+/// Why there is no child, in the order in which it is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoChild {
+    /// The parent is cut, or the call that asks is over.
+    Cancelled,
+    /// The parent has not begun, or has answered.
+    ParentEnded,
+    /// The parent is as deep as may be.
+    DepthLimit,
+    /// The request is.
+    Invalid,
+    /// None are allowed, or as many as may be have been admitted or live.
+    ChildLimit,
+    /// No slot is free, and it would not wait.
+    SlotTimeout,
 }
 
 /// One variant for each thing that a caller can act on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Delivery REJECT, or the precondition that the session be idle, found work in it (U-23).
+    /// Delivery REJECT, the precondition that the session be idle, or its deletion found something that is not over (U-23).
     #[error("the session is busy")]
     SessionBusy {
         /// The open run, if there is one.
@@ -43,8 +59,8 @@ pub enum Error {
     QueueFull {
         /// Whose bound.
         scope: Scope,
-        /// What it counts.
-        unit: Unit,
+        /// Of what.
+        of: Unit,
         /// The bound.
         limit: usize,
     },
@@ -60,13 +76,61 @@ pub enum Error {
         /// The run.
         run_id: RunId,
     },
-    /// A restored run bears a sequence that another run of the session has, or one that no scheduler stamps.
-    #[error("a restored run cannot have the sequence {sequence}")]
-    SequenceRefused {
-        /// The sequence.
-        sequence: u64,
+    /// A cancel or a STEER names a turn that does not live, or may not be named so.
+    #[error("the session has no turn {turn} that may be named so")]
+    TurnNotFound {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// The session is closing.
+    #[error("the session is being deleted")]
+    SessionDeleting,
+    /// Nothing begins any more; or the scheduler is cut, and takes no call.
+    #[error("the scheduler drains")]
+    Draining,
+    /// The turn is cut.
+    #[error("the turn {turn} is cut")]
+    Aborted {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// A mistake of the driver.
+    #[error("the turn {turn} is not in the state that this call needs")]
+    BadState {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// There is no child.
+    #[error("no child: {0:?}")]
+    Spawn(NoChild),
+    /// As many wait for a slot of a provider as may.
+    #[error("too many wait in the lane {lane}")]
+    LaneFull {
+        /// The lane.
+        lane: Box<str>,
+    },
+    /// There is no such lane.
+    #[error("there is no lane {lane}")]
+    UnknownLane {
+        /// The lane.
+        lane: Box<str>,
+    },
+    /// A turn that holds its line would wait for a run of that line.
+    #[error("the run would wait for its own session")]
+    WouldDeadlock,
+    /// The session that it would wait for waits for this one.
+    #[error("the session that it would wait for waits for this one")]
+    WaitCycle,
+    /// An image contradicts itself, or what is here.
+    #[error("the image is refused: {why}")]
+    ImageRefused {
+        /// What is wrong.
+        why: &'static str,
     },
     /// The generator has reached the end of what it may stamp, or would start beyond it.
     #[error("accept sequences are used up")]
     SequencesExhausted,
 }
+
+/// The answer of a call, or its refusal.
+pub type Answer<T> = Result<crate::effect::Step<T>, Error>;

@@ -1,4 +1,4 @@
-//! Names: of a session, of a run, and the number that an accepted run is stamped with.
+//! Names: of a session, of a run and its accept sequence, of a turn and its waits.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -70,6 +70,48 @@ impl fmt::Display for RunId {
     }
 }
 
+/// A turn's number: unique over all sessions, and over restarts, because an epoch stands in its high bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TurnId(u64);
+
+impl TurnId {
+    /// The number of a turn that was minted earlier, by this process or one before it.
+    #[must_use]
+    pub const fn new(value: u64) -> Self {
+        Self(value)
+    }
+
+    /// The plain number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for TurnId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+/// A wait, or a call from outside, of one turn; or an errand. Never given out twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaitId(u64);
+
+impl WaitId {
+    /// A number that a step answered with.
+    #[must_use]
+    pub const fn new(value: u64) -> Self {
+        Self(value)
+    }
+
+    /// The plain number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
 /// Where a call goes: a session of a tenant, borrowed for the length of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address<'a> {
@@ -94,6 +136,9 @@ impl Hash for Address<'_> {
     }
 }
 
+/// Names up to here are put together without memory of their own.
+const SHORT: usize = 64;
+
 /// A session's full name, kept: one allocation for both parts, because every busy session has one.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct SessionKey {
@@ -103,12 +148,19 @@ pub(crate) struct SessionKey {
 
 impl SessionKey {
     pub(crate) fn new(address: Address<'_>) -> Self {
-        let mut text = String::with_capacity(address.tenant.len() + address.session.len());
-        text.push_str(address.tenant);
-        text.push_str(address.session);
+        let (tenant, session) = (address.tenant.as_bytes(), address.session.as_bytes());
+        let (middle, end) = (tenant.len(), tenant.len() + session.len());
+        let mut short = [0; SHORT];
+        let text = if let Some(room) = short.get_mut(..end) {
+            room[..middle].copy_from_slice(tenant);
+            room[middle..].copy_from_slice(session);
+            std::str::from_utf8(room).map(Arc::from).ok()
+        } else {
+            None
+        };
         Self {
-            text: Arc::from(text),
-            tenant_len: address.tenant.len(),
+            text: text.unwrap_or_else(|| Arc::from([address.tenant, address.session].concat())),
+            tenant_len: middle,
         }
     }
 

@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use crate::id::{RunId, Sequence};
 use crate::ranks::Ranks;
 use crate::run::{Cancel, Kind, Run};
-use crate::steer::Bound;
+use crate::steer::{Bound, Target};
 use crate::sync::HashState;
 
 /// Up to here a look along the line is cheaper than an index.
@@ -25,8 +25,8 @@ pub(crate) struct Entry {
     pub(crate) run: Run,
     /// Dispatched, not only reserved.
     pub(crate) queued: bool,
-    /// The run that this STEER is bound to.
-    pub(crate) steers: Option<Sequence>,
+    /// What this STEER is bound to.
+    pub(crate) steers: Option<Target>,
     /// The STEER runs bound to this one.
     pub(crate) bound: Bound,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// Whether a STEER behind it may bind to it (U-20).
     pub(crate) fn is_target(&self) -> bool {
-        self.run.kind == Kind::Prompt && self.steers.is_none()
+        self.run.kind() == Kind::Prompt && self.steers.is_none()
     }
 }
 
@@ -65,7 +65,6 @@ pub(crate) struct Line {
     /// Slots before this one are holes; this one, if there is one, is live.
     head: usize,
     live: usize,
-    bytes: usize,
     covered: BTreeMap<Sequence, CoveredReservation>,
     index: Option<Box<Index>>,
 }
@@ -74,11 +73,6 @@ impl Line {
     /// Runs in line, covered reservations included.
     pub(crate) fn len(&self) -> usize {
         self.live + self.covered.len()
-    }
-
-    /// Bytes of the prompts in line, covered reservations included.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
     }
 
     /// The run that everybody else in line waits for.
@@ -110,13 +104,13 @@ impl Line {
         }
         let live = self
             .entries()
-            .find(|entry| entry.run.id.as_str() == run_id)
-            .map(|entry| entry.run.sequence);
+            .find(|entry| entry.run.id() == run_id)
+            .map(|entry| entry.run.sequence());
         live.or_else(|| {
             self.covered
                 .values()
-                .find(|it| it.run.id.as_str() == run_id)
-                .map(|it| it.run.sequence)
+                .find(|it| it.run.id() == run_id)
+                .map(|it| it.run.sequence())
         })
     }
 
@@ -147,6 +141,13 @@ impl Line {
         self.covered.values()
     }
 
+    /// All runs, in no order, when the line is no more.
+    pub(crate) fn into_runs(self) -> impl Iterator<Item = Run> {
+        let live = self.slots.into_iter().filter_map(|slot| slot.entry);
+        let covered = self.covered.into_values().map(|covered| covered.run);
+        live.map(|entry| entry.run).chain(covered)
+    }
+
     /// Sequences of all runs in line up to `bound`, in order.
     pub(crate) fn up_to(&self, bound: Sequence) -> Vec<Sequence> {
         let end = self.slots.partition_point(|slot| slot.sequence <= bound);
@@ -163,18 +164,17 @@ impl Line {
 
     /// Puts a run in at its place, which is the end unless it comes from an earlier process.
     pub(crate) fn insert(&mut self, entry: Entry) {
-        let sequence = entry.run.sequence;
+        let sequence = entry.run.sequence();
         let slot = self.slots.partition_point(|slot| slot.sequence < sequence);
         let at_end = slot == self.slots.len();
         if let Some(index) = &mut self.index {
-            index.ids.insert(entry.run.id.clone(), sequence);
+            index.ids.insert(entry.run.name.run_id().clone(), sequence);
             if at_end {
                 index.live.push(true);
                 index.targets.push(entry.is_target());
             }
         }
         self.live += 1;
-        self.bytes += entry.run.bytes;
         if at_end {
             self.slots.push(Slot {
                 sequence,
@@ -197,19 +197,18 @@ impl Line {
     /// Puts in a reservation that is covered from the outset.
     pub(crate) fn insert_covered(&mut self, reservation: CoveredReservation) {
         if let Some(index) = &mut self.index {
-            index.ids.insert(reservation.run.id.clone(), reservation.run.sequence);
+            let run_id = reservation.run.name.run_id().clone();
+            index.ids.insert(run_id, reservation.run.sequence());
         }
-        self.bytes += reservation.run.bytes;
-        self.covered.insert(reservation.run.sequence, reservation);
+        self.covered.insert(reservation.run.sequence(), reservation);
         self.index_if_long();
     }
 
     /// Takes a live run out; the caller has unbound it.
     pub(crate) fn remove(&mut self, sequence: Sequence) -> Option<Entry> {
         let entry = self.lift(sequence)?;
-        self.bytes -= entry.run.bytes;
         if let Some(index) = &mut self.index {
-            index.ids.remove(&entry.run.id);
+            index.ids.remove(entry.run.id());
         }
         self.tidy();
         Some(entry)
@@ -226,9 +225,8 @@ impl Line {
 
     pub(crate) fn remove_covered(&mut self, sequence: Sequence) -> Option<CoveredReservation> {
         let reservation = self.covered.remove(&sequence)?;
-        self.bytes -= reservation.run.bytes;
         if let Some(index) = &mut self.index {
-            index.ids.remove(&reservation.run.id);
+            index.ids.remove(reservation.run.id());
         }
         self.tidy();
         Some(reservation)
@@ -303,7 +301,9 @@ impl Line {
         let mut index = Box::<Index>::default();
         let live = self.entries().map(|entry| &entry.run);
         let runs = live.chain(self.covered.values().map(|it| &it.run));
-        index.ids.extend(runs.map(|run| (run.id.clone(), run.sequence)));
+        index
+            .ids
+            .extend(runs.map(|run| (run.name.run_id().clone(), run.sequence())));
         self.rank(&mut index);
         self.index = Some(index);
     }

@@ -1,9 +1,19 @@
-//! What each call answers: what was decided, and what the caller has to do.
+//! What each call answers.
 
 use std::sync::Arc;
 
-use crate::id::{RunId, Sequence};
-use crate::run::{Cancel, Covered, RunRef};
+use crate::id::{RunId, Sequence, TurnId, WaitId};
+use crate::run::{Cancel, Covered, Place, RunRef};
+use crate::turn::{ChildResult, End, TurnRef};
+
+/// What a STEER would fold into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Steers {
+    /// The prompt turn of a run.
+    Run(RunId),
+    /// A child.
+    Turn(TurnId),
+}
 
 /// Receipt of an accept.
 #[derive(Clone, Debug)]
@@ -13,81 +23,119 @@ pub struct Accepted {
     pub sequence: Sequence,
     /// Runs of the session ahead of it: the open one and those in line, cancelled ones not counted.
     pub position: usize,
-    /// The run it would fold into.
-    pub steers: Option<RunId>,
+    /// What it would fold into.
+    pub steers: Option<Steers>,
     /// What a REPLACE covered, in accept order.
     pub replaced: Vec<Covered>,
-    /// Floor turns that begin because a REPLACE took a waiting head out ahead of a run that it spares.
-    pub starts: Vec<RunRef>,
+    /// The turn that has begun in this step: no dispatch follows.
+    pub starts: Option<TurnRef>,
 }
 
 /// What became of a dispatched reservation.
 #[derive(Clone, Debug)]
-pub enum Dispatch {
-    /// Covered: it never starts, and the caller closes it.
-    Cancelled(Arc<Cancel>),
-    /// It stands in line.
-    Queued,
-    /// It is the head and waits for a permit.
-    Waiting,
-    /// Its floor turn begins now.
-    Started,
-}
-
-/// Answer of a dispatch.
-#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Dispatched {
-    /// What became of the run.
-    pub status: Dispatch,
+    /// Where it stands; none if a cancel covers it, and it is closed.
+    pub place: Option<Place>,
     /// Runs of the session ahead of it, as in [`Accepted::position`].
     pub position: usize,
-    /// The run it would fold into.
-    pub steers: Option<RunId>,
-    /// Floor turns that begin, or go on if they were woken, because of this step.
-    pub starts: Vec<RunRef>,
+    /// What it would fold into.
+    pub steers: Option<Steers>,
 }
 
-/// The line as a fold point of the open run sees it (U-20).
-#[derive(Clone, Debug, Default)]
+/// A wait of one strand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Partition {
-    /// STEER runs bound to it, in accept order. They have left the line and are the caller's to fold.
-    pub fold: Vec<RunRef>,
-    /// The cancel that covers the open run; then nothing folds.
-    pub cancel: Option<Arc<Cancel>>,
+pub struct Waiting {
+    /// Its number.
+    pub id: WaitId,
+    /// All strands of the turn wait: its permit is given back.
+    pub parked: bool,
 }
 
-/// What became of a parked turn that was woken (U-3).
+/// A place in a provider's lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LaneEntry {
+    /// Its number.
+    pub id: WaitId,
+    /// It has the slot; else it waits for it.
+    pub is_in: bool,
+    /// All strands of the turn wait: its permit is given back.
+    pub parked: bool,
+}
+
+/// What a spawn led to.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Admission {
+    /// The child, if it is admitted.
+    pub child: Option<TurnRef>,
+    /// The wait for the child's end if it is synchronous, for a slot if there is no child.
+    pub wait: Option<WaitId>,
+    /// All strands of the turn wait: its permit is given back.
+    pub parked: bool,
+}
+
+/// What a turn finds at a fold point.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct FoldPoint {
+    /// STEER runs, in accept order: lent.
+    pub steers: Vec<RunRef>,
+    /// Results of asynchronous children, in the order of their ends: lent.
+    pub results: Vec<ChildResult>,
+    /// The next step is the last, by this cancel.
+    pub stop: Option<Arc<Cancel>>,
+    /// There is no next step.
+    pub parent_ended: bool,
+    /// The scheduler drains: the turn waits until it is cut.
+    pub leave: bool,
+}
+
+/// How a turn proposes to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Wake {
-    /// It has its permit and goes on now.
-    Running,
-    /// It waits for its permit: it goes on when it is among a step's starts.
-    Waiting,
-    /// Drained: it stays parked.
-    Closed,
+pub enum Proposal {
+    /// With an answer.
+    Answer {
+        /// Whether a further step may follow.
+        may_step: bool,
+        /// How many STEER runs it would take at most.
+        most: usize,
+        /// Whether to be told that nobody of its run would answer after it.
+        if_last: bool,
+    },
+    /// By a fault.
+    Failed,
+    /// Because it was cut.
+    Cut,
 }
 
-/// What a conclude decided (U-10).
-#[derive(Clone, Debug)]
+/// What a proposal led to.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Conclusion {
-    /// The proposed outcome stands. A stop that came first is named.
-    Concluded(Option<Arc<Cancel>>),
-    /// An abort came first, and wins.
-    Cancelled(Arc<Cancel>),
-    /// Nothing is concluded: these have to be folded, and the turn goes on.
-    Steered(Vec<RunRef>),
+    /// The turn is over.
+    Concluded(End),
+    /// This is lent, and another step follows.
+    GoesOn(FoldPoint),
+    /// It waits for its children.
+    Held,
+    /// The scheduler drains: it waits until it is cut.
+    Leaves,
+    /// Nobody of its run would answer after it; nothing has changed.
+    Last,
 }
 
 /// What a cancel reached (U-11).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct CancelResult {
+pub struct Cancelled {
     /// Runs that it covers, in accept order; those that were cancelled before are named again.
     pub covered: Vec<Covered>,
-    /// Runs that had concluded before it.
-    pub concluded: Vec<RunRef>,
-    /// Floor turns that begin because a waiting head left its place.
-    pub starts: Vec<RunRef>,
+    /// Runs that were over before it, but for their finish.
+    pub finished: Vec<RunRef>,
+    /// STEER runs that are lent: folded if they are taken, closed if they are given back.
+    pub lent: Vec<RunRef>,
+    /// Turns of ended runs, or of a subtree, that it cut or stopped.
+    pub turns: Vec<TurnRef>,
 }

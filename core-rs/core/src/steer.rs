@@ -1,8 +1,17 @@
-//! The STEER runs that are bound to one run (U-20).
+//! What a STEER run is bound to, and the STEER runs that are bound to one run or one child (U-20).
 
 use std::collections::BTreeSet;
 
-use crate::id::Sequence;
+use crate::id::{Sequence, TurnId};
+
+/// What a STEER run is to fold into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The prompt turn of a run.
+    Run(Sequence),
+    /// A child.
+    Turn(TurnId),
+}
 
 #[derive(Debug, Default)]
 struct Sets {
@@ -29,6 +38,11 @@ impl Bound {
         }
     }
 
+    /// Puts a run back that may fold.
+    pub(crate) fn give_back(&mut self, steer: Sequence) {
+        self.0.get_or_insert_default().queued.insert(steer);
+    }
+
     /// Forgets a run that leaves the line.
     pub(crate) fn remove(&mut self, steer: Sequence) {
         if let Some(sets) = &mut self.0 {
@@ -39,11 +53,6 @@ impl Bound {
     /// Takes the first run that may fold.
     pub(crate) fn pop(&mut self) -> Option<Sequence> {
         self.0.as_mut()?.queued.pop_first()
-    }
-
-    /// Whether a run may fold.
-    pub(crate) fn any_queued(&self) -> bool {
-        self.0.as_ref().is_some_and(|sets| !sets.queued.is_empty())
     }
 
     /// All of them, when their target leaves.

@@ -1,70 +1,19 @@
-//! Interleavings of two or three callers, enumerated. Loom takes the real modules, with its own locks and counters in them.
+//! Interleavings of callers around lines and permits, enumerated. Loom takes the real modules, with its own locks and counters
+//! in them.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p turnkeeper-core --test loom --release`
 #![allow(missing_docs)]
 #![cfg(loom)]
 
-use loom::thread;
+mod threads;
+
 use std::sync::Arc;
-use turnkeeper_core::{
-    Address, Cancel, CancelResult, CancelScope, Dispatch, Dispatched, Limits, Place, RunRef, RunRequest, Scheduler,
-    Wake,
+
+use loom::thread;
+use threads::{
+    A, B, C, Told, begun, cancel, due, end, is_idle, model, model_of_three, park, scheduler, submit, turn, wake,
 };
-
-// Each in a shard of its own.
-const A: Address<'static> = Address::new("tenant", "a");
-const B: Address<'static> = Address::new("tenant", "b");
-const C: Address<'static> = Address::new("other", "d");
-
-/// At most five preemptions, unless `LOOM_MAX_PREEMPTIONS` says otherwise: so that the tests end soon.
-fn model(check: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(builder.preemption_bound.unwrap_or(5));
-    builder.check(check);
-}
-
-fn scheduler(running_turns: usize) -> Arc<Scheduler> {
-    Arc::new(
-        Scheduler::new(
-            Limits {
-                running_turns,
-                ..Limits::default()
-            },
-            0,
-            0,
-        )
-        .unwrap(),
-    )
-}
-
-fn submit(scheduler: &Scheduler, at: Address<'_>, run: &str) -> Dispatched {
-    scheduler.accept(at, run, RunRequest::default(), 0.0).unwrap();
-    scheduler.dispatch(at, run, 0.0).unwrap()
-}
-
-fn end(scheduler: &Scheduler, at: Address<'_>, run: &str) -> Vec<RunRef> {
-    scheduler.conclude(at, run, 0).unwrap();
-    scheduler.finish(at, run, 0.0).unwrap()
-}
-
-fn cancel(scheduler: &Scheduler, at: Address<'_>) -> CancelResult {
-    scheduler.cancel_session(at, &Arc::new(Cancel::new("USER")), CancelScope::default(), 0.0)
-}
-
-fn count(starts: &[RunRef], run: &str) -> usize {
-    starts.iter().filter(|start| start.run_id().as_str() == run).count()
-}
-
-fn is_idle(scheduler: &Scheduler) -> bool {
-    let stats = scheduler.stats();
-    (
-        stats.sessions,
-        stats.open_runs,
-        stats.running_turns,
-        stats.waiting_turns,
-        stats.parked_turns,
-    ) == (0, 0, 0, 0, 0)
-}
+use turnkeeper_core::{Cancel, Effect, Fact, Place, RunRequest, Why};
 
 #[test]
 fn submit_and_cancel() {
@@ -72,21 +21,21 @@ fn submit_and_cancel() {
         let scheduler = scheduler(1);
         let other = scheduler.clone();
         let submitting = thread::spawn(move || submit(&other, A, "run"));
-        let result = cancel(&scheduler, A);
-        let dispatched = submitting.join().unwrap();
+        let (result, _) = cancel(&scheduler, A);
+        let (dispatched, told) = submitting.join().unwrap();
         match result.covered.first().map(|covered| covered.was) {
             Some(Place::Reserved) => {
-                assert!(matches!(dispatched.status, Dispatch::Cancelled(_)));
+                assert!(dispatched.place.is_none() && told.starts("run") == 0);
                 assert!(is_idle(&scheduler));
                 return;
             }
             // Without a hit it came first, and found nobody.
-            None | Some(Place::Running) => assert!(matches!(dispatched.status, Dispatch::Started)),
+            None | Some(Place::Running) => assert_eq!(told.starts("run"), 1),
             Some(place) => panic!("it cannot be {place:?}"),
         }
-        let cancelled = scheduler.partition(A, "run", None).unwrap().cancel.is_some();
-        assert_eq!(cancelled, !result.covered.is_empty());
-        assert!(end(&scheduler, A, "run").is_empty());
+        let id = turn(&scheduler, A, "run");
+        assert_eq!(scheduler.fold_point(A, id, 0, 0.0).is_err(), !result.covered.is_empty());
+        assert_eq!(end(&scheduler, A, "run").starts("run"), 0);
         assert!(is_idle(&scheduler));
     });
 }
@@ -97,15 +46,35 @@ fn finish_and_submit() {
         let scheduler = scheduler(1);
         submit(&scheduler, A, "first");
         let other = scheduler.clone();
-        let submitting = thread::spawn(move || submit(&other, A, "second"));
-        let started = count(&end(&scheduler, A, "first"), "second");
-        let dispatched = submitting.join().unwrap();
-        assert_eq!(
-            started + count(&dispatched.starts, "second"),
-            1,
-            "it starts once, whoever is told"
-        );
-        assert!(end(&scheduler, A, "second").is_empty());
+        let submitting = thread::spawn(move || submit(&other, A, "second").1);
+        let told = end(&scheduler, A, "first").and(submitting.join().unwrap());
+        assert_eq!(told.starts("second"), 1, "it starts once, whoever is told");
+        end(&scheduler, A, "second");
+        assert!(is_idle(&scheduler));
+    });
+}
+
+/// The session of the run that ends has an entry no longer, or still.
+#[test]
+fn finish_and_a_start_by_accept() {
+    model(|| {
+        let scheduler = scheduler(1);
+        submit(&scheduler, A, "first");
+        let other = scheduler.clone();
+        let accepting = thread::spawn(move || {
+            let request = RunRequest {
+                may_start: true,
+                ..RunRequest::default()
+            };
+            let (accepted, told) = Told::of(other.accept(A, "second", request, 0.0).unwrap());
+            match accepted.starts {
+                Some(_) => told,
+                None => told.and(Told::of(other.dispatch(A, "second", 0.0).unwrap()).1),
+            }
+        });
+        let told = end(&scheduler, A, "first").and(accepting.join().unwrap());
+        assert_eq!(told.starts("second"), 1);
+        end(&scheduler, A, "second");
         assert!(is_idle(&scheduler));
     });
 }
@@ -119,16 +88,16 @@ fn release_and_abandon() {
         submit(&scheduler, C, "next");
         let other = scheduler.clone();
         let leaving = thread::spawn(move || cancel(&other, B));
-        let mut starts = end(&scheduler, A, "holder");
-        let left = leaving.join().unwrap();
-        starts.extend(left.starts);
+        let told = end(&scheduler, A, "holder");
+        let (left, more) = leaving.join().unwrap();
+        let mut told = told.and(more);
         let was = left.covered[0].was;
-        assert_eq!(was == Place::Running, count(&starts, "leaver") == 1);
+        assert_eq!(was == Place::Running, told.starts("leaver") == 1);
         if was == Place::Running {
-            starts.extend(end(&scheduler, B, "leaver"));
+            told = told.and(end(&scheduler, B, "leaver"));
         }
-        assert_eq!(count(&starts, "next"), 1, "the permit goes on");
-        assert!(end(&scheduler, C, "next").is_empty());
+        assert_eq!(told.starts("next"), 1, "the permit goes on");
+        end(&scheduler, C, "next");
         assert!(is_idle(&scheduler));
     });
 }
@@ -138,14 +107,18 @@ fn expire_and_release() {
     model(|| {
         let scheduler = scheduler(1);
         submit(&scheduler, A, "holder");
-        submit(&scheduler, B, "late");
+        let request = RunRequest {
+            start_timeout: Some(1.0),
+            ..RunRequest::default()
+        };
+        scheduler.accept(B, "late", request, 0.0).unwrap();
+        scheduler.dispatch(B, "late", 0.0).unwrap();
         let other = scheduler.clone();
-        let expiring = thread::spawn(move || other.expire(B, "late", 0.0));
-        let starts = end(&scheduler, A, "holder");
-        let (taken, more) = expiring.join().unwrap();
-        assert!(more.is_empty());
-        assert_eq!(count(&starts, "late"), usize::from(!taken), "it starts or expires");
-        if !taken {
+        let expiring = thread::spawn(move || due(&other, 1.0));
+        let told = end(&scheduler, A, "holder").and(expiring.join().unwrap());
+        let expired = told.count(|effect| matches!(effect, Effect::Fact(Fact::Closed(_, Why::Expired))));
+        assert_eq!(told.starts("late") + expired, 1, "it starts or expires");
+        if expired == 0 {
             end(&scheduler, B, "late");
         }
         assert!(is_idle(&scheduler));
@@ -156,24 +129,22 @@ fn expire_and_release() {
 fn park_and_wake_and_release() {
     model(|| {
         let scheduler = scheduler(1);
-        submit(&scheduler, A, "parks");
+        let parks = begun(&scheduler, A, "parks");
         submit(&scheduler, B, "other");
         submit(&scheduler, C, "new");
-        let starts = scheduler.park(A, "parks", 0.0).unwrap();
-        assert_eq!(count(&starts, "other"), 1);
+        let (wait, told) = park(&scheduler, A, parks, None);
+        assert_eq!(told.starts("other"), 1);
         let waking = scheduler.clone();
-        let waking = thread::spawn(move || waking.wake(A, "parks", 0.0).unwrap());
-        let starts = end(&scheduler, B, "other");
-        let woken = waking.join().unwrap();
+        let waking = thread::spawn(move || wake(&waking, A, parks, wait).1);
+        let told = end(&scheduler, B, "other").and(waking.join().unwrap());
         // Whoever came first, nobody has the permit twice and the woken one is never behind a new one that waits too.
         assert_eq!(scheduler.stats().running_turns, 1);
-        if count(&starts, "new") == 1 {
-            assert_eq!(woken, Wake::Waiting);
-            assert_eq!(count(&end(&scheduler, C, "new"), "parks"), 1);
+        assert_eq!(told.starts("new") + told.starts("parks"), 1);
+        if told.starts("new") == 1 {
+            assert_eq!(end(&scheduler, C, "new").starts("parks"), 1);
             end(&scheduler, A, "parks");
         } else {
-            assert_eq!(count(&starts, "parks"), usize::from(woken == Wake::Waiting));
-            assert_eq!(count(&end(&scheduler, A, "parks"), "new"), 1);
+            assert_eq!(end(&scheduler, A, "parks").starts("new"), 1);
             end(&scheduler, C, "new");
         }
         assert!(is_idle(&scheduler));
@@ -184,103 +155,97 @@ fn park_and_wake_and_release() {
 fn a_woken_turn_is_cut_while_its_permit_is_on_the_way() {
     model(|| {
         let scheduler = scheduler(1);
-        submit(&scheduler, A, "parks");
+        let parks = begun(&scheduler, A, "parks");
         submit(&scheduler, B, "holder");
-        assert_eq!(count(&scheduler.park(A, "parks", 0.0).unwrap(), "holder"), 1);
-        assert_eq!(scheduler.wake(A, "parks", 0.0).unwrap(), Wake::Waiting);
+        let (wait, told) = park(&scheduler, A, parks, None);
+        assert_eq!(told.starts("holder"), 1);
+        assert_eq!(wake(&scheduler, A, parks, wait).1.starts("parks"), 0);
         submit(&scheduler, C, "next");
         let cutting = scheduler.clone();
         let cutting = thread::spawn(move || {
-            let covered = cancel(&cutting, A).covered;
-            let starts = end(&cutting, A, "parks");
-            (covered[0].was, starts)
+            let (result, told) = cancel(&cutting, A);
+            (result.covered[0].was, told.and(end(&cutting, A, "parks")))
         });
-        let mut starts = end(&scheduler, B, "holder");
+        let told = end(&scheduler, B, "holder");
         let (was, more) = cutting.join().unwrap();
-        assert!(was == Place::Woken || (was == Place::Running && count(&starts, "parks") == 1));
-        starts.extend(more);
-        assert_eq!(count(&starts, "next"), 1, "the permit goes on, once");
-        assert!(end(&scheduler, C, "next").is_empty());
+        assert!(was == Place::Woken || was == Place::Running);
+        assert_eq!(told.and(more).starts("next"), 1, "the permit goes on, once");
+        end(&scheduler, C, "next");
         assert!(is_idle(&scheduler));
     });
 }
 
 #[test]
-fn a_turn_parks_again_while_its_permit_is_on_the_way() {
+fn a_turn_whose_permit_is_on_the_way_parks_once_it_has_it() {
     model(|| {
         let scheduler = scheduler(1);
-        submit(&scheduler, A, "parks");
+        let parks = begun(&scheduler, A, "parks");
         submit(&scheduler, B, "holder");
-        let _ = scheduler.park(A, "parks", 0.0).unwrap();
-        assert_eq!(scheduler.wake(A, "parks", 0.0).unwrap(), Wake::Waiting);
-        let parking = scheduler.clone();
-        let parking = thread::spawn(move || {
-            parking.park(A, "parks", 0.0).unwrap();
-            parking.wake(A, "parks", 0.0).unwrap()
-        });
-        let starts = end(&scheduler, B, "holder");
-        let woken = parking.join().unwrap();
-        // However often it is told, it has one permit in the end.
-        assert!(woken == Wake::Running || count(&starts, "parks") >= 1);
+        let (wait, _) = park(&scheduler, A, parks, None);
+        assert_eq!(wake(&scheduler, A, parks, wait).1.starts("parks"), 0);
+        let other = scheduler.clone();
+        let folding = thread::spawn(move || other.fold_point(A, parks, 0, 0.0).is_ok());
+        let told = end(&scheduler, B, "holder");
+        folding.join().unwrap();
+        assert_eq!(told.starts("parks"), 1);
+        let (wait, _) = park(&scheduler, A, parks, None);
         assert_eq!(
-            (scheduler.stats().running_turns, scheduler.stats().waiting_turns),
-            (1, 0)
+            (scheduler.stats().running_turns, scheduler.stats().parked_turns),
+            (0, 1)
         );
-        assert!(end(&scheduler, A, "parks").is_empty());
+        assert_eq!(wake(&scheduler, A, parks, wait).1.starts("parks"), 1);
+        end(&scheduler, A, "parks");
         assert!(is_idle(&scheduler));
     });
 }
 
 #[test]
 fn two_sessions_share_a_permit_while_one_is_cancelled() {
-    model(|| {
+    model_of_three(|| {
         let scheduler = scheduler(1);
         let (first, second) = (scheduler.clone(), scheduler.clone());
         let one = thread::spawn(move || submit(&first, A, "a"));
         let two = thread::spawn(move || cancel(&second, A));
-        let mut starts = submit(&scheduler, B, "b").starts;
-        let dispatched = one.join().unwrap();
-        let result = two.join().unwrap();
-        starts.extend(dispatched.starts);
-        starts.extend(result.starts);
+        let (_, told) = submit(&scheduler, B, "b");
+        let (dispatched, more) = one.join().unwrap();
+        let (result, rest) = two.join().unwrap();
+        let mut told = told.and(more).and(rest);
         assert!(scheduler.stats().running_turns <= 1);
-        let gone = matches!(dispatched.status, Dispatch::Cancelled(_))
-            || result.covered.iter().any(|covered| covered.was == Place::Waiting);
+        let is_gone = dispatched.place.is_none() || result.covered.iter().any(|covered| covered.was == Place::Waiting);
         // Each that has not gone is started by the one before it, once.
         for (at, run) in [(A, "a"), (B, "b"), (A, "a")] {
-            if count(&starts, run) == 1 && scheduler.snapshot(at).is_some() {
-                starts.extend(end(&scheduler, at, run));
+            if told.starts(run) == 1 && scheduler.snapshot(at).is_some() {
+                told = told.and(end(&scheduler, at, run));
             }
         }
-        assert_eq!((count(&starts, "a"), count(&starts, "b")), (usize::from(!gone), 1));
+        assert_eq!((told.starts("a"), told.starts("b")), (usize::from(!is_gone), 1));
         assert!(is_idle(&scheduler));
     });
 }
 
 #[test]
 fn two_releases_and_an_abandoned_place_in_between() {
-    model(|| {
+    model_of_three(|| {
         let scheduler = scheduler(1);
         submit(&scheduler, A, "holder");
         submit(&scheduler, B, "leaver");
         let (first, second) = (scheduler.clone(), scheduler.clone());
         let leaving = thread::spawn(move || cancel(&first, B));
         let coming = thread::spawn(move || submit(&second, B, "next"));
-        let mut starts = end(&scheduler, A, "holder");
-        let left = leaving.join().unwrap();
-        starts.extend(left.starts.iter().cloned());
-        let dispatched = coming.join().unwrap();
-        starts.extend(dispatched.starts.iter().cloned());
+        let told = end(&scheduler, A, "holder");
+        let (left, more) = leaving.join().unwrap();
+        let (dispatched, rest) = coming.join().unwrap();
+        let mut told = told.and(more).and(rest);
         let running = left.covered.iter().any(|covered| covered.was == Place::Running);
-        assert_eq!(running, count(&starts, "leaver") == 1);
+        assert_eq!(running, told.starts("leaver") == 1);
         if running {
-            starts.extend(end(&scheduler, B, "leaver"));
+            told = told.and(end(&scheduler, B, "leaver"));
         }
-        if matches!(dispatched.status, Dispatch::Cancelled(_)) || left.covered.len() == 2 {
-            assert_eq!(count(&starts, "next"), 0);
+        if dispatched.place.is_none() || left.covered.len() == 2 {
+            assert_eq!(told.starts("next"), 0);
         } else {
-            assert_eq!(count(&starts, "next"), 1);
-            assert!(end(&scheduler, B, "next").is_empty());
+            assert_eq!(told.starts("next"), 1);
+            end(&scheduler, B, "next");
         }
         assert!(is_idle(&scheduler));
     });
@@ -290,29 +255,20 @@ fn two_releases_and_an_abandoned_place_in_between() {
 fn a_cancel_of_the_tenant_covers_what_was_there_before_and_nothing_later() {
     model(|| {
         let scheduler = scheduler(2);
-        let before = scheduler
-            .accept(A, "before", RunRequest::default(), 0.0)
-            .unwrap()
-            .sequence;
+        let accept = |at, run| scheduler.accept(at, run, RunRequest::default(), 0.0).unwrap();
+        let before = accept(A, "before").answer.sequence;
         let other = scheduler.clone();
-        let accepting = thread::spawn(move || other.accept(B, "beside", RunRequest::default(), 0.0).unwrap().sequence);
-        let result = scheduler.cancel_tenant("tenant", &Arc::new(Cancel::new("ADMIN")), 0.0);
-        let beside = accepting.join().unwrap();
-        let after = scheduler
-            .accept(A, "after", RunRequest::default(), 0.0)
-            .unwrap()
-            .sequence;
+        let accepting = thread::spawn(move || other.accept(B, "beside", RunRequest::default(), 0.0).unwrap());
+        let cancel = Arc::new(Cancel::new("ADMIN"));
+        let result = scheduler.cancel_tenant("tenant", &cancel, 0.0).unwrap().answer;
+        let beside = accepting.join().unwrap().answer.sequence;
+        let after = accept(A, "after").answer.sequence;
         let covered: Vec<_> = result.covered.iter().map(|covered| covered.run.sequence()).collect();
         assert!(covered.contains(&before) && !covered.contains(&after));
-        let cancelled = matches!(
-            scheduler.dispatch(B, "beside", 0.0).unwrap().status,
-            Dispatch::Cancelled(_)
-        );
-        assert_eq!(cancelled, covered.contains(&beside));
-        assert!(matches!(
-            scheduler.dispatch(A, "after", 0.0).unwrap().status,
-            Dispatch::Started
-        ));
+        let place = scheduler.dispatch(B, "beside", 0.0).unwrap().answer.place;
+        assert_eq!(place.is_none(), covered.contains(&beside));
+        let place = scheduler.dispatch(A, "after", 0.0).unwrap().answer.place;
+        assert_eq!(place, Some(Place::Running));
     });
 }
 
@@ -327,7 +283,8 @@ fn a_cancel_of_the_tenant_never_covers_the_later_of_two_alone() {
                 other.accept(at, "run", RunRequest::default(), 0.0).unwrap();
             }
         });
-        let result = scheduler.cancel_tenant("tenant", &Arc::new(Cancel::new("ADMIN")), 0.0);
+        let cancel = Arc::new(Cancel::new("ADMIN"));
+        let result = scheduler.cancel_tenant("tenant", &cancel, 0.0).unwrap().answer;
         accepting.join().unwrap();
         let covered: Vec<_> = result.covered.iter().map(|covered| covered.run.session_id()).collect();
         assert!(["a", "b"].starts_with(&covered), "{covered:?}");

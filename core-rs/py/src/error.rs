@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pyclass_init::PyClassInitializer;
-use turnkeeper_core::{Error, RunId, Scope, Unit};
+use turnkeeper_core::{Error, NoChild, RunId, Scope, Unit};
 
 /// Base of every refusal of the scheduler. A refused call has changed nothing.
 #[pyclass(frozen, subclass, extends = PyException, module = "turnkeeper_core._core")]
@@ -24,36 +24,79 @@ impl SchedulerError {
     }
 }
 
-/// Delivery REJECT or an idle precondition found a run reserved, queued or open.
-#[pyclass(frozen, extends = SchedulerError, module = "turnkeeper_core._core")]
-pub(crate) struct SessionBusyError {
-    #[pyo3(get)]
-    open_run_id: Option<String>,
+/// One refusal without fields.
+macro_rules! plain {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        $(
+            $(#[$doc])*
+            #[pyclass(frozen, extends = SchedulerError, module = "turnkeeper_core._core")]
+            pub(crate) struct $name;
+
+            #[pymethods]
+            impl $name {
+                #[new]
+                #[pyo3(signature = (message=String::new()), text_signature = "(message='')")]
+                fn new(message: String) -> PyClassInitializer<Self> {
+                    PyClassInitializer::from(SchedulerError { message }).add_subclass(Self)
+                }
+            }
+        )*
+    };
 }
 
-#[pymethods]
-impl SessionBusyError {
-    #[new]
-    #[pyo3(signature = (message=String::new(), open_run_id=None), text_signature = "(message='', open_run_id=None)")]
-    fn new(message: String, open_run_id: Option<String>) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(SchedulerError { message }).add_subclass(Self { open_run_id })
-    }
+/// One refusal with one field.
+macro_rules! with_field {
+    ($($(#[$doc:meta])* $name:ident($field:ident: $type:ty = $default:expr, $signature:literal);)*) => {
+        $(
+            $(#[$doc])*
+            #[pyclass(frozen, extends = SchedulerError, module = "turnkeeper_core._core")]
+            pub(crate) struct $name {
+                #[pyo3(get)]
+                $field: $type,
+            }
+
+            #[pymethods]
+            impl $name {
+                #[new]
+                #[pyo3(signature = (message=String::new(), $field=$default), text_signature = $signature)]
+                fn new(message: String, $field: $type) -> PyClassInitializer<Self> {
+                    PyClassInitializer::from(SchedulerError { message }).add_subclass(Self { $field })
+                }
+            }
+        )*
+    };
 }
 
-/// The precondition named an open run, and another one, or none, is open.
-#[pyclass(frozen, extends = SchedulerError, module = "turnkeeper_core._core")]
-pub(crate) struct OpenRunMismatchError {
-    #[pyo3(get)]
-    open_run_id: Option<String>,
+plain! {
+    /// The session is closing: it takes nothing in any more.
+    SessionDeletingError;
+    /// The scheduler drains, or is cut.
+    DrainingError;
+    /// A mistake of the driver.
+    BadStateError;
+    /// A turn that holds its session's line would wait for a run of that line.
+    WouldDeadlockError;
+    /// The session that it would wait for waits for this one.
+    WaitCycleError;
 }
 
-#[pymethods]
-impl OpenRunMismatchError {
-    #[new]
-    #[pyo3(signature = (message=String::new(), open_run_id=None), text_signature = "(message='', open_run_id=None)")]
-    fn new(message: String, open_run_id: Option<String>) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(SchedulerError { message }).add_subclass(Self { open_run_id })
-    }
+with_field! {
+    /// Something is in the session that is not over.
+    SessionBusyError(open_run_id: Option<String> = None, "(message='', open_run_id=None)");
+    /// The precondition named an open run, and another one, or none, is open.
+    OpenRunMismatchError(open_run_id: Option<String> = None, "(message='', open_run_id=None)");
+    /// The session already has a run of this id.
+    RunExistsError(run_id: String = String::new(), "(message='', run_id='')");
+    /// The session has no such run in the state that the call needs.
+    UnknownRunError(run_id: String = String::new(), "(message='', run_id='')");
+    /// A cancel or a STEER named a turn that does not live, or may not be named so.
+    TurnNotFoundError(turn_id: u64 = 0, "(message='', turn_id=0)");
+    /// The turn is cut.
+    AbortedError(turn_id: u64 = 0, "(message='', turn_id=0)");
+    /// No child.
+    SpawnRefusedError(why: String = String::new(), "(message='', why='')");
+    /// As many wait in the provider's lane as may.
+    LaneFullError(lane: String = String::new(), "(message='', lane='')");
 }
 
 /// A bound is reached.
@@ -62,52 +105,20 @@ pub(crate) struct QueueFullError {
     #[pyo3(get)]
     scope: String,
     #[pyo3(get)]
-    limit: usize,
+    of: String,
     #[pyo3(get)]
-    unit: String,
+    limit: usize,
 }
 
 #[pymethods]
 impl QueueFullError {
     #[new]
     #[pyo3(
-        signature = (message=String::new(), scope=String::from("session"), limit=0, unit=String::from("runs")),
-        text_signature = "(message='', scope='session', limit=0, unit='runs')"
+        signature = (message=String::new(), scope=String::from("session"), of=String::from("runs"), limit=0),
+        text_signature = "(message='', scope='session', of='runs', limit=0)"
     )]
-    fn new(message: String, scope: String, limit: usize, unit: String) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(SchedulerError { message }).add_subclass(Self { scope, limit, unit })
-    }
-}
-
-/// The session already has a run of this id.
-#[pyclass(frozen, extends = SchedulerError, module = "turnkeeper_core._core")]
-pub(crate) struct RunExistsError {
-    #[pyo3(get)]
-    run_id: String,
-}
-
-#[pymethods]
-impl RunExistsError {
-    #[new]
-    #[pyo3(signature = (message=String::new(), run_id=String::new()), text_signature = "(message='', run_id='')")]
-    fn new(message: String, run_id: String) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(SchedulerError { message }).add_subclass(Self { run_id })
-    }
-}
-
-/// The session has no such run in the state that the call needs.
-#[pyclass(frozen, extends = SchedulerError, module = "turnkeeper_core._core")]
-pub(crate) struct UnknownRunError {
-    #[pyo3(get)]
-    run_id: String,
-}
-
-#[pymethods]
-impl UnknownRunError {
-    #[new]
-    #[pyo3(signature = (message=String::new(), run_id=String::new()), text_signature = "(message='', run_id='')")]
-    fn new(message: String, run_id: String) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(SchedulerError { message }).add_subclass(Self { run_id })
+    fn new(message: String, scope: String, of: String, limit: usize) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(SchedulerError { message }).add_subclass(Self { scope, of, limit })
     }
 }
 
@@ -118,14 +129,36 @@ pub(crate) fn raised(error: Error) -> PyErr {
     match error {
         Error::SessionBusy { open_run_id } => PyErr::new::<SessionBusyError, _>((message, owned(open_run_id))),
         Error::OpenRunMismatch { open_run_id } => PyErr::new::<OpenRunMismatchError, _>((message, owned(open_run_id))),
-        Error::QueueFull { scope, unit, limit } => {
+        Error::QueueFull { scope, of, limit } => {
             let scope = if scope == Scope::Session { "session" } else { "process" };
-            let unit = if unit == Unit::Runs { "runs" } else { "bytes" };
-            PyErr::new::<QueueFullError, _>((message, scope, limit, unit))
+            let of = if of == Unit::Runs { "runs" } else { "bytes" };
+            PyErr::new::<QueueFullError, _>((message, scope, of, limit))
         }
         Error::RunExists { run_id } => PyErr::new::<RunExistsError, _>((message, run_id.as_str().to_owned())),
         Error::UnknownRun { run_id } => PyErr::new::<UnknownRunError, _>((message, run_id.as_str().to_owned())),
-        Error::SequenceRefused { .. } => PyValueError::new_err(message),
+        Error::TurnNotFound { turn } => PyErr::new::<TurnNotFoundError, _>((message, turn.get())),
+        Error::Aborted { turn } => PyErr::new::<AbortedError, _>((message, turn.get())),
+        Error::SessionDeleting => PyErr::new::<SessionDeletingError, _>(message),
+        Error::Draining => PyErr::new::<DrainingError, _>(message),
+        Error::BadState { .. } => PyErr::new::<BadStateError, _>(message),
+        Error::Spawn(why) => PyErr::new::<SpawnRefusedError, _>((message, no_child(why))),
+        Error::LaneFull { lane } => PyErr::new::<LaneFullError, _>((message, String::from(lane))),
+        Error::WouldDeadlock => PyErr::new::<WouldDeadlockError, _>(message),
+        Error::WaitCycle => PyErr::new::<WaitCycleError, _>(message),
+        Error::UnknownLane { .. } | Error::ImageRefused { .. } | Error::SequencesExhausted => {
+            PyValueError::new_err(message)
+        }
         _ => PyErr::new::<SchedulerError, _>(message),
+    }
+}
+
+fn no_child(why: NoChild) -> &'static str {
+    match why {
+        NoChild::Cancelled => "cancelled",
+        NoChild::ParentEnded => "parent_ended",
+        NoChild::DepthLimit => "depth_limit",
+        NoChild::Invalid => "invalid",
+        NoChild::ChildLimit => "child_limit",
+        NoChild::SlotTimeout => "slot_timeout",
     }
 }

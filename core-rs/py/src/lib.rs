@@ -4,11 +4,13 @@
 //! builds are untested, so the module does not claim them.
 
 mod cancel;
+mod effect;
 mod error;
+mod image;
 mod limits;
 mod literal;
+mod name;
 mod outcome;
-mod run;
 mod scheduler;
 mod view;
 
@@ -20,21 +22,32 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::cancel::{Cancel, CancelResult, Covered};
+    use crate::cancel::{Cancel, Cancelled, Covered};
     #[pymodule_export]
-    use crate::error::{
-        OpenRunMismatchError, QueueFullError, RunExistsError, SchedulerError, SessionBusyError, UnknownRunError,
+    use crate::effect::{
+        Abort, Act, Begin, Begun, Came, Closed, Conclude, Decided, Delivered, Detach, Ended, Errand, Fact, GoOn,
+        Opened, Orphaned, Requested, Resume, RunOver, Spawned, Stop,
     };
     #[pymodule_export]
-    use crate::limits::Limits;
+    use crate::error::{
+        AbortedError, BadStateError, DrainingError, LaneFullError, OpenRunMismatchError, QueueFullError,
+        RunExistsError, SchedulerError, SessionBusyError, SessionDeletingError, SpawnRefusedError, TurnNotFoundError,
+        UnknownRunError, WaitCycleError, WouldDeadlockError,
+    };
     #[pymodule_export]
-    use crate::outcome::{Accepted, Conclusion, Dispatched, Partition};
+    use crate::image::{Image, RunImage, TurnImage, WaitImage};
     #[pymodule_export]
-    use crate::run::RunRef;
+    use crate::limits::{Lane, Limits};
+    #[pymodule_export]
+    use crate::name::{RunRef, TurnRef};
+    #[pymodule_export]
+    use crate::outcome::{
+        Accepted, Admission, ChildResult, Conclusion, Dispatched, FoldPoint, LaneEntry, Step, Waiting,
+    };
     #[pymodule_export]
     use crate::scheduler::Scheduler;
     #[pymodule_export]
-    use crate::view::{Counts, Hold, RunView, Snapshot, Stats};
+    use crate::view::{Counts, Hold, Page, RunView, Snapshot, Stats, TurnView};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -4,73 +4,84 @@ use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use turnkeeper_core::{CancelMode, Delivery, Kind, Place, Wake};
+use turnkeeper_core::{
+    CancelMode, Cut, Delivery, Ending, HoldKind, Kind, OnParentEnd, Phase, Place, Role, Standing, WaitImageKind,
+};
 
-const KINDS: [&str; 3] = ["prompt", "summary", "bootstrap"];
-const DELIVERIES: [&str; 4] = ["queue", "steer", "reject", "replace"];
-const MODES: [&str; 2] = ["abort", "stop"];
+/// The strings of an enum, both ways.
+macro_rules! literals {
+    ($($parse:ident, $text:ident: $type:ident { $($value:ident = $string:literal),* $(,)? })*) => {
+        $(
+            #[allow(dead_code, reason = "some go one way only")]
+            pub(crate) fn $parse(text: &str) -> PyResult<$type> {
+                match text {
+                    $($string => Ok($type::$value),)*
+                    _ => Err(refused(stringify!($parse), text, &[$($string),*])),
+                }
+            }
 
-pub(crate) fn kind(text: &str) -> PyResult<Kind> {
-    Ok(match text {
-        "prompt" => Kind::Prompt,
-        "summary" => Kind::Summary,
-        "bootstrap" => Kind::Bootstrap,
-        _ => return Err(refused("kind", text, &KINDS)),
-    })
+            #[allow(dead_code, reason = "some go one way only")]
+            pub(crate) fn $text(py: Python<'_>, value: $type) -> &Bound<'_, PyString> {
+                match value {
+                    $($type::$value => intern!(py, $string),)*
+                }
+            }
+        )*
+    };
 }
 
-pub(crate) fn kind_text(py: Python<'_>, kind: Kind) -> &Bound<'_, PyString> {
+literals! {
+    kind, kind_text: Kind { Prompt = "prompt", Summary = "summary", Bootstrap = "bootstrap" }
+    delivery, delivery_text: Delivery { Queue = "queue", Steer = "steer", Reject = "reject", Replace = "replace" }
+    mode, mode_text: CancelMode { Abort = "abort", Stop = "stop" }
+    role, role_text: Role { Prompt = "prompt", Summary = "summary", Child = "child" }
+    on_parent_end, on_parent_end_text: OnParentEnd { Wait = "wait", Stop = "stop", Continue = "continue" }
+    phase, phase_text: Phase { Serving = "serving", Draining = "draining", Cut = "cut" }
+    end, end_text: Ending {
+        Answered = "answered", Stopped = "stopped", ParentEnded = "parent_ended", Failed = "failed",
+        Cancelled = "cancelled", Deadline = "deadline", Parent = "parent",
+    }
+    wait_kind, wait_kind_text: WaitImageKind {
+        Approval = "approval", Tool = "tool", Backoff = "backoff", Servers = "servers", Drain = "drain",
+    }
+    place, place_text: Place {
+        Reserved = "reserved", Queued = "queued", Lent = "lent", Waiting = "waiting", Running = "running",
+        Parked = "parked", Woken = "woken", Held = "held", Concluded = "concluded",
+    }
+    stand, stand_text: Standing { Waiting = "waiting", Running = "running", Parked = "parked", Woken = "woken" }
+}
+
+pub(crate) fn cut_text<'py>(py: Python<'py>, cut: &Cut) -> &'py Bound<'py, PyString> {
+    match cut {
+        Cut::Stop(_) => intern!(py, "stop"),
+        Cut::Abort(_) => intern!(py, "abort"),
+        Cut::Deadline => intern!(py, "deadline"),
+        Cut::Parent => intern!(py, "parent"),
+    }
+}
+
+pub(crate) fn hold_text(kind: HoldKind) -> &'static str {
     match kind {
-        Kind::Prompt => intern!(py, "prompt"),
-        Kind::Summary => intern!(py, "summary"),
-        Kind::Bootstrap => intern!(py, "bootstrap"),
+        HoldKind::Reserved => "reserved",
+        HoldKind::Line => "line",
+        HoldKind::Gate => "gate",
+        HoldKind::Turn => "turn",
+        HoldKind::Approval => "approval",
+        HoldKind::Tool => "tool",
+        HoldKind::Backoff => "backoff",
+        HoldKind::Servers => "servers",
+        HoldKind::Run => "run",
+        HoldKind::Drain => "drain",
+        HoldKind::Lane => "lane",
+        HoldKind::Slot => "slot",
+        HoldKind::Child => "child",
+        HoldKind::Children => "children",
+        HoldKind::Guard => "guard",
+        HoldKind::Cancel => "cancel",
+        _ => "terminal",
     }
 }
 
-pub(crate) fn delivery(text: &str) -> PyResult<Delivery> {
-    Ok(match text {
-        "queue" => Delivery::Queue,
-        "steer" => Delivery::Steer,
-        "reject" => Delivery::Reject,
-        "replace" => Delivery::Replace,
-        _ => return Err(refused("delivery", text, &DELIVERIES)),
-    })
-}
-
-pub(crate) fn mode(text: &str) -> PyResult<CancelMode> {
-    Ok(match text {
-        "abort" => CancelMode::Abort,
-        "stop" => CancelMode::Stop,
-        _ => return Err(refused("mode", text, &MODES)),
-    })
-}
-
-pub(crate) fn mode_text(py: Python<'_>, mode: CancelMode) -> &Bound<'_, PyString> {
-    match mode {
-        CancelMode::Abort => intern!(py, "abort"),
-        CancelMode::Stop => intern!(py, "stop"),
-    }
-}
-
-pub(crate) fn place_text(py: Python<'_>, place: Place) -> &Bound<'_, PyString> {
-    match place {
-        Place::Reserved => intern!(py, "reserved"),
-        Place::Queued => intern!(py, "queued"),
-        Place::Waiting => intern!(py, "waiting"),
-        Place::Running => intern!(py, "running"),
-        Place::Parked => intern!(py, "parked"),
-        Place::Woken => intern!(py, "woken"),
-    }
-}
-
-pub(crate) fn wake_text(py: Python<'_>, wake: Wake) -> &Bound<'_, PyString> {
-    match wake {
-        Wake::Running => intern!(py, "running"),
-        Wake::Waiting => intern!(py, "waiting"),
-        Wake::Closed => intern!(py, "closed"),
-    }
-}
-
-fn refused(name: &str, text: &str, values: &[&str]) -> PyErr {
+pub(crate) fn refused(name: &str, text: &str, values: &[&str]) -> PyErr {
     PyValueError::new_err(format!("{name} must be one of {}, not {text:?}", values.join(", ")))
 }

@@ -6,18 +6,18 @@ use turnkeeper_core as core;
 
 use crate::cancel::Cancel;
 use crate::literal;
-use crate::run::RunRef;
+use crate::name::{RunRef, TurnRef};
 
-/// A reason why the open run is not over: what, and when it was taken.
+/// A reason why a run is not over.
 #[pyclass(frozen, eq, module = "turnkeeper_core._core")]
 #[derive(PartialEq)]
-pub(crate) struct Hold(core::Hold);
+pub(crate) struct Hold(pub(crate) core::Hold);
 
 #[pymethods]
 impl Hold {
     #[getter]
-    fn number(&self) -> u64 {
-        self.0.number
+    fn kind(&self) -> &str {
+        literal::hold_text(self.0.kind)
     }
 
     #[getter]
@@ -30,8 +30,163 @@ impl Hold {
         self.0.since
     }
 
+    #[getter]
+    fn deadline(&self) -> Option<f64> {
+        self.0.deadline
+    }
+
+    #[getter]
+    fn turn(&self) -> Option<u64> {
+        self.0.turn.map(core::TurnId::get)
+    }
+
+    #[getter]
+    fn position(&self) -> Option<usize> {
+        self.0.position
+    }
+
     fn __repr__(&self) -> String {
-        format!("<Hold {} {:?} since {}>", self.0.number, self.0.label, self.0.since)
+        format!("<{:?}>", self.0)
+    }
+}
+
+/// A turn as it is now.
+#[pyclass(frozen, module = "turnkeeper_core._core")]
+pub(crate) struct TurnView(pub(crate) core::TurnView);
+
+#[pymethods]
+impl TurnView {
+    #[getter]
+    fn turn(&self) -> TurnRef {
+        TurnRef(self.0.turn.clone())
+    }
+
+    #[getter]
+    fn stand<'py>(&self, py: Python<'py>) -> &Bound<'py, PyString> {
+        literal::stand_text(py, self.0.stand)
+    }
+
+    #[getter]
+    fn since(&self) -> f64 {
+        self.0.since
+    }
+
+    #[getter]
+    fn begun(&self) -> bool {
+        self.0.begun
+    }
+
+    #[getter]
+    fn strands(&self) -> usize {
+        self.0.strands
+    }
+
+    #[getter]
+    fn waits(&self) -> usize {
+        self.0.waits
+    }
+
+    #[getter]
+    fn children(&self) -> usize {
+        self.0.children
+    }
+
+    #[getter]
+    fn tickets(&self) -> usize {
+        self.0.tickets
+    }
+
+    #[getter]
+    fn inbox(&self) -> usize {
+        self.0.inbox
+    }
+
+    #[getter]
+    fn held(&self) -> bool {
+        self.0.held
+    }
+
+    #[getter]
+    fn closing(&self) -> bool {
+        self.0.closing
+    }
+
+    #[getter]
+    fn cut<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyString>> {
+        self.0.cut.as_ref().map(|cut| literal::cut_text(py, cut))
+    }
+
+    #[getter]
+    fn parent_ended(&self) -> bool {
+        self.0.parent_ended
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<{:?}>", self.0)
+    }
+}
+
+/// Some of the live floor turns.
+#[pyclass(frozen, module = "turnkeeper_core._core")]
+pub(crate) struct Page(pub(crate) core::Page);
+
+#[pymethods]
+impl Page {
+    #[getter]
+    fn turns(&self) -> Vec<TurnView> {
+        self.0.turns.iter().cloned().map(TurnView).collect()
+    }
+
+    #[getter]
+    fn cursor(&self) -> Option<(usize, u64)> {
+        self.0.cursor.map(|(shard, turn)| (shard, turn.get()))
+    }
+}
+
+/// A session in numbers.
+#[pyclass(frozen, eq, module = "turnkeeper_core._core")]
+#[derive(PartialEq, Eq)]
+pub(crate) struct Counts(pub(crate) core::Counts);
+
+#[pymethods]
+impl Counts {
+    #[getter]
+    fn open_run_id(&self) -> Option<&str> {
+        self.0.open_run_id.as_ref().map(core::RunId::as_str)
+    }
+
+    #[getter]
+    fn head_run_id(&self) -> Option<&str> {
+        self.0.head_run_id.as_ref().map(core::RunId::as_str)
+    }
+
+    #[getter]
+    fn reserved(&self) -> usize {
+        self.0.reserved
+    }
+
+    #[getter]
+    fn queued(&self) -> usize {
+        self.0.queued
+    }
+
+    #[getter]
+    fn turns(&self) -> usize {
+        self.0.turns
+    }
+
+    #[getter]
+    fn bytes(&self) -> usize {
+        self.0.bytes
+    }
+
+    #[getter]
+    fn closing(&self) -> bool {
+        self.0.closing
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<{:?}>", self.0)
     }
 }
 
@@ -43,7 +198,7 @@ pub(crate) struct RunView(core::RunView);
 impl RunView {
     #[getter]
     fn run(&self) -> RunRef {
-        self.0.run.clone().into()
+        RunRef(self.0.run.clone())
     }
 
     #[getter]
@@ -57,31 +212,28 @@ impl RunView {
     }
 
     #[getter]
-    fn concluded(&self) -> bool {
-        self.0.concluded
-    }
-
-    #[getter]
     fn cancel(&self) -> Option<Cancel> {
         self.0.cancel.as_ref().map(Cancel::from)
     }
 
     #[getter]
     fn steers(&self) -> Option<&str> {
-        self.0.steers.as_ref().map(core::RunId::as_str)
+        match &self.0.steers {
+            Some(core::Steers::Run(run)) => Some(run.as_str()),
+            _ => None,
+        }
     }
 
-    #[getter]
-    fn holds(&self) -> Vec<Hold> {
-        self.0.holds.iter().cloned().map(Hold).collect()
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> String {
-        format!("<RunView {:?}, {} since {}>", self.0.run, self.place(py), self.0.since)
+    fn __repr__(&self) -> String {
+        format!("<{:?}>", self.0)
     }
 }
 
-/// One session as it is now. ``open`` waits, runs or is parked; ``line`` holds reserved and queued runs in order.
+fn views(views: &[core::RunView]) -> Vec<RunView> {
+    views.iter().cloned().map(RunView).collect()
+}
+
+/// One session as it is now, whole.
 #[pyclass(frozen, module = "turnkeeper_core._core")]
 pub(crate) struct Snapshot(pub(crate) core::Snapshot);
 
@@ -94,7 +246,22 @@ impl Snapshot {
 
     #[getter]
     fn line(&self) -> Vec<RunView> {
-        self.0.line.iter().cloned().map(RunView).collect()
+        views(&self.0.line)
+    }
+
+    #[getter]
+    fn lent(&self) -> Vec<RunView> {
+        views(&self.0.lent)
+    }
+
+    #[getter]
+    fn turns(&self) -> Vec<TurnView> {
+        self.0.turns.iter().cloned().map(TurnView).collect()
+    }
+
+    #[getter]
+    fn held_by(&self) -> (usize, usize, usize) {
+        self.0.held_by.into()
     }
 
     #[getter]
@@ -103,59 +270,12 @@ impl Snapshot {
     }
 
     #[getter]
-    fn reserved(&self) -> usize {
-        self.0.reserved
-    }
-
-    #[getter]
-    fn queued(&self) -> usize {
-        self.0.queued
+    fn closing(&self) -> bool {
+        self.0.closing
     }
 
     fn __repr__(&self) -> String {
-        let open = self.0.open.as_ref().map(|view| &view.run);
-        let line: Vec<_> = self.0.line.iter().map(|view| &view.run).collect();
-        format!(
-            "<Snapshot open={open:?} line={line:?} mark={:?}>",
-            self.0.mark.map(core::Sequence::get)
-        )
-    }
-}
-
-/// How much one session has to do.
-#[pyclass(frozen, eq, module = "turnkeeper_core._core")]
-#[derive(PartialEq, Eq)]
-pub(crate) struct Counts(pub(crate) core::Counts);
-
-#[pymethods]
-impl Counts {
-    #[getter]
-    fn open(&self) -> Option<&str> {
-        self.0.open.as_ref().map(core::RunId::as_str)
-    }
-
-    #[getter]
-    fn head(&self) -> Option<&str> {
-        self.0.head.as_ref().map(core::RunId::as_str)
-    }
-
-    #[getter]
-    fn reserved(&self) -> usize {
-        self.0.reserved
-    }
-
-    #[getter]
-    fn queued(&self) -> usize {
-        self.0.queued
-    }
-
-    #[getter]
-    fn bytes(&self) -> usize {
-        self.0.bytes
-    }
-
-    fn __repr__(&self) -> String {
-        format!("{:?}", self.0)
+        format!("<{:?}>", self.0)
     }
 }
 
@@ -164,44 +284,36 @@ impl Counts {
 #[derive(PartialEq, Eq)]
 pub(crate) struct Stats(pub(crate) core::Stats);
 
-#[pymethods]
-impl Stats {
-    #[getter]
-    fn sessions(&self) -> usize {
-        self.0.sessions
-    }
+/// One getter per count.
+macro_rules! counts {
+    ($($name:ident: $type:ty),* $(,)?) => {
+        #[pymethods]
+        impl Stats {
+            $(
+                #[getter]
+                fn $name(&self) -> $type {
+                    self.0.$name
+                }
+            )*
 
-    #[getter]
-    fn open_runs(&self) -> usize {
-        self.0.open_runs
-    }
+            fn __repr__(&self) -> String {
+                format!("<{:?}>", self.0)
+            }
+        }
+    };
+}
 
-    #[getter]
-    fn line_bytes(&self) -> usize {
-        self.0.line_bytes
-    }
-
-    #[getter]
-    fn running_turns(&self) -> usize {
-        self.0.running_turns
-    }
-
-    #[getter]
-    fn waiting_turns(&self) -> usize {
-        self.0.waiting_turns
-    }
-
-    #[getter]
-    fn parked_turns(&self) -> usize {
-        self.0.parked_turns
-    }
-
-    #[getter]
-    fn last_sequence(&self) -> u64 {
-        self.0.last_sequence
-    }
-
-    fn __repr__(&self) -> String {
-        format!("{:?}", self.0)
-    }
+counts! {
+    sessions: usize,
+    open_runs: usize,
+    open_bytes: usize,
+    running_turns: usize,
+    waiting_turns: usize,
+    parked_turns: usize,
+    children: usize,
+    lane_slots: usize,
+    lane_waiters: usize,
+    errands: usize,
+    deadlines: usize,
+    last_sequence: u64,
 }

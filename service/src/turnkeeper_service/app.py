@@ -20,7 +20,7 @@ from turnkeeper_service.providers.fallback import CoolDowns
 from turnkeeper_service.providers.gates import Gates
 from turnkeeper_service.providers.public_list import PublicList
 from turnkeeper_service.providers.registry import ProviderRegistry
-from turnkeeper_service.runs.line import Checkpoints
+from turnkeeper_service.runs.parts import Checkpoints
 from turnkeeper_service.runs.runs import Runs
 from turnkeeper_service.settings import Settings
 from turnkeeper_service.store.base import Store, StoreError
@@ -132,7 +132,7 @@ class Server:
                 self._catalog,
                 CoolDowns(clock),
                 clock,
-                core_limits(limits),
+                core_limits(settings, self._providers.bounds),
                 run_options(settings),
                 self._owner,
                 checkpoints=self._checkpoints,

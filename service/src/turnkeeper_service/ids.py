@@ -43,3 +43,22 @@ def short_id(prefix: str) -> str:
 def is_id(text: str) -> bool:
     """Whether a text is a well-formed id."""
     return ID_PATTERN.fullmatch(text) is not None
+
+
+_TURN_PREFIX = "turn-"
+
+
+def turn_id_of(number: int) -> str:
+    """A turn of the core as the contract names it."""
+    return f"{_TURN_PREFIX}{number:013x}"
+
+
+def turn_number_of(turn_id: str) -> int | None:
+    """The core's number of a turn; None for a name that it did not give."""
+    digits = turn_id.removeprefix(_TURN_PREFIX)
+    if turn_id == digits or len(digits) != 13:
+        return None
+    try:
+        return int(digits, 16)
+    except ValueError:
+        return None

@@ -126,13 +126,9 @@ class Metrics:
         """A covered run ended so long after its cancel was accepted."""
         self._cancel.observe(seconds)
 
-    def turn_started(self) -> None:
-        """One more turn runs."""
-        self._active_turns.inc()
-
-    def turn_ended(self) -> None:
-        """One turn less runs."""
-        self._active_turns.dec()
+    def watch_turns(self, running: Callable[[], float]) -> None:
+        """Ask for the number of running turns whenever the metrics are read."""
+        self._active_turns.set_function(running)
 
     def watch_queue(self, depth: Callable[[], float]) -> None:
         """Ask for the number of waiting runs whenever the metrics are read."""

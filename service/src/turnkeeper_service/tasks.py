@@ -39,19 +39,15 @@ class TaskOwner:
         task.add_done_callback(self._ended)
         return task
 
-    def adopt(self, task: asyncio.Task[Any]) -> None:
-        """Take over a task that somebody else has started and cannot wait for any longer (U-12).
-
-        How it ends at last concerns nobody any more: no exception of it is a fault.
-        """
-        if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(self._reaped)
-
-    def _reaped(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        log.info("detached work has ended", task=task.get_name(), error=type(error).__name__ if error else None)
+    def start(
+        self, name: str, coroutine: Coroutine[Any, Any, Any], ended: Callable[[asyncio.Task[Any]], None]
+    ) -> asyncio.Task[Any]:
+        """Start a task whose end somebody looks at, whatever way it ends; it is held until then."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(ended)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

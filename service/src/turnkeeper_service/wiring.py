@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from turnkeeper.v1.session_service_pb2 import SteeringMode
+from turnkeeper_service.providers.options import CallLimits
 from turnkeeper_service.providers.retry import RetryPolicy
-from turnkeeper_service.runs.line import RunOptions
-from turnkeeper_service.runs.scheduler import Limits
+from turnkeeper_service.runs.options import RunOptions
+from turnkeeper_service.runs.scheduler import Lane, Limits
 from turnkeeper_service.settings import Settings
-from turnkeeper_service.settings_tables import LimitSettings, McpSettings
+from turnkeeper_service.settings_tables import McpSettings
 from turnkeeper_service.tools.mcp_options import McpOptions
 from turnkeeper_service.wire.server import ServerOptions
 
@@ -15,15 +18,22 @@ MAX_PAGE_BYTES = 3 << 20
 """A page ends before it is longer than clients take by default, or than half of what this server sends."""
 
 
-def core_limits(limits: LimitSettings) -> Limits:
-    """Bounds of the core."""
+def core_limits(settings: Settings, bounds: Mapping[str, CallLimits]) -> Limits:
+    """Bounds of the core; those on the calls to providers by their names."""
+    limits = settings.limits
     return Limits(
         queue_per_session=limits.max_queued_runs_per_session,
         open_runs=limits.max_open_runs,
-        line_bytes_per_session=limits.max_queued_bytes_per_session,
-        line_bytes=limits.max_queued_bytes,
+        session_bytes=limits.max_queued_bytes_per_session,
+        open_bytes=limits.max_queued_bytes,
         running_turns=limits.max_running_turns,
         running_turns_per_tenant=limits.max_running_turns_per_tenant,
+        stop_grace=settings.defaults.stop_grace_seconds,
+        cancel_grace=settings.defaults.cancel_grace_seconds,
+        lanes=tuple(
+            Lane(name, one.max_concurrent, starts=one.max_starts, per=one.per_seconds, waiters=one.max_waiting)
+            for name, one in bounds.items()
+        ),
     )
 
 
@@ -42,7 +52,6 @@ def run_options(settings: Settings) -> RunOptions:
         max_steered_steps=limits.max_steered_steps,
         max_answer_bytes=limits.max_step_answer_bytes,
         cancel_grace=defaults.cancel_grace_seconds,
-        stop_grace=defaults.stop_grace_seconds,
         run_timeout=defaults.run_timeout_seconds,
         max_tombstones=limits.max_tombstones_per_tenant,
         tool_timeout=settings.tools.timeout_seconds,

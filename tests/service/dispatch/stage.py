@@ -52,8 +52,15 @@ async def held(server: Harness, run_id: str, session_id: str = "s", text: str = 
 
 def reserved(server: Harness, session_id: str = "s") -> int:
     """How many reservations a session has."""
+    counts = server.counts(session_id)
+    return counts.reserved if counts is not None else 0
+
+
+def cancel_mark(server: Harness, session_id: str = "s") -> int | None:
+    """How far a cancel reaches that waits for reservations: the highest accept sequence of those that it covers."""
     snapshot = server.snapshot(session_id)
-    return snapshot.reserved if snapshot is not None else 0
+    line = snapshot.line if snapshot is not None else ()
+    return max((view.run.sequence for view in line if view.cancel is not None), default=None)
 
 
 def in_line(server: Harness, session_id: str = "s") -> list[str]:

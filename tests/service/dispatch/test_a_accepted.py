@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.service.dispatch.script import at_gate, provider, reply
-from tests.service.dispatch.stage import dispositions, finish, held, in_line, open_run, reserved, rows, stage
+from tests.service.dispatch.stage import (
+    cancel_mark,
+    dispositions,
+    finish,
+    held,
+    in_line,
+    open_run,
+    reserved,
+    rows,
+    stage,
+)
 from tests.service.dispatch.watch import CANCELLED, COMPLETED, Watch
 from tests.service.harness import Harness, submission
 from turnkeeper.v1 import admin_service_pb2, event_pb2, run_service_pb2
@@ -26,7 +36,7 @@ async def holds(server: Harness, run_id: str) -> list[str]:
 @pytest.mark.spec("dispatch:A-1")
 async def test_a_reservation_released_three_times_is_released_once(tmp_path: Path) -> None:
     async with stage(tmp_path) as (server, watch):
-        core = server.server.runs.line.core
+        core = server.server.runs.parts.core
         await server.submit("s", reply(gate="busy"), run_id="busy")
         await at_gate(server, "busy")
         await held(server, "once")
@@ -76,7 +86,7 @@ async def test_a_cancel_of_an_idle_session_leaves_no_mark(tmp_path: Path) -> Non
         assert server.snapshot("s") is None
         # Where there is an entry again there is no mark in it either.
         await held(server, "after")
-        assert server.snapshot("s").mark is None
+        assert cancel_mark(server) is None
         assert await finish(server, watch, ["after"]) == [COMPLETED]
 
 
@@ -85,11 +95,11 @@ async def test_a_cancel_of_an_idle_session_leaves_no_mark(tmp_path: Path) -> Non
 async def test_cancels_over_a_reservation_leave_one_mark(tmp_path: Path) -> None:
     async with stage(tmp_path) as (server, watch):
         sequence = await held(server, "r")
-        assert server.snapshot("s").mark is None
+        assert cancel_mark(server) is None
         assert dispositions(await server.cancel("s")) == {"r": "COVERED"}
-        assert server.snapshot("s").mark == sequence
+        assert cancel_mark(server) == sequence
         assert dispositions(await server.cancel("s")) == {"r": "COVERED"}
-        assert server.snapshot("s").mark == sequence
+        assert cancel_mark(server) == sequence
         assert reserved(server) == 1, "nothing happens to it before its dispatch"
         assert await finish(server, watch, ["r"]) == [CANCELLED]
         assert server.snapshot("s") is None
@@ -103,7 +113,7 @@ async def test_a_run_cancelled_before_its_dispatch_makes_no_request(tmp_path: Pa
     async with stage(tmp_path) as (server, watch):
         await held(server, "r", text="hello")
         await server.cancel("s")
-        assert server.snapshot("s").mark is not None
+        assert cancel_mark(server) is not None
         assert await finish(server, watch, ["r"]) == [CANCELLED]
         outcome = await watch.terminal("r")
         assert outcome.reason == event_pb2.OUTCOME_REASON_USER

@@ -50,7 +50,7 @@ async def test_a_run_submitted_while_another_streams_is_queued_and_runs_after_it
         await at_gate(server, "g")
         receipt = await server.submit("s", "follow", run_id="follow")
         assert (receipt.state, receipt.position) == (run_service_pb2.RUN_STATE_QUEUED, 1)
-        assert (open_run(server), in_line(server), server.snapshot("s").queued) == ("main", ["follow"], 1)
+        assert (open_run(server), in_line(server), server.counts("s").queued) == ("main", ["follow"], 1)
         assert not [row for row in await rows(server) if row[0] == "follow"]
         server.gates.open("g")
         outcomes = await watch.quiet()

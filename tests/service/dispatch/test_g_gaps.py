@@ -11,15 +11,7 @@ import pytest
 
 from tests.service.dispatch.gated_store import GatedStore, ends
 from tests.service.dispatch.script import at_gate, provider, reply
-from tests.service.dispatch.stage import (
-    dispositions,
-    finish,
-    held,
-    in_line,
-    open_run,
-    rows,
-    stage,
-)
+from tests.service.dispatch.stage import cancel_mark, dispositions, finish, held, in_line, open_run, rows, stage
 from tests.service.dispatch.watch import CANCELLED, COMPLETED, FAILED, FOLDED, watching
 from tests.service.harness import FlatRuns, reason, submission
 from turnkeeper.v1 import event_pb2, run_service_pb2, session_service_pb2
@@ -137,13 +129,13 @@ async def test_a_steer_accepted_after_a_cancel_folds_although_an_older_mark_stan
         await server.submit("s", reply("c", gate="c"), run_id="c")
         await at_gate(server, "c")
         receipt = await server.submit("s", "d", run_id="d", delivery=STEER)
-        assert (receipt.steers_run_id, open_run(server), server.snapshot("s").mark) == ("c", "c", mark)
+        assert (receipt.steers_run_id, open_run(server), cancel_mark(server)) == ("c", "c", mark)
         server.gates.open("c")
         folded = await watch.terminal("d")
         assert (folded.status, folded.fold.into_run_id) == (FOLDED, "c")
         steered = await watch.terminal("c")
         assert (steered.status, steered.text, steered.num_steps) == (COMPLETED, "d", 2)
-        assert server.snapshot("s").mark == mark, "the mark stood all the time"
+        assert cancel_mark(server) == mark, "the mark stood all the time"
         assert await finish(server, watch, ["b"]) == [CANCELLED]
         await watch.quiet()
 

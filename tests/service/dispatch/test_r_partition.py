@@ -10,6 +10,7 @@ import pytest
 from tests.service.dispatch.gated_store import GatedStore, cancels
 from tests.service.dispatch.script import at_gate, provider, reply
 from tests.service.dispatch.stage import (
+    cancel_mark,
     clear_queue,
     dispositions,
     finish,
@@ -39,7 +40,7 @@ async def test_a_partition_under_a_mark_folds_the_later_steer_only(tmp_path: Pat
         await server.submit("s", "3", run_id="queue-3")
         fourth = await server.submit("s", "4", run_id="steer-4", delivery=STEER)
         assert fourth.steers_run_id == "main"
-        assert server.snapshot("s").mark == second
+        assert cancel_mark(server) == second
         assert in_line(server) == ["steer-2", "queue-3", "steer-4"]
         server.gates.open("g")
         folded = await watch.terminal("steer-4")
@@ -63,7 +64,7 @@ async def test_a_partition_without_a_mark_folds_every_steer_in_order(tmp_path: P
         await at_gate(server, "g")
         for name in ("first", "second"):
             assert (await server.submit("s", name, run_id=name, delivery=STEER)).steers_run_id == "main"
-        assert server.snapshot("s").mark is None
+        assert cancel_mark(server) is None
         server.gates.open("g")
         outcomes = await watch.quiet()
         assert [(run_id, outcome.status) for run_id, outcome in outcomes.items()] == [
@@ -114,7 +115,7 @@ async def test_a_partition_under_a_mark_ends_the_covered_and_keeps_a_later_run(t
         mark = await held(server, "reserved")
         await clear_queue(server)
         await server.submit("s", "y", run_id="queue-y")
-        assert server.snapshot("s").mark == mark
+        assert cancel_mark(server) == mark
         server.gates.open("g")
         main = await watch.terminal("main")
         assert (main.status, main.num_steps) == (COMPLETED, 1)

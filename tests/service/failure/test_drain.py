@@ -215,7 +215,7 @@ async def test_an_idle_server_has_drained_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_deadlines_and_starts_are_kept_while_it_drains(tmp_path: Path) -> None:
-    """A run that is held before its turn begins is running for the drain, and its terminal is waited for."""
+    """A run that is held before its first step runs, for the drain; then it stands, and the next process has it."""
     async with serving(tmp_path, clock=ManualClock()) as server:
         await server.session("s")
         server.places.hold("turn", "r")
@@ -226,6 +226,8 @@ async def test_deadlines_and_starts_are_kept_while_it_drains(tmp_path: Path) -> 
         assert not draining.done()
         server.places.release("turn", "r")
         await draining
+        assert finished(await server.history("s")) == {}
+    async with serving(tmp_path) as server:
         assert (await server.terminals("s", ["r"]))["r"].status == COMPLETED
 
 
@@ -330,7 +332,7 @@ async def test_calls_that_wait_when_it_closes_end_unavailable(tmp_path: Path) ->
         faults.pause()
         accepting = asyncio.ensure_future(refused(server.submit("u", "in flight", "inflight")))
         async with asyncio.timeout(LIMIT):
-            while ("default", "inflight") not in server.server.runs.line.runs:
+            while ("default", "inflight") not in server.server.runs.parts.runs:
                 assert reason(await refused(server.run_view("inflight"))) == "RUN_NOT_FOUND"
         closing = asyncio.ensure_future(server.server.close())
         async with asyncio.timeout(LIMIT):
@@ -367,7 +369,7 @@ async def test_a_deletion_that_waits_when_it_closes_ends_unavailable(tmp_path: P
         request = session_service_pb2.DeleteSessionRequest(session_id="s", force=True)
         deleting = asyncio.ensure_future(refused(server.sessions.DeleteSession(request)))
         async with asyncio.timeout(LIMIT):
-            while not server.server.runs.line.owner.names().count("delete s"):
+            while not server.server.runs.parts.owner.names().count("delete s"):
                 await refused(server.run_view("unknown"))
         closing = asyncio.ensure_future(server.server.close())
         async with asyncio.timeout(LIMIT):

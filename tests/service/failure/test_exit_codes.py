@@ -109,7 +109,7 @@ async def test_sigterm_drains_and_is_exit_0(tmp_path: Path) -> None:
             await server.session("s")
             run = server.runs.Run(server.run_request("s", directive("one two three", pace_ms=50), "r"))
             items = aiter(run)
-            while not (await anext(items)).item.HasField("delta"):
+            while (await anext(items)).item.WhichOneof("item") not in ("delta", "snapshot"):
                 pass
             process.signal(signal.SIGTERM)
             outcome = None
@@ -129,7 +129,7 @@ async def test_sigterm_cuts_at_the_deadline_and_is_exit_0(tmp_path: Path) -> Non
             await server.session("s")
             run = server.runs.Run(server.run_request("s", SLOW, "r"))
             items = aiter(run)
-            while not (await anext(items)).item.HasField("delta"):
+            while (await anext(items)).item.WhichOneof("item") not in ("delta", "snapshot"):
                 pass
             process.signal(signal.SIGTERM)
             seqs = [0]

@@ -11,6 +11,7 @@ import pytest
 from tests.service.failure.stories import COMPLETED, directive, finished, started_order
 from tests.service.harness import LIMIT, serving, submission
 from turnkeeper.v1 import admin_service_pb2, content_pb2, event_pb2, session_service_pb2
+from turnkeeper_service.ids import turn_id_of
 from turnkeeper_service.store.base import Commit, EventRow, MessageRow, RunRow, RunState, SessionRow, SessionState
 from turnkeeper_service.store.sqlite import SqliteStore
 
@@ -28,7 +29,7 @@ class Prepared:
         self._event(event_pb2.Event(session_created=event_pb2.SessionCreated()))
         for number in range(num_runs):
             self._accept(f"{session_id}-{number}", sequence + number)
-        self._start(f"{session_id}-0")
+        self._start(f"{session_id}-0", sequence)
 
     def _event(self, event: event_pb2.Event) -> int:
         event.session_id, event.seq = self.commit.session_id, len(self.commit.events) + 1
@@ -60,8 +61,8 @@ class Prepared:
             )
         )
 
-    def _start(self, run_id: str) -> None:
-        turn_id, message_id = f"turn-{run_id}", f"asked-{run_id}"
+    def _start(self, run_id: str, sequence: int) -> None:
+        turn_id, message_id = turn_id_of(sequence), f"asked-{run_id}"
         self.commit.start_runs.append((run_id, NOW_US))
         started = event_pb2.RunStarted(model="scripted/echo")
         self._event(event_pb2.Event(run_id=run_id, turn_id=turn_id, run_started=started))

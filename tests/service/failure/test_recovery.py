@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -132,13 +133,13 @@ async def test_an_abort_that_was_asked_for_ends_the_run_with_its_partial_text(tm
 
 @pytest.mark.asyncio
 async def test_an_abort_of_a_queued_run_that_was_asked_for_leaves_both_rows_out_of_context(tmp_path: Path) -> None:
-    async with serving(tmp_path, store=broken(tmp_path)) as server:
+    async with serving(tmp_path) as server:
         await server.session("s")
         await run_half(server)
+        server.places.hold("dispatch", "q")
         await server.submit("s", "queued", "q")
         receipt = await server.cancel(run_id="q")
         assert receipt.runs[0].disposition == run_service_pb2.CANCEL_DISPOSITION_COVERED
-        await failed(server)
     async with serving(tmp_path) as server:
         server.gates.open("half")
         outcomes = await server.terminals("s", ["r", "q"])
@@ -307,17 +308,14 @@ async def test_a_deletion_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_deletion_that_had_cancelled_nothing_yet_starts_no_run(tmp_path: Path) -> None:
-    faults = Faults()
-    faults.fail("before", when=lambda commit: bool(commit.cancel_runs))
-    async with serving(tmp_path, store=SqliteStore(tmp_path, faults=faults)) as server:
+    async with serving(tmp_path) as server:
         await server.session("s")
         await run_half(server, "r1")
         await server.submit("s", HALF, "r2")
-        deleting = server.sessions.DeleteSession(session_service_pb2.DeleteSessionRequest(session_id="s", force=True))
-        with pytest.raises(grpc.aio.AioRpcError):
-            await deleting
-        await failed(server)
-    assert rows(tmp_path, "SELECT state FROM sessions") == [(2,)]
+    # As versions before this one could leave it: marked, and nothing of it cancelled.
+    with closing(sqlite3.connect(tmp_path / "turnkeeper.db")) as database:
+        database.execute("UPDATE sessions SET state = 2")
+        database.commit()
     async with serving(tmp_path) as server:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await server.submit("s", "new", "new")
@@ -327,6 +325,20 @@ async def test_a_deletion_that_had_cancelled_nothing_yet_starts_no_run(tmp_path:
         assert reason_of(view.outcome) == "CANCELLED/SESSION_DELETED"
         assert not view.HasField("start_time")
         assert reason_of((await server.run_view("r1")).outcome) == "CANCELLED/SESSION_DELETED"
+
+
+@pytest.mark.asyncio
+async def test_a_deletion_that_is_not_durable_has_cancelled_nothing(tmp_path: Path) -> None:
+    faults = Faults()
+    faults.fail("before", when=lambda commit: bool(commit.cancel_runs))
+    async with serving(tmp_path, store=SqliteStore(tmp_path, faults=faults)) as server:
+        await server.session("s")
+        await run_half(server, "r1")
+        deleting = server.sessions.DeleteSession(session_service_pb2.DeleteSessionRequest(session_id="s", force=True))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await deleting
+        await failed(server)
+    assert rows(tmp_path, "SELECT state FROM sessions") == [(1,)]
 
 
 async def get_forever(server: Harness) -> None:

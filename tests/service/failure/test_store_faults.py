@@ -374,7 +374,7 @@ async def test_a_failure_reaches_all_who_wait(tmp_path: Path) -> None:
         first = asyncio.ensure_future(refused(server.submit("s", "hello", "r")))
         second = asyncio.ensure_future(refused(server.submit("s", "hello", "r")))
         # Behind both on the same connection; what it reads does not wait for the writer.
-        while not server.server.runs.line.runs:
+        while not server.server.runs.parts.runs:
             assert reason(await refused(server.run_view("r"))) == "RUN_NOT_FOUND"
         assert reason(await refused(server.run_view("r"))) == "RUN_NOT_FOUND"
         faults.resume()

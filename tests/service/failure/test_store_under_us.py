@@ -97,7 +97,7 @@ async def test_a_lock_that_somebody_else_holds_fails_no_commit(tmp_path: Path) -
             error = (await talk.answer("framed")).error
             assert (error.reason, error.retry_after.seconds) == (error_pb2.ERROR_REASON_STORE_UNAVAILABLE, 1)
             assert await readiness(server) == 503
-            await server.server.runs.line.store.check_fence()
+            await server.server.runs.parts.store.check_fence()
             # Those that came later wait as long.
             looked_for = session_service_pb2.GetSessionRequest(session_id="new")
             await asyncio.gather(

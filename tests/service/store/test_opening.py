@@ -449,7 +449,6 @@ def test_no_statement_reads_a_whole_table(tmp_path: Path) -> None:
     driver.close()
     # Whole indexes that hold only what is asked for, and a table of at most a few thousand rows.
     assert scans == {
-        ("_OPEN_RUNS", "SCAN runs USING INDEX runs_open"),
         ("_DELETING", "SCAN sessions USING INDEX sessions_deleting"),
         ("SWEEP_COUNTED", "SCAN tombstones"),
     }

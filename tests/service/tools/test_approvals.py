@@ -262,7 +262,7 @@ async def test_an_approval_whose_deadline_passed_while_nobody_ran_has_its_defaul
     clock.advance(2 * DAY)
     # It is the default that was announced, whatever the settings say now.
     async with scene(tmp_path, tools, clock=clock, is_new=False, tools__approval_default="allow") as on:
-        await clock.armed(-DAY)
+        await clock.armed(0)
         clock.advance(0)
         assert (await on.watch.terminal("r")).text == "done"
         assert tools.ran == []

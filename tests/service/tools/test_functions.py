@@ -167,7 +167,7 @@ async def test_a_tool_that_ignores_its_timeout_is_detached_and_the_run_goes_on(t
         await clock.armed(2.0)
         clock.advance(2.0)
         await on.watch.seen("r", "tool_call_finished")
-        assert on.server.server.runs.line.num_detached == 1
+        assert on.server.server.runs.parts.num_detached == 1
         # Its result comes while the run still goes on: it is recorded, and the model does not see it.
         tools.gates.open("stubborn")
         late = (await on.watch.seen("r", "tool_call_late_result")).tool_call_late_result.result
@@ -199,7 +199,7 @@ async def test_a_detached_tool_does_not_keep_the_server_from_closing(tmp_path: P
         clock.advance(2.0)
         await on.watch.terminal("r")
         await tools.gates.reached("stubborn", 2)
-        assert on.server.server.runs.line.num_detached == 1
+        assert on.server.server.runs.parts.num_detached == 1
     assert tools.gates.num_waiting("stubborn") == 0
     async with scene_again(tmp_path, tools) as on:
         assert "r" in await on.watch.quiet()

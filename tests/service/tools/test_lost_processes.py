@@ -240,7 +240,7 @@ async def test_a_turn_that_had_begun_and_waits_for_its_permit_after_a_restart_is
         await gates.reached("slow")
     async with serving(tmp_path, tools=tools.offered, gates=gates, limits__max_running_turns="1") as server:
         await gates.reached("g", 2)
-        assert [hold.label for hold in (await server.run_view("r")).holds] == ["permit"]
+        assert [hold.label for hold in (await server.run_view("r")).holds] == ["turn", "permit"]
         await server.cancel(run_id="r")
         outcome = (await server.terminals("t", ["r"]))["r"]
         assert reason_of(outcome) == "CANCELLED/USER"

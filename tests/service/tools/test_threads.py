@@ -57,7 +57,7 @@ async def test_what_a_thread_says_after_a_cancel_is_recorded_and_never_applied(t
         await clock.armed(2.0)
         clock.advance(2.0)
         assert reason_of(await on.watch.terminal("r")) == "CANCELLED/USER"
-        assert on.server.server.runs.line.num_detached == 1
+        assert on.server.server.runs.parts.num_detached == 1
         # The line moves while it still blocks.
         await on.server.submit("s", "next", "next")
         assert (await on.watch.terminal("next")).text == "next"

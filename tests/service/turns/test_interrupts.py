@@ -377,7 +377,7 @@ async def test_a_tool_that_ignores_its_cancel_is_detached_and_its_late_result_on
         clock.advance(2.0)
         assert reason_of(await on.watch.terminal("r")) == "CANCELLED/USER"
         assert (await on.watch.terminal("behind")).text == "behind"
-        assert on.server.server.runs.line.num_detached == 1
+        assert on.server.server.runs.parts.num_detached == 1
         before = [said(message) for message in await on.server.messages("s")]
         tools.gates.open("stubborn")
         late = await on.watch.seen("r", "tool_call_late_result")
@@ -388,7 +388,7 @@ async def test_a_tool_that_ignores_its_cancel_is_detached_and_its_late_result_on
         await on.watch.terminal("sentinel")
         assert [said(message) for message in await on.server.messages("s")][: len(before)] == before
         assert "much too late" not in " ".join(on.told())
-        assert on.server.server.runs.line.num_detached == 0
+        assert on.server.server.runs.parts.num_detached == 0
 
 
 @pytest.mark.asyncio

@@ -201,9 +201,11 @@ async def test_an_allowed_call_of_a_client_parks_its_turn_again(tmp_path: Path) 
         await on.server.submit("s", script(calls("look", "again"), "done"), "r")
         approval_id = await asked(on)
         async with busy(on):
-            # It needs no permit to be handed out.
+            # What begins a new wait has to have come back from the one before.
             await allow(on.server, approval_id)
-            first = await client.invoked()
+            assert await standing(on.server) == (WAITING, ["turn", "permit"])
+        first = await client.invoked()
+        async with busy(on):
             assert await standing(on.server) == (AWAITING, ["turn", "tool look"])
         await client.answer(first, "seen")
         await client.answer(await client.invoked(), "seen again")

@@ -124,11 +124,12 @@ async def test_what_a_failed_attempt_has_shown_is_taken_back(tmp_path: Path) -> 
         request = run_service_pb2.RunRequest()
         request.submission.session_id, request.submission.run_id = "s", "r"
         request.submission.prompt.add().text.text = failing(
-            {**FAILS, "text": "half an ans", "fail_after": 2}, text="whole"
+            {**FAILS, "text": "half an ans", "fail_after": 2, "gate": "followed"}, text="whole"
         )
         shown: dict[int, str] = {}
         discarded = False
         async for response in server.runs.Run(request):
+            server.gates.open("followed")
             item = response.item
             if item.HasField("delta"):
                 assert item.delta.offset == len(shown.get(item.delta.attempt, ""))
@@ -141,7 +142,7 @@ async def test_what_a_failed_attempt_has_shown_is_taken_back(tmp_path: Path) -> 
         assert shown == {1: "half an ", 2: "whole"}
         answer = (await server.messages("s"))[-1]
         assert [part.text.text for part in answer.parts] == ["whole"]
-        assert await server.server.runs.line.store.read_partials("default", "r") == []
+        assert await server.server.runs.parts.store.read_partials("default", "r") == []
 
 
 @pytest.mark.asyncio
@@ -184,7 +185,7 @@ async def test_retries_go_on_after_a_restart(tmp_path: Path) -> None:
         await clock.armed(7.0)
         await server.server.drain(0.0)
     async with serving(tmp_path, clock=ManualClock(), **options) as server:
-        manual = server.server.runs.line.clock
+        manual = server.server.runs.parts.clock
         assert isinstance(manual, ManualClock)
         await manual.armed(7.0)
         assert provider(server).num_calls == 0

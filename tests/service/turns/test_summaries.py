@@ -313,7 +313,7 @@ async def test_a_lost_process_discards_its_half_summary_and_goes_on(tmp_path: Pa
         assert (reason_of(outcome), outcome.text) == ("COMPLETED/ANSWERED", "done")
         events = await server.history("s")
         assert summaries(events) == ["summary_started", "summary_discarded", "summary_started", "summary_finished"]
-        assert await server.server.runs.line.store.read_partials("default", "r") == []
+        assert await server.server.runs.parts.store.read_partials("default", "r") == []
         assert tools.ran == ["look"]
 
 

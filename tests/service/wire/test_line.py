@@ -72,7 +72,7 @@ async def test_prompts_in_line_are_bounded_by_their_bytes(tmp_path: Path) -> Non
         server.gates.open("g")
         outcomes = await server.terminals("s", [accepted[1], "short", "again"])
         assert {outcome.status for outcome in outcomes.values()} == {COMPLETED}
-        assert server.server.runs.stats().line_bytes == 0
+        assert server.server.runs.stats().open_bytes == 0
 
 
 class Patient(HeldStore):
@@ -115,7 +115,7 @@ async def test_recovered_runs_count_for_their_bytes_and_are_never_refused(tmp_pa
             await server.submit("s", text, f"r{number}")
     async with serving(tmp_path, limits__max_queued_bytes_per_session="100000") as server:
         await server.gates.reached("g")
-        assert server.server.runs.stats().line_bytes > 119_000
+        assert server.server.runs.stats().open_bytes > 119_000
         assert reason(await refused(server.submit("s", "one more"))) == "QUEUE_FULL"
         server.gates.open("g")
         await server.terminals("s", [f"r{number}" for number in range(3)])

@@ -11,11 +11,17 @@ mod plain;
 mod cycle {
     use criterion::{BenchmarkId, Criterion};
     use std::hint::black_box;
-    use turnkeeper_core::{Address, Limits, RunRequest, Scheduler};
+    use turnkeeper_core::{Act, Address, Effect, Limits, Proposal, RunRequest, Scheduler, Step, TurnId};
 
     use crate::plain::Plain;
 
     const MANY: usize = usize::MAX;
+
+    const ANSWER: Proposal = Proposal::Answer {
+        may_step: true,
+        most: MANY,
+        if_last: false,
+    };
 
     fn scheduler() -> Scheduler {
         let limits = Limits {
@@ -25,7 +31,15 @@ mod cycle {
             running_turns_per_tenant: MANY,
             ..Limits::default()
         };
-        Scheduler::new(limits, 0, 0).unwrap()
+        Scheduler::new(&limits, 0, 0).unwrap()
+    }
+
+    /// The turn that a step begins.
+    fn begun<T>(step: &Step<T>) -> TurnId {
+        match step.effects.last() {
+            Some(Effect::Act(Act::Begin(turn))) => turn.id(),
+            other => panic!("no turn begins: {other:?}"),
+        }
     }
 
     pub(crate) fn alone(criterion: &mut Criterion) {
@@ -35,8 +49,19 @@ mod cycle {
         group.bench_function("core", |bencher| {
             bencher.iter(|| {
                 black_box(core.accept(at, "run", RunRequest::default(), 0.0).unwrap());
-                black_box(core.dispatch(at, "run", 0.0).unwrap());
-                black_box(core.conclude(at, "run", usize::MAX).unwrap());
+                let turn = begun(&black_box(core.dispatch(at, "run", 0.0).unwrap()));
+                black_box(core.conclude(at, turn, ANSWER, 0.0).unwrap());
+                black_box(core.finish(at, "run", 0.0).unwrap());
+            });
+        });
+        let request = || RunRequest {
+            may_start: true,
+            ..RunRequest::default()
+        };
+        group.bench_function("core, begun by its accept", |bencher| {
+            bencher.iter(|| {
+                let turn = begun(&black_box(core.accept(at, "run", request(), 0.0).unwrap()));
+                black_box(core.conclude(at, turn, ANSWER, 0.0).unwrap());
                 black_box(core.finish(at, "run", 0.0).unwrap());
             });
         });
@@ -55,6 +80,7 @@ mod cycle {
     struct Client {
         name: [u8; 15],
         odd: bool,
+        turn: TurnId,
     }
 
     impl Client {
@@ -76,6 +102,7 @@ mod cycle {
             .map(|number| Client {
                 name: name(number),
                 odd: false,
+                turn: TurnId::new(0),
             })
             .collect()
     }
@@ -91,18 +118,21 @@ mod cycle {
                 let (session, _, run) = client.next();
                 let at = Address::new("tenant", session);
                 core.accept(at, run, RunRequest::default(), 0.0).unwrap();
-                core.dispatch(at, run, 0.0).unwrap();
+                let turn = begun(&core.dispatch(at, run, 0.0).unwrap());
+                client.turn = turn;
             }
             let mut turn = 0;
             group.bench_function(BenchmarkId::new("core", count), |bencher| {
                 bencher.iter(|| {
                     turn += 1;
-                    let (session, run, next) = all[scattered(turn)].next();
+                    let client = &mut all[scattered(turn)];
+                    let running = client.turn;
+                    let (session, run, next) = client.next();
                     let at = Address::new("tenant", session);
                     black_box(core.accept(at, next, RunRequest::default(), 0.0).unwrap());
                     black_box(core.dispatch(at, next, 0.0).unwrap());
-                    black_box(core.conclude(at, run, usize::MAX).unwrap());
-                    black_box(core.finish(at, run, 0.0).unwrap());
+                    black_box(core.conclude(at, running, ANSWER, 0.0).unwrap());
+                    client.turn = begun(&black_box(core.finish(at, run, 0.0).unwrap()));
                 });
             });
             drop(core);

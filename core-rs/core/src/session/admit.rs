@@ -1,191 +1,162 @@
-//! Into the session: accept and restore stamp a reservation, dispatch and abandon close it.
+//! Into the session: accept stamps a reservation, dispatch and abandon close it.
 
 use std::sync::Arc;
 
-use super::{Cancel, Entry, Error, Gate, Kind, Place, Reach, Run, RunRef, Sequence, Session};
-use crate::error::{Scope, Unit};
-use crate::ledger::Ledger;
+use super::{Bound, Cancel, Cx, Entry, Error, Kind, Place, Run, RunAlarm, Sequence, Session, Start, Target, TurnId};
+use crate::effect::{Fact, Why};
 use crate::line::CoveredReservation;
-use crate::outcome::{Accepted, Dispatch, Dispatched};
-use crate::request::{Restore, RunRequest};
-use crate::run::Delivery;
-use crate::steer::Bound;
-
-/// An accept, with what it is measured against.
-pub(crate) struct Submit<'a> {
-    pub(crate) request: RunRequest<'a>,
-    pub(crate) now: f64,
-    pub(crate) queue_limit: usize,
-    pub(crate) byte_limit: usize,
-    pub(crate) ledger: &'a Ledger,
-    pub(crate) gate: &'a Gate,
-}
+use crate::outcome::{Accepted, Dispatched, Steers};
+use crate::request::RunRequest;
+use crate::run::{Delivery, RunRef};
+use crate::turn::Held;
 
 impl Session {
     /// Checks, then stamps; nothing has changed before the last check is passed (U-9).
-    pub(crate) fn accept(&mut self, run_id: &str, submit: Submit<'_>) -> Result<Accepted, Error> {
-        let Submit {
-            request,
-            now,
-            queue_limit,
-            byte_limit,
-            ledger,
-            gate,
-        } = submit;
+    pub(crate) fn accept(&mut self, run_id: &str, request: RunRequest<'_>, cx: &mut Cx<'_>) -> Result<Accepted, Error> {
         self.refuse_known(run_id)?;
-        if request.cancelled.is_none() {
-            self.check_preconditions(&request)?;
-            let full = |unit, limit| Error::QueueFull {
-                scope: Scope::Session,
-                unit,
-                limit,
-            };
-            if self.line.len() >= queue_limit {
-                return Err(full(Unit::Runs, queue_limit));
-            }
-            if self.line.bytes().saturating_add(request.bytes) > byte_limit {
-                return Err(full(Unit::Bytes, byte_limit));
-            }
+        if self.closing {
+            return Err(Error::SessionDeleting);
         }
-        let sequence = ledger.admit(request.cancelled.is_none(), request.bytes)?;
+        if !cx.ledger().is_serving() {
+            return Err(Error::Draining);
+        }
+        let bounded = request.cancelled.is_none();
+        if bounded {
+            self.check_preconditions(&request)?;
+            cx.ledger().check_session(self.line.len(), self.bytes, request.size)?;
+        }
+        let sequence = cx.ledger().admit(request.size, bounded)?;
+        self.bytes += request.size;
         let run = Run {
-            id: run_id.into(),
+            name: RunRef::new(&self.key, run_id, sequence, request.kind),
+            since: cx.now,
+            size: request.size,
+            start_at: request.start_timeout.map(|timeout| cx.now + timeout),
+            timeout: request.run_timeout,
+            alarms: Vec::new(),
+            disconnect: None,
+        };
+        let mut accepted = Accepted {
             sequence,
-            kind: request.kind,
-            bytes: request.bytes,
-            since: now,
+            position: 0,
+            steers: None,
+            replaced: Vec::new(),
+            starts: None,
         };
         if let Some(cancel) = request.cancelled {
-            let position = self.position(sequence);
+            accepted.position = self.position(sequence);
             self.reserve_covered(run, cancel);
-            return Ok(Accepted {
-                sequence,
-                position,
-                steers: None,
-                replaced: Vec::new(),
-                starts: Vec::new(),
-            });
+            return Ok(accepted);
         }
-        let (mut replaced, mut starts) = (Vec::new(), Vec::new());
         if request.delivery == Delivery::Replace && self.runs() > 0 {
-            let reach = Reach {
-                bound: Sequence::new(sequence.get() - 1),
-                spare_open: false,
-                spare_bootstrap: true,
-            };
-            let cancel = Arc::new(Cancel::replaced_by(&run.id));
-            let outcome = self.cover(&reach, &cancel, gate, now);
-            (replaced, starts) = (outcome.covered, outcome.starts);
+            accepted.replaced = self.replace(&run.name, cx);
         }
-        let position = self.position(sequence);
-        let steers = if request.delivery == Delivery::Steer {
-            self.target(request.kind)
-        } else {
-            None
+        accepted.position = self.position(sequence);
+        let may_start = request.may_start && request.kind == Kind::Prompt && self.runs() == 0;
+        if may_start && cx.gate().enter().take(self.key.tenant(), cx.now) {
+            accepted.starts = self.start(run, cx);
+            return Ok(accepted);
+        }
+        let steers = match request.steer_turn {
+            _ if request.delivery != Delivery::Steer || request.kind != Kind::Prompt => None,
+            Some(turn) => Some(Target::Turn(turn)),
+            None => self.target(),
         };
+        accepted.steers = self.named(steers);
         self.reserve(run, steers);
-        Ok(Accepted {
-            sequence,
-            position,
-            steers: self.target_id(steers),
-            replaced,
-            starts,
-        })
-    }
-
-    /// Puts back a reservation that an earlier process stamped, past all bounds (U-16).
-    pub(crate) fn restore(&mut self, run_id: &str, restore: Restore<'_>, now: f64) -> Result<(), Error> {
-        let sequence = restore.sequence;
-        self.refuse_known(run_id)?;
-        let open = self.open.as_ref().is_some_and(|open| open.run.sequence == sequence);
-        if open || self.line.get(sequence).is_some() || self.line.covered(sequence).is_some() {
-            return Err(Error::SequenceRefused {
-                sequence: sequence.get(),
-            });
-        }
-        let run = Run {
-            id: run_id.into(),
-            sequence,
-            kind: restore.kind,
-            bytes: restore.bytes,
-            since: now,
-        };
-        if let Some(cancel) = restore.cancelled {
-            self.reserve_covered(run, cancel);
-            return Ok(());
-        }
-        let steers = restore.steers.filter(|_| restore.kind == Kind::Prompt);
-        let steers = steers.and_then(|target| self.restored_target(target, sequence));
-        self.reserve(run, steers);
-        Ok(())
+        Ok(accepted)
     }
 
     /// Closes a reservation by deciding what becomes of its run: cancel beats busy.
-    pub(crate) fn dispatch(&mut self, run_id: &str, gate: &Gate, now: f64) -> Result<Dispatched, Error> {
+    pub(crate) fn dispatch(&mut self, run_id: &str, cx: &mut Cx<'_>) -> Result<Dispatched, Error> {
         let sequence = self.line.find(run_id).ok_or_else(|| Self::unknown(run_id))?;
         let Some(entry) = self.line.get_mut(sequence) else {
-            let covered = self
-                .line
-                .remove_covered(sequence)
-                .ok_or_else(|| Self::unknown(run_id))?;
-            self.close_reservation();
-            let status = Dispatch::Cancelled(covered.cancel);
+            if let Some((run, Some(cancel))) = self.take_reservation(sequence, cx) {
+                cx.fact(Fact::Closed(run, Why::Cancelled(cancel)));
+            }
             return Ok(Dispatched {
-                status,
+                place: None,
                 position: 0,
                 steers: None,
-                starts: Vec::new(),
             });
         };
         if entry.queued {
             return Err(Self::unknown(run_id));
         }
         entry.queued = true;
-        entry.run.since = now;
-        let steers = entry.steers;
-        if let Some(bound) = steers.and_then(|target| self.bound_to(target)) {
-            bound.dispatched(sequence);
+        entry.run.since = cx.now;
+        let (steers, start_at) = (entry.steers, entry.run.start_at);
+        if !entry.run.alarms.is_empty() {
+            self.disarm_run(sequence, RunAlarm::Reservation, cx);
         }
         self.close_reservation();
-        let starts: Vec<_> = self.advance(gate, now).into_iter().collect();
-        let status = match &self.open {
-            Some(open) if open.run.sequence == sequence && open.place() == Place::Waiting => Dispatch::Waiting,
-            Some(open) if open.run.sequence == sequence => Dispatch::Started,
-            _ => Dispatch::Queued,
+        if let Some(when) = start_at {
+            self.arm_run(sequence, RunAlarm::Start, when, cx);
+        }
+        if let Some(target) = steers {
+            if let Some(bound) = self.bound_to(target) {
+                bound.dispatched(sequence);
+            }
+            self.wake_for_steer(target, cx);
+        }
+        self.settle(cx);
+        let place = match &self.open {
+            Some(open) if open.run.sequence() == sequence => self.open_place(),
+            _ => Some(Place::Queued),
         };
-        let queued = matches!(status, Dispatch::Queued);
-        let position = if queued { self.position(sequence) } else { 0 };
+        let queued = place == Some(Place::Queued);
         Ok(Dispatched {
-            status,
-            position,
-            steers: self.target_id(steers),
-            starts,
+            place,
+            position: if queued { self.position(sequence) } else { 0 },
+            steers: self.named(steers),
         })
     }
 
-    /// Closes a reservation without a trace.
-    pub(crate) fn abandon(&mut self, run_id: &str, gate: &Gate, now: f64) -> Result<Option<RunRef>, Error> {
+    /// Closes a reservation without a trace, or takes back what the accept has started.
+    pub(crate) fn abandon(&mut self, run_id: &str, cx: &mut Cx<'_>) -> Result<(), Error> {
+        if let Some(open) = self.opened_as(run_id).filter(|open| !open.concluded) {
+            return match open.start {
+                Start::Dispatched => Err(Self::unknown(run_id)),
+                Start::Driven(turn) => Err(Error::BadState { turn }),
+                Start::Fresh(_) => {
+                    self.discard_open(cx);
+                    Ok(())
+                }
+            };
+        }
         let sequence = self.line.find(run_id).ok_or_else(|| Self::unknown(run_id))?;
         if self.line.get(sequence).is_some_and(|entry| entry.queued) {
             return Err(Self::unknown(run_id));
         }
-        if self.line.remove_covered(sequence).is_none() {
-            self.take(sequence);
-        }
-        self.close_reservation();
-        Ok(self.advance(gate, now))
+        self.take_reservation(sequence, cx);
+        Ok(())
     }
 
-    fn refuse_known(&self, run_id: &str) -> Result<(), Error> {
-        let open = self.open.as_ref().is_some_and(|open| open.run.id.as_str() == run_id);
-        if open || self.line.find(run_id).is_some() {
+    /// Takes a reservation out; the cancel that covers it, if one does.
+    pub(super) fn take_reservation(
+        &mut self,
+        sequence: Sequence,
+        cx: &mut Cx<'_>,
+    ) -> Option<(RunRef, Option<Arc<Cancel>>)> {
+        let (mut run, cancel) = match self.line.remove_covered(sequence) {
+            Some(covered) => (covered.run, Some(covered.cancel)),
+            None => (self.take(sequence)?.run, None),
+        };
+        self.close_reservation();
+        self.gone(&mut run, cx);
+        Some((run.name, cancel))
+    }
+
+    pub(super) fn refuse_known(&self, run_id: &str) -> Result<(), Error> {
+        let known = self.opened_as(run_id).is_some() || self.line.find(run_id).is_some();
+        if known || self.find_lent(run_id).is_some() {
             return Err(Error::RunExists { run_id: run_id.into() });
         }
         Ok(())
     }
 
     fn check_preconditions(&self, request: &RunRequest<'_>) -> Result<(), Error> {
-        let open = self.open.as_ref().map(|open| open.run.id.as_str());
+        let open = self.open.as_ref().map(|open| open.run.id());
         if request
             .expected_open_run_id
             .is_some_and(|expected| open != Some(expected))
@@ -194,42 +165,43 @@ impl Session {
                 open_run_id: self.open_run_id(),
             });
         }
-        // A run that a cancel covers is not over before its terminal.
-        let idle = self.runs() == 0;
-        if !idle && (request.require_idle || request.delivery == Delivery::Reject) {
-            return Err(Error::SessionBusy {
-                open_run_id: self.open_run_id(),
-            });
+        if self.runs() > 0 && (request.require_idle || request.delivery == Delivery::Reject) {
+            return Err(self.busy());
+        }
+        if let Some(turn) = request.steer_turn {
+            let child = self.turns.get(turn).filter(|child| !child.is_floor());
+            child
+                .filter(|child| child.cut.is_none())
+                .ok_or(Error::TurnNotFound { turn })?;
         }
         Ok(())
     }
 
     /// The run that a STEER accepted now binds to.
-    fn target(&self, kind: Kind) -> Option<Sequence> {
-        if kind != Kind::Prompt {
-            return None;
-        }
-        match &self.open {
-            Some(open) if open.is_target() => Some(open.run.sequence),
-            _ => self.line.first_target().map(|entry| entry.run.sequence),
-        }
+    fn target(&self) -> Option<Target> {
+        let sequence = match &self.open {
+            Some(open) if open.is_target() => open.run.sequence(),
+            _ => self.line.first_target()?.run.sequence(),
+        };
+        Some(Target::Run(sequence))
     }
 
-    /// The run that a stored STEER was bound to, if it still may be.
-    fn restored_target(&self, target: &str, steer: Sequence) -> Option<Sequence> {
-        match &self.open {
-            Some(open) if open.run.id.as_str() == target => open.is_target().then_some(open.run.sequence),
-            _ => {
-                let entry = self.line.get(self.line.find(target)?)?;
-                let may = entry.is_target() && entry.run.sequence < steer;
-                may.then_some(entry.run.sequence)
+    pub(super) fn named(&self, target: Option<Target>) -> Option<Steers> {
+        match target? {
+            Target::Turn(turn) => Some(Steers::Turn(turn)),
+            Target::Run(run) => {
+                let name = match &self.open {
+                    Some(open) if open.run.sequence() == run => &open.run.name,
+                    _ => &self.line.get(run)?.run.name,
+                };
+                Some(Steers::Run(name.run_id().clone()))
             }
         }
     }
 
-    fn reserve(&mut self, run: Run, steers: Option<Sequence>) {
+    fn reserve(&mut self, run: Run, steers: Option<Target>) {
         if let Some(bound) = steers.and_then(|target| self.bound_to(target)) {
-            bound.insert(run.sequence);
+            bound.insert(run.sequence());
         }
         self.reserved += 1;
         self.line.insert(Entry {
@@ -243,5 +215,20 @@ impl Session {
     fn reserve_covered(&mut self, run: Run, cancel: Arc<Cancel>) {
         self.reserved += 1;
         self.line.insert_covered(CoveredReservation { run, cancel });
+    }
+
+    /// A turn that has answered and waits for its children takes a STEER now.
+    fn wake_for_steer(&mut self, target: Target, cx: &mut Cx<'_>) {
+        let turn: Option<TurnId> = match target {
+            Target::Turn(turn) => Some(turn),
+            Target::Run(run) => {
+                let is_open = self.open.as_ref().is_some_and(|open| open.run.sequence() == run);
+                self.frame.top().filter(|_| is_open)
+            }
+        };
+        let Some(turn) = turn else { return };
+        if self.turns.get(turn).is_some_and(|turn| turn.held == Some(Held::Step)) {
+            self.unhold(turn, true, cx);
+        }
     }
 }

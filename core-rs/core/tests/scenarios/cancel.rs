@@ -3,20 +3,23 @@
 use std::sync::Arc;
 
 use turnkeeper_core::{
-    Address, Cancel, CancelScope, Conclusion, Delivery, Dispatch, Kind, Place, RunRequest, Sequence,
+    Act, Address, Cancel, CancelMode, CancelScope, Conclusion, Cut, Delivery, Effect, End, Error, Fact, Kind, Place,
+    RunRequest, Sequence, Status, Why,
 };
 
-use crate::world::{World, by_delivery, by_kind, covered, is_cancelled, is_queued, is_started, names, stop};
+use crate::world::{
+    World, by_delivery, by_kind, covered, is_cancelled, is_queued, is_started, names, reason, starts, stop,
+};
 
 /// spec: dispatch:A-1
 #[test]
 fn a_reservation_closes_once() {
     let world = World::new();
     world.hold_back("a");
-    world.scheduler.abandon(world.at(), "a", 0.0).unwrap();
+    world.abandon("a").unwrap();
     for _ in 0..2 {
-        assert!(world.scheduler.abandon(world.at(), "a", 0.0).is_err());
-        assert_eq!(world.inspect().reserved, 0);
+        assert!(world.abandon("a").is_err());
+        assert_eq!(world.reserved(), 0);
     }
     assert!(world.is_idle());
 }
@@ -27,11 +30,11 @@ fn each_reservation_counts() {
     let world = World::new();
     world.hold_back("a");
     world.hold_back("b");
-    assert_eq!(world.inspect().reserved, 2);
-    world.scheduler.abandon(world.at(), "a", 0.0).unwrap();
-    assert_eq!(world.inspect().reserved, 1);
-    world.scheduler.abandon(world.at(), "b", 0.0).unwrap();
-    assert_eq!(world.inspect().reserved, 0);
+    assert_eq!(world.reserved(), 2);
+    world.abandon("a").unwrap();
+    assert_eq!(world.reserved(), 1);
+    world.abandon("b").unwrap();
+    assert_eq!(world.reserved(), 0);
 }
 
 /// spec: dispatch:A-4
@@ -39,7 +42,7 @@ fn each_reservation_counts() {
 fn an_idle_cancel_leaves_no_mark() {
     let world = World::new();
     let result = world.cancel();
-    assert!(result.covered.is_empty() && result.concluded.is_empty());
+    assert!(result.covered.is_empty() && result.finished.is_empty());
     assert!(world.is_idle());
 }
 
@@ -59,12 +62,12 @@ fn a_second_cancel_leaves_the_mark_where_it_is() {
     let stamp = world.hold_back("a").sequence;
     world.cancel();
     assert_eq!(world.mark(), Some(stamp));
-    let again = world.cancel_as(Cancel::new("ADMIN"), CancelScope::default());
+    let again = world.cancel_as(Cancel::new("ADMIN"), CancelScope::Session);
     assert_eq!(world.mark(), Some(stamp));
-    assert_eq!(&*again.covered[0].cancel.reason, "USER", "the first cancel stays");
+    assert_eq!(reason(&again.covered[0]), "USER", "the first cancel stays");
 }
 
-/// The core's part of dispatch:A-7: nothing starts, reservation and mark are gone.
+/// The core's part of A-7: nothing starts, reservation and mark are gone.
 #[test]
 fn a_covered_reservation_is_cancelled_at_dispatch() {
     let world = World::new();
@@ -87,17 +90,11 @@ fn one_cancel_reaches_the_running_turn_and_the_reservation() {
         [("a".into(), Place::Running), ("b".into(), Place::Reserved)]
     );
     assert_eq!(world.mark(), Some(stamp));
-    assert!(
-        world
-            .scheduler
-            .partition(world.at(), "a", None)
-            .unwrap()
-            .cancel
-            .is_some()
-    );
+    let turn = world.turn("a");
+    assert_eq!(world.fold_point("a", 0), Err(Error::Aborted { turn }));
 }
 
-/// The core's part of dispatch:B-2: cancel beats busy.
+/// The core's part of B-2: cancel beats busy.
 #[test]
 fn a_covered_follow_up_is_not_queued_behind_a_busy_session() {
     let world = World::new();
@@ -105,8 +102,8 @@ fn a_covered_follow_up_is_not_queued_behind_a_busy_session() {
     world.hold_back("b");
     world.cancel();
     assert!(is_cancelled(&world.go("b")));
-    let seen = world.inspect();
-    assert_eq!((seen.queued, seen.reserved, seen.mark), (0, 0, None));
+    let counts = world.scheduler.counts(world.at()).unwrap();
+    assert_eq!((counts.queued, counts.reserved, world.mark()), (0, 0, None));
     assert_eq!(world.running().as_deref(), Some("a"));
 }
 
@@ -115,22 +112,16 @@ fn a_covered_follow_up_is_not_queued_behind_a_busy_session() {
 fn a_mark_that_covers_nothing_goes_with_the_last_reservation() {
     let world = World::new();
     world.hold_back("a");
-    world.cancel_as(
-        Cancel::new("USER"),
-        CancelScope {
-            up_to: Some(Sequence::new(0)),
-            ..CancelScope::default()
-        },
-    );
+    world.cancel_as(Cancel::new("USER"), CancelScope::UpTo(Sequence::new(0)));
     assert_eq!(world.mark(), Some(Sequence::new(0)));
     assert!(is_started(&world.go("a")));
     assert_eq!(world.mark(), None);
-    assert!(matches!(world.conclude("a"), Conclusion::Concluded(None)));
+    assert_eq!(world.conclude("a"), Conclusion::Concluded(End::Answered));
     world.finish("a");
     assert!(world.is_idle());
 }
 
-/// The core's part of dispatch:B-6: one cancel, two reservations, in whatever order they are dispatched.
+/// The core's part of B-6: one cancel, two reservations, in whatever order they are dispatched.
 #[test]
 fn one_cancel_reaches_all_reservations() {
     for order in [["a", "b"], ["b", "a"]] {
@@ -146,17 +137,17 @@ fn one_cancel_reaches_all_reservations() {
     }
 }
 
-/// The core's part of dispatch:B-7.
+/// The core's part of B-7.
 #[test]
 fn an_idle_cancel_does_not_reach_the_next_run() {
     let world = World::new();
     world.cancel();
     assert!(is_started(&world.submit("next")));
     assert_eq!(world.mark(), None);
-    assert!(matches!(world.conclude("next"), Conclusion::Concluded(None)));
+    assert_eq!(world.conclude("next"), Conclusion::Concluded(End::Answered));
 }
 
-/// The core's part of dispatch:B-8: a later run is not covered, and does not wait for covered ones.
+/// The core's part of B-8: a later run is not covered, and does not wait for covered ones.
 #[test]
 fn a_run_accepted_after_a_cancel_is_not_covered() {
     let world = World::new();
@@ -168,13 +159,13 @@ fn a_run_accepted_after_a_cancel_is_not_covered() {
     assert_eq!(accepted.position, 0, "cancelled runs are not ahead of anybody");
     assert!(is_started(&world.go("c")));
     assert_eq!(world.mark(), Some(last), "siblings still have to see it");
-    assert!(matches!(world.conclude("c"), Conclusion::Concluded(None)));
+    assert_eq!(world.conclude("c"), Conclusion::Concluded(End::Answered));
     world.finish("c");
     assert!(is_cancelled(&world.go("a")) && is_cancelled(&world.go("b")));
     assert!(world.is_idle());
 }
 
-/// The core's part of dispatch:R-5.
+/// The core's part of R-5.
 #[test]
 fn a_cancel_up_to_a_sequence_keeps_what_came_later() {
     let world = World::new();
@@ -183,12 +174,7 @@ fn a_cancel_up_to_a_sequence_keeps_what_came_later() {
     world.steer("y");
     let bound = world.inspect().line[1].run.sequence();
     world.submit("z");
-    let scope = CancelScope {
-        up_to: Some(bound),
-        spare_open: true,
-        spare_bootstrap: false,
-    };
-    let result = world.cancel_as(Cancel::new("USER"), scope);
+    let result = world.cancel_as(Cancel::new("USER"), CancelScope::Clear(Some(bound)));
     assert_eq!(
         covered(&result.covered),
         [("x".into(), Place::Queued), ("y".into(), Place::Queued)]
@@ -197,7 +183,7 @@ fn a_cancel_up_to_a_sequence_keeps_what_came_later() {
     assert_eq!(world.line(), ["z"]);
 }
 
-/// The core's part of dispatch:R-7.
+/// The core's part of R-7.
 #[test]
 fn a_cancel_empties_the_line_and_reports_each_run_once() {
     let world = World::new();
@@ -219,16 +205,19 @@ fn a_cancel_empties_the_line_and_reports_each_run_once() {
     );
 }
 
-/// The core's part of dispatch:G-2.
+/// The core's part of G-2.
 #[test]
 fn a_run_accepted_while_a_cancelled_one_cleans_up_runs_after_it() {
     let world = World::new();
     world.submit("a");
     world.cancel();
     assert!(is_queued(&world.submit("b")));
-    assert!(matches!(world.conclude("a"), Conclusion::Cancelled(_)));
+    assert!(matches!(
+        world.conclude("a"),
+        Conclusion::Concluded(End::Cut(Cut::Abort(_)))
+    ));
     assert_eq!(world.finish("a"), ["b"]);
-    assert!(matches!(world.conclude("b"), Conclusion::Concluded(None)));
+    assert_eq!(world.conclude("b"), Conclusion::Concluded(End::Answered));
 }
 
 /// spec: dispatch:G-8
@@ -250,24 +239,17 @@ fn a_steer_accepted_after_a_cancel_folds_though_the_mark_stands() {
 fn a_stop_is_reported_and_an_abort_overrides_it() {
     let world = World::new();
     world.submit("a");
-    world.cancel_as(stop(), CancelScope::default());
-    assert_eq!(
-        world
-            .scheduler
-            .partition(world.at(), "a", None)
-            .unwrap()
-            .cancel
-            .unwrap()
-            .mode,
-        stop().mode
-    );
-    let again = world.cancel_as(stop(), CancelScope::default());
+    world.cancel_as(stop(), CancelScope::Session);
+    assert_eq!(world.fold_point("a", 0).unwrap().stop.unwrap().mode, CancelMode::Stop);
+    let again = world.cancel_as(stop(), CancelScope::Session);
     assert_eq!(again.covered.len(), 1);
-    let abort = world.cancel_as(Cancel::new("ADMIN"), CancelScope::default());
-    assert_eq!(&*abort.covered[0].cancel.reason, "ADMIN");
-    let later = world.cancel_as(Cancel::new("USER"), CancelScope::default());
-    assert_eq!(&*later.covered[0].cancel.reason, "ADMIN", "the abort stays");
-    assert!(matches!(world.conclude("a"), Conclusion::Cancelled(cancel) if &*cancel.reason == "ADMIN"));
+    let abort = world.cancel_as(Cancel::new("ADMIN"), CancelScope::Session);
+    assert_eq!(reason(&abort.covered[0]), "ADMIN");
+    let later = world.cancel_as(Cancel::new("USER"), CancelScope::Session);
+    assert_eq!(reason(&later.covered[0]), "ADMIN", "the abort stays");
+    assert!(
+        matches!(world.conclude("a"), Conclusion::Concluded(End::Cut(Cut::Abort(cancel))) if &*cancel.reason == "ADMIN")
+    );
 }
 
 #[test]
@@ -276,11 +258,11 @@ fn a_stop_leaves_the_conclusion_alone_and_cancels_the_rest_outright() {
     world.submit("a");
     world.submit("b");
     world.hold_back("c");
-    let result = world.cancel_as(stop(), CancelScope::default());
+    let result = world.cancel_as(stop(), CancelScope::Session);
     assert_eq!(result.covered.len(), 3);
     assert_eq!(world.line(), ["c"]);
     assert!(is_cancelled(&world.go("c")));
-    assert!(matches!(world.conclude("a"), Conclusion::Concluded(Some(_))));
+    assert!(matches!(world.conclude("a"), Conclusion::Concluded(End::Stopped(_))));
     assert!(world.finish("a").is_empty() && world.is_idle());
 }
 
@@ -291,9 +273,9 @@ fn a_cancel_after_the_conclusion_reports_it() {
     world.conclude("a");
     let result = world.cancel();
     assert!(result.covered.is_empty());
-    assert_eq!(names(&result.concluded), ["a"]);
+    assert_eq!(names(&result.finished), ["a"]);
     assert!(world.cancel_run("unknown").covered.is_empty());
-    assert_eq!(names(&world.cancel_run("a").concluded), ["a"]);
+    assert_eq!(names(&world.cancel_run("a").finished), ["a"]);
 }
 
 #[test]
@@ -315,7 +297,7 @@ fn a_cancelled_reservation_at_the_head_lets_the_next_run_start() {
     let world = World::new();
     world.hold_back("a");
     assert!(is_queued(&world.submit("b")));
-    assert_eq!(names(&world.cancel_run("a").starts), ["b"]);
+    assert_eq!(world.cancel_run("a").starts, ["b"]);
 }
 
 #[test]
@@ -324,12 +306,7 @@ fn clearing_the_queue_spares_the_open_run_and_bootstraps() {
     world.submit("a");
     world.submit_as("boot", by_kind(Kind::Bootstrap));
     world.submit("b");
-    let scope = CancelScope {
-        spare_open: true,
-        spare_bootstrap: true,
-        up_to: None,
-    };
-    let result = world.cancel_as(Cancel::new("QUEUE_CLEARED"), scope);
+    let result = world.cancel_as(Cancel::new("QUEUE_CLEARED"), CancelScope::Clear(None));
     assert_eq!(covered(&result.covered), [("b".into(), Place::Queued)]);
     assert_eq!(world.end("a"), ["boot"]);
 }
@@ -340,21 +317,11 @@ fn a_cancel_of_other_sessions_leaves_this_one_alone() {
     world.submit("a");
     let other = Address::new("tenant", "other");
     let cancel = Arc::new(Cancel::new("USER"));
-    assert!(
-        world
-            .scheduler
-            .cancel_session(other, &cancel, CancelScope::default(), 0.0)
-            .covered
-            .is_empty()
-    );
-    assert!(
-        world
-            .scheduler
-            .cancel_tenant("another", &cancel, 0.0)
-            .covered
-            .is_empty()
-    );
-    assert!(matches!(world.conclude("a"), Conclusion::Concluded(None)));
+    let elsewhere = world.scheduler.cancel(other, CancelScope::Session, &cancel, 0.0);
+    assert!(elsewhere.unwrap().answer.covered.is_empty());
+    let another = world.scheduler.cancel_tenant("another", &cancel, 0.0);
+    assert!(another.unwrap().answer.covered.is_empty());
+    assert_eq!(world.conclude("a"), Conclusion::Concluded(End::Answered));
 }
 
 #[test]
@@ -370,12 +337,12 @@ fn a_cancel_of_a_tenant_reaches_all_its_sessions_in_accept_order() {
     scheduler
         .accept(Address::new("other", "s"), "run", RunRequest::default(), 0.0)
         .unwrap();
-    let result = scheduler.cancel_tenant("tenant", &Arc::new(Cancel::new("ADMIN")), 0.0);
+    let cancel = Arc::new(Cancel::new("ADMIN"));
+    let result = scheduler.cancel_tenant("tenant", &cancel, 0.0).unwrap().answer;
     let reached: Vec<_> = result.covered.iter().map(|covered| covered.run.session_id()).collect();
     assert_eq!(reached, sessions);
-    assert!(is_started(
-        &scheduler.dispatch(Address::new("other", "s"), "run", 0.0).unwrap()
-    ));
+    let step = scheduler.dispatch(Address::new("other", "s"), "run", 0.0).unwrap();
+    assert_eq!(starts(&step), ["run"]);
 }
 
 #[test]
@@ -393,7 +360,8 @@ fn replace_covers_all_before_it_but_bootstraps() {
     ];
     assert_eq!(covered(&accepted.replaced), expected);
     assert!(accepted.replaced.iter().all(|covered| {
-        &*covered.cancel.reason == "REPLACED" && covered.cancel.superseded_by.as_ref().unwrap().as_str() == "new"
+        let cancel = covered.cancel.as_ref().unwrap();
+        &*cancel.reason == "REPLACED" && cancel.superseded_by.as_ref().unwrap().as_str() == "new"
     }));
     assert_eq!(accepted.position, 1, "only the bootstrap stands before it");
     world.go("new");
@@ -420,7 +388,124 @@ fn a_tombstoned_run_is_accepted_past_all_checks_and_never_starts() {
     };
     assert!(world.try_accept("c", replace).unwrap().replaced.is_empty());
     for run in ["b", "c"] {
-        assert!(matches!(world.go(run).status, Dispatch::Cancelled(_)));
+        assert!(is_cancelled(&world.go(run)));
     }
     assert_eq!(world.running().as_deref(), Some("a"));
+}
+
+/// The effects of what is due, in order.
+fn due(world: &World, now: f64) -> Vec<Effect> {
+    let steps = world.scheduler.due(now, usize::MAX).unwrap();
+    steps.into_iter().flat_map(|(_, step)| step.effects).collect()
+}
+
+#[test]
+fn a_stop_that_is_not_followed_becomes_an_abort_and_then_lets_go() {
+    let world = World::new();
+    world.submit("a");
+    world.cancel_as(stop(), CancelScope::Session);
+    assert!(due(&world, 29.0).is_empty());
+    let effects = due(&world, 30.0);
+    let [
+        Effect::Fact(Fact::Requested {
+            cut: Cut::Abort(cancel),
+            turn: None,
+            ..
+        }),
+        Effect::Act(Act::Abort(..)),
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!((&*cancel.reason, cancel.mode), ("USER", CancelMode::Abort));
+    assert!(matches!(due(&world, 32.0)[..], [Effect::Act(Act::Detach(_))]));
+    world.conclude("a");
+    world.finish("a");
+    assert!(world.is_idle());
+}
+
+#[test]
+fn a_run_that_takes_too_long_fails() {
+    let world = World::new();
+    let request = RunRequest {
+        run_timeout: Some(5.0),
+        ..RunRequest::default()
+    };
+    world.submit_as("a", request);
+    let effects = due(&world, 5.0);
+    let requested = Effect::Fact(Fact::Requested {
+        run: world.inspect().open.unwrap().run,
+        turn: None,
+        cut: Cut::Deadline,
+    });
+    assert_eq!(effects[0], requested);
+    let at = world.at();
+    let step = world
+        .scheduler
+        .conclude(at, world.turn("a"), crate::world::ANSWER, 5.0)
+        .unwrap();
+    assert_eq!(step.answer, Conclusion::Concluded(End::Cut(Cut::Deadline)));
+    assert!(matches!(
+        step.effects[1],
+        Effect::Fact(Fact::RunOver(_, Status::Failed))
+    ));
+    world.finish("a");
+    assert!(world.is_idle());
+}
+
+#[test]
+fn a_lost_listener_cancels_unless_somebody_comes_back() {
+    let world = World::new();
+    let (at, cancel) = (world.at(), Arc::new(Cancel::new("DISCONNECTED")));
+    world.submit("a");
+    world.submit("b");
+    for run in ["a", "b"] {
+        world.scheduler.arm_disconnect(at, run, &cancel, 9.0, 0.0).unwrap();
+    }
+    world.scheduler.disarm_disconnect(at, "a", 1.0).unwrap();
+    let effects = due(&world, 9.0);
+    assert!(
+        matches!(&effects[1], Effect::Fact(Fact::Closed(run, Why::Cancelled(by))) if run.run_id().as_str() == "b" && *by == cancel)
+    );
+    assert_eq!(world.running().as_deref(), Some("a"));
+}
+
+#[test]
+fn a_run_that_began_with_its_accept_is_cut_and_not_taken_back() {
+    let world = World::new();
+    let request = RunRequest {
+        may_start: true,
+        ..RunRequest::default()
+    };
+    let starts = world.try_accept("a", request.clone()).unwrap().starts.unwrap();
+    assert!(world.abandon("a").unwrap().is_empty());
+    assert!(world.is_idle(), "no trace of it");
+    let again = world.try_accept("a", request.clone()).unwrap().starts.unwrap();
+    assert!(again.id() > starts.id());
+    assert!(world.try_accept("b", request).unwrap().starts.is_none(), "a is there");
+    assert_eq!(covered(&world.cancel_run("a").covered), [("a".into(), Place::Running)]);
+    assert!(matches!(world.conclude("a"), Conclusion::Concluded(End::Cut(_))));
+}
+
+#[test]
+fn a_session_that_is_deleted_takes_nothing_and_is_forgotten() {
+    let world = World::new();
+    let (scheduler, at) = (&world.scheduler, world.at());
+    let cancel = Arc::new(Cancel::new("DELETED"));
+    world.submit("a");
+    world.hold_back("b");
+    assert!(scheduler.close_session(at, false, &cancel, 0.0).is_err());
+    let reached = scheduler.close_session(at, true, &cancel, 0.0).unwrap().answer;
+    assert_eq!(reached.covered.len(), 2);
+    assert_eq!(
+        world.try_accept("c", RunRequest::default()).unwrap_err(),
+        Error::SessionDeleting
+    );
+    assert!(is_cancelled(&world.go("b")));
+    assert!(scheduler.forget_session(at, 0.0).is_err());
+    world.end("a");
+    assert!(scheduler.snapshot(at).unwrap().closing);
+    scheduler.forget_session(at, 0.0).unwrap();
+    assert!(world.is_idle());
+    assert!(is_started(&world.submit("new")));
 }

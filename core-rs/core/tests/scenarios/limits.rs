@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use turnkeeper_core::{Address, Cancel, Delivery, Kind, Limits, RunRequest, Scheduler};
+use turnkeeper_core::{
+    Act, Address, Cancel, CancelScope, Delivery, Effect, Kind, Limits, Phase, Place, RunRequest, Scheduler, Step,
+};
 
-use crate::world::{World, by_delivery, by_kind, is_queued, is_started, is_waiting, names};
+use crate::world::{ANSWER, World, by_delivery, by_kind, is_waiting, starts};
 
 fn permits(total: usize, per_tenant: usize) -> Scheduler {
     let limits = Limits {
@@ -12,23 +14,30 @@ fn permits(total: usize, per_tenant: usize) -> Scheduler {
         running_turns_per_tenant: per_tenant,
         ..Limits::default()
     };
-    Scheduler::new(limits, 0, 0).unwrap()
+    Scheduler::new(&limits, 0, 0).unwrap()
 }
 
 fn submit(scheduler: &Scheduler, tenant: &str, session: &str) -> bool {
     let at = Address::new(tenant, session);
     scheduler.accept(at, "run", RunRequest::default(), 0.0).unwrap();
-    is_started(&scheduler.dispatch(at, "run", 0.0).unwrap())
+    scheduler.dispatch(at, "run", 0.0).unwrap().answer.place == Some(Place::Running)
 }
 
 fn end(scheduler: &Scheduler, tenant: &str, session: &str) -> Vec<String> {
     let at = Address::new(tenant, session);
-    scheduler.conclude(at, "run", 0).unwrap();
-    let starts = scheduler.finish(at, "run", 0.0).unwrap();
-    starts
-        .iter()
-        .map(|run| format!("{}/{}", run.tenant(), run.session_id()))
-        .collect()
+    let turn = scheduler.tree(at, "run")[0].turn.id();
+    let mut begun = sessions(&scheduler.conclude(at, turn, ANSWER, 0.0).unwrap());
+    begun.extend(sessions(&scheduler.finish(at, "run", 0.0).unwrap()));
+    begun
+}
+
+/// Where turns begin.
+fn sessions<T>(step: &Step<T>) -> Vec<String> {
+    let acts = step.effects.iter().filter_map(|effect| match effect {
+        Effect::Act(Act::Begin(turn)) => Some(turn.address()),
+        _ => None,
+    });
+    acts.map(|at| format!("{}/{}", at.tenant, at.session)).collect()
 }
 
 #[test]
@@ -69,7 +78,8 @@ fn no_permits_start_nothing() {
         assert!(!submit(&scheduler, "a", "1"));
         let at = Address::new("a", "1");
         assert_eq!(scheduler.stats().waiting_turns, 1);
-        assert_eq!(scheduler.expire(at, "run", 0.0), (true, vec![]));
+        let cancel = Arc::new(Cancel::new("USER"));
+        scheduler.cancel(at, CancelScope::Session, &cancel, 0.0).unwrap();
         assert_eq!(scheduler.stats().waiting_turns, 0);
         assert!(scheduler.snapshot(at).is_none());
     }
@@ -82,15 +92,14 @@ fn a_waiting_head_that_leaves_makes_room_for_the_next_of_its_session() {
     let at = Address::new("a", "s");
     submit(&scheduler, "a", "s");
     scheduler.accept(at, "next", RunRequest::default(), 0.0).unwrap();
-    assert!(is_queued(&scheduler.dispatch(at, "next", 0.0).unwrap()));
-    let result = scheduler.cancel_run(at, "run", &Arc::new(Cancel::new("USER")), 0.0);
-    assert!(result.starts.is_empty() && result.covered.len() == 1);
+    let next = scheduler.dispatch(at, "next", 0.0).unwrap().answer;
+    assert_eq!(next.place, Some(Place::Queued));
+    let cancel = Arc::new(Cancel::new("USER"));
+    let step = scheduler.cancel(at, CancelScope::Run("run"), &cancel, 0.0).unwrap();
+    assert!(starts(&step).is_empty() && step.answer.covered.len() == 1);
     assert_eq!(scheduler.stats().waiting_turns, 1, "next waits in its stead");
-    scheduler.conclude(Address::new("a", "busy"), "run", 0).unwrap();
-    assert_eq!(
-        names(&scheduler.finish(Address::new("a", "busy"), "run", 0.0).unwrap()),
-        ["next"]
-    );
+    assert_eq!(end(&scheduler, "a", "busy"), ["a/s"]);
+    assert_eq!(scheduler.place(at, "next"), Some((Place::Running, 0)));
 }
 
 #[test]
@@ -110,17 +119,18 @@ fn drain_grants_nothing() {
     let scheduler = permits(1, 1);
     submit(&scheduler, "a", "1");
     submit(&scheduler, "a", "2");
-    scheduler.drain();
+    scheduler.drain(Phase::Draining, 0.0);
     assert!(end(&scheduler, "a", "1").is_empty());
     let stats = scheduler.stats();
     assert_eq!((stats.running_turns, stats.waiting_turns), (0, 1));
-    assert!(scheduler.expire(Address::new("a", "2"), "run", 0.0).0);
+    let cancel = Arc::new(Cancel::new("USER"));
+    scheduler.cancel_tenant("a", &cancel, 0.0).unwrap();
     assert_eq!(scheduler.stats().sessions, 0);
 }
 
 #[test]
 fn replace_of_a_waiting_head_starts_the_bootstrap_behind_it() {
-    let world = World::with(Limits {
+    let world = World::with(&Limits {
         running_turns: 1,
         ..Limits::default()
     });
@@ -134,7 +144,8 @@ fn replace_of_a_waiting_head_starts_the_bootstrap_behind_it() {
     world.submit_as("boot", by_kind(Kind::Bootstrap));
     let accepted = world.try_accept("new", by_delivery(Delivery::Replace)).unwrap();
     assert_eq!(accepted.replaced.len(), 1);
-    assert!(accepted.starts.is_empty());
-    world.scheduler.conclude(other, "busy", 0).unwrap();
-    assert_eq!(names(&world.scheduler.finish(other, "busy", 0.0).unwrap()), ["boot"]);
+    let busy = world.scheduler.tree(other, "busy")[0].turn.id();
+    let step = world.scheduler.conclude(other, busy, ANSWER, 0.0).unwrap();
+    assert_eq!(starts(&step), ["boot"], "its permit is free at its conclusion");
+    world.scheduler.finish(other, "busy", 0.0).unwrap();
 }

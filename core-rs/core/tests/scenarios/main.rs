@@ -4,9 +4,11 @@
 
 mod accept;
 mod cancel;
+mod lanes;
 mod limits;
 mod line;
 mod park;
 mod restore;
 mod steer;
+mod tree;
 mod world;

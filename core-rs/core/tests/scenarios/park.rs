@@ -1,13 +1,21 @@
 //! Parked turns: they keep the floor without a permit, and come back ahead of what has not begun (U-3).
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use turnkeeper_core::{Address, Cancel, CancelScope, Conclusion, Delivery, Limits, Place, RunRequest, Scheduler, Wake};
+use turnkeeper_core::{
+    Address, Cancel, CancelScope, Conclusion, Cut, Delivery, End, Limits, Phase, Place, Proposal, RunRequest,
+    Scheduler, TurnId, WaitId,
+};
 
-use crate::world::{World, by_delivery, covered, is_queued, is_started, is_waiting, names, stop};
+use crate::world::{ANSWER, World, by_delivery, covered, is_queued, is_started, is_waiting, starts, stop, tool};
 
-/// One permit, and the sessions of two tenants that want it; each has one run of its own name.
-struct Permits(Scheduler);
+/// So many permits, and the sessions of tenants that want them; each has one run of its own name.
+struct Permits {
+    core: Scheduler,
+    waits: RefCell<HashMap<String, WaitId>>,
+}
 
 impl Permits {
     fn new(total: usize, per_tenant: usize) -> Self {
@@ -16,7 +24,10 @@ impl Permits {
             running_turns_per_tenant: per_tenant,
             ..Limits::default()
         };
-        Self(Scheduler::new(limits, 0, 0).unwrap())
+        Self {
+            core: Scheduler::new(&limits, 0, 0).unwrap(),
+            waits: RefCell::default(),
+        }
     }
 
     /// `a1` is a session of tenant `a`.
@@ -24,27 +35,51 @@ impl Permits {
         Address::new(&session[..1], session)
     }
 
+    fn turn(&self, session: &str) -> TurnId {
+        self.core.tree(Self::at(session), session)[0].turn.id()
+    }
+
     fn begins(&self, session: &str) -> bool {
         let at = Self::at(session);
-        self.0.accept(at, session, RunRequest::default(), 0.0).unwrap();
-        is_started(&self.0.dispatch(at, session, 0.0).unwrap())
+        self.core.accept(at, session, RunRequest::default(), 0.0).unwrap();
+        self.core.dispatch(at, session, 0.0).unwrap().answer.place == Some(Place::Running)
     }
 
     fn park(&self, session: &str) -> Vec<String> {
-        names(&self.0.park(Self::at(session), session, 0.0).unwrap())
+        let step = self
+            .core
+            .wait(Self::at(session), self.turn(session), tool(), 0.0)
+            .unwrap();
+        assert!(step.answer.parked);
+        self.waits.borrow_mut().insert(session.to_owned(), step.answer.id);
+        starts(&step)
     }
 
-    fn wake(&self, session: &str) -> Wake {
-        self.0.wake(Self::at(session), session, 0.0).unwrap()
+    /// Whether it goes on at once.
+    fn wake(&self, session: &str) -> bool {
+        let wait = self.waits.borrow()[session];
+        let step = self
+            .core
+            .waited(Self::at(session), self.turn(session), wait, 0.0)
+            .unwrap();
+        assert!(step.answer);
+        starts(&step) == [session]
     }
 
     fn end(&self, session: &str) -> Vec<String> {
-        self.0.conclude(Self::at(session), session, 0).unwrap();
-        names(&self.0.finish(Self::at(session), session, 0.0).unwrap())
+        let at = Self::at(session);
+        let mut all = starts(
+            &self
+                .core
+                .conclude(at, self.turn(session), Proposal::Failed, 0.0)
+                .unwrap(),
+        );
+        all.extend(starts(&self.core.finish(at, session, 0.0).unwrap()));
+        all
     }
 
     fn counts(&self) -> (usize, usize, usize) {
-        let stats = self.0.stats();
+        let stats = self.core.stats();
         (stats.running_turns, stats.waiting_turns, stats.parked_turns)
     }
 }
@@ -56,12 +91,12 @@ fn a_parked_turn_gives_its_permit_to_the_next_and_comes_back_before_new_ones() {
     assert!(!permits.begins("a2") && !permits.begins("b1"));
     assert_eq!(permits.park("a1"), ["a2"]);
     assert_eq!(permits.counts(), (1, 1, 1));
-    assert_eq!(permits.wake("a1"), Wake::Waiting);
+    assert!(!permits.wake("a1"));
     assert_eq!(permits.counts(), (1, 2, 0));
     assert_eq!(permits.end("a2"), ["a1"], "ahead of b1, which has waited longer");
     assert_eq!(permits.end("a1"), ["b1"]);
     assert!(permits.end("b1").is_empty());
-    assert_eq!((permits.counts(), permits.0.stats().sessions), ((0, 0, 0), 0));
+    assert_eq!((permits.counts(), permits.core.stats().sessions), ((0, 0, 0), 0));
 }
 
 #[test]
@@ -74,7 +109,7 @@ fn woken_turns_come_in_the_order_of_their_waking_and_tenants_take_turns() {
     assert!(permits.begins("b2"));
     assert!(!permits.begins("a4"));
     for session in ["a2", "a1", "b1", "a3"] {
-        assert_eq!(permits.wake(session), Wake::Waiting);
+        assert!(!permits.wake(session));
     }
     let mut order = Vec::new();
     let mut next = vec!["b2".to_owned()];
@@ -92,7 +127,7 @@ fn a_tenant_at_its_limit_with_a_woken_turn_holds_up_no_other() {
     assert!(permits.begins("a1"));
     assert!(permits.park("a1").is_empty());
     assert!(permits.begins("a2") && permits.begins("b1"));
-    assert_eq!(permits.wake("a1"), Wake::Waiting);
+    assert!(!permits.wake("a1"));
     assert!(!permits.begins("b2") && !permits.begins("a3"));
     assert_eq!(permits.end("b1"), ["b2"]);
     assert_eq!(permits.end("a2"), ["a1"]);
@@ -106,7 +141,7 @@ fn a_woken_turn_that_takes_its_tenant_to_the_limit_leaves_the_new_ones_waiting()
     permits.park("a1");
     assert!(permits.begins("b1") && permits.begins("c1"));
     assert!(!permits.begins("a2"));
-    assert_eq!(permits.wake("a1"), Wake::Waiting);
+    assert!(!permits.wake("a1"));
     assert_eq!(permits.end("b1"), ["a1"]);
     assert!(permits.end("c1").is_empty(), "a2 would be one too many of its tenant");
     assert_eq!(permits.end("a1"), ["a2"]);
@@ -117,25 +152,30 @@ fn a_free_permit_lets_a_woken_turn_go_on_at_once() {
     let permits = Permits::new(1, 1);
     assert!(permits.begins("a1"));
     permits.park("a1");
-    assert_eq!(permits.wake("a1"), Wake::Running);
+    assert!(permits.wake("a1"));
     assert_eq!(permits.counts(), (1, 0, 0));
     assert!(!permits.begins("a2"));
     assert_eq!(permits.end("a1"), ["a2"]);
 }
 
 #[test]
-fn a_woken_turn_that_parks_again_gives_up_its_place() {
-    let permits = Permits::new(1, 1);
-    assert!(permits.begins("a1"));
-    permits.park("a1");
-    assert!(permits.begins("a2"));
-    assert_eq!(permits.wake("a1"), Wake::Waiting);
-    assert!(permits.park("a1").is_empty());
-    assert_eq!(permits.counts(), (1, 0, 1));
-    assert!(permits.end("a2").is_empty());
-    assert_eq!(permits.wake("a1"), Wake::Running);
-    permits.end("a1");
-    assert_eq!(permits.counts(), (0, 0, 0));
+fn a_turn_is_parked_while_all_its_strands_wait() {
+    let world = World::new();
+    let (core, at) = (&world.scheduler, world.at());
+    world.submit("a");
+    let turn = world.turn("a");
+    core.strands(at, turn, 2, 0.0).unwrap();
+    let first = core.wait(at, turn, tool(), 0.0).unwrap().answer;
+    assert!(!first.parked);
+    let second = core.wait(at, turn, tool(), 0.0).unwrap().answer;
+    assert!(second.parked);
+    assert!(core.wait(at, turn, tool(), 0.0).is_err(), "no strand is left");
+    assert_eq!(starts(&core.waited(at, turn, first.id, 0.0).unwrap()), ["a"]);
+    assert!(!core.strand_ends(at, turn, 0.0).unwrap().answer, "the other one waits");
+    assert_eq!(world.inspect().open.unwrap().place, Place::Parked);
+    assert_eq!(starts(&core.waited(at, turn, second.id, 0.0).unwrap()), ["a"]);
+    assert!(core.strand_ends(at, turn, 0.0).unwrap().answer, "back in its loop");
+    assert_eq!(world.conclude("a"), Conclusion::Concluded(End::Answered));
 }
 
 #[test]
@@ -143,57 +183,48 @@ fn a_parked_session_is_busy_and_starts_nothing_else() {
     let world = World::new();
     let at = world.at();
     world.submit("parked");
-    world.scheduler.park(at, "parked", 7.0).unwrap();
+    let turn = world.turn("parked");
+    let wait = world.scheduler.wait(at, turn, tool(), 7.0).unwrap().answer.id;
     assert!(is_queued(&world.submit("next")));
     assert_eq!(world.steer("s").steers.unwrap().as_str(), "parked");
-    let refused = world.try_accept("r", by_delivery(Delivery::Reject));
-    assert!(refused.is_err());
-    let open = world.inspect().open.unwrap();
-    assert_eq!((open.place, open.since.to_bits()), (Place::Parked, 7.0_f64.to_bits()));
-    // Without a permit nothing folds, and nothing is parked twice.
-    assert!(world.scheduler.partition(at, "parked", None).is_err());
-    assert!(world.scheduler.park(at, "parked", 8.0).is_err());
-    assert!(world.scheduler.wake(at, "next", 8.0).is_err());
-    assert_eq!(world.scheduler.expire(at, "parked", 8.0), (false, vec![]));
-    assert_eq!(world.scheduler.wake(at, "parked", 9.0).unwrap(), Wake::Running);
-    assert!(world.scheduler.wake(at, "parked", 9.0).is_err());
+    assert!(world.try_accept("r", by_delivery(Delivery::Reject)).is_err());
+    assert_eq!(world.inspect().open.unwrap().place, Place::Parked);
+    // Without a permit nothing folds or concludes.
+    assert!(world.fold_point("parked", 1).is_err());
+    assert!(world.propose("parked", ANSWER).is_err());
+    assert!(world.scheduler.waited(at, turn, wait, 9.0).unwrap().answer);
+    assert!(!world.scheduler.waited(at, turn, wait, 9.0).unwrap().answer);
     assert_eq!(world.fold("parked"), ["s"]);
     assert_eq!(world.end("parked"), ["next"]);
 }
 
 #[test]
-fn a_run_that_has_not_begun_or_is_concluded_cannot_be_parked() {
-    let permits = Permits::new(1, 1);
-    assert!(permits.begins("a1"));
-    assert!(!permits.begins("a2"));
-    let park = |session| permits.0.park(Permits::at(session), session, 0.0);
-    assert!(park("a2").is_err(), "it waits for its first permit");
-    permits.0.conclude(Permits::at("a1"), "a1", 0).unwrap();
-    assert!(park("a1").is_err(), "it is concluded");
-}
-
-#[test]
 fn a_parked_turn_is_cut_without_a_permit_and_what_is_next_begins() {
-    let world = World::with(Limits {
+    let world = World::with(&Limits {
         running_turns: 1,
         ..Limits::default()
     });
     let (at, other) = (world.at(), Address::new("tenant", "other"));
     world.submit("parked");
     world.submit("next");
-    world.scheduler.park(at, "parked", 0.0).unwrap();
+    world.scheduler.wait(at, world.turn("parked"), tool(), 0.0).unwrap();
     world
         .scheduler
         .accept(other, "busy", RunRequest::default(), 0.0)
         .unwrap();
-    assert!(is_started(&world.scheduler.dispatch(other, "busy", 0.0).unwrap()));
+    let busy = world.scheduler.dispatch(other, "busy", 0.0).unwrap();
+    assert_eq!(starts(&busy), ["busy"]);
     let result = world.cancel_run("parked");
     assert_eq!(covered(&result.covered), [("parked".into(), Place::Parked)]);
-    assert!(matches!(world.conclude("parked"), Conclusion::Cancelled(_)));
+    assert!(matches!(
+        world.conclude("parked"),
+        Conclusion::Concluded(End::Cut(Cut::Abort(_)))
+    ));
     assert!(world.finish("parked").is_empty(), "it had no permit to pass on");
     assert_eq!(world.inspect().open.unwrap().place, Place::Waiting);
-    world.scheduler.conclude(other, "busy", 0).unwrap();
-    assert_eq!(names(&world.scheduler.finish(other, "busy", 0.0).unwrap()), ["next"]);
+    let turn = world.scheduler.tree(other, "busy")[0].turn.id();
+    let step = world.scheduler.conclude(other, turn, ANSWER, 0.0).unwrap();
+    assert_eq!(starts(&step), ["next"], "the permit is free at the conclusion");
 }
 
 #[test]
@@ -204,13 +235,13 @@ fn a_woken_turn_that_is_cut_leaves_the_gate_at_its_conclusion() {
     assert!(permits.begins("a2"));
     permits.wake("a1");
     let at = Permits::at("a1");
-    let result = permits.0.cancel_run(at, "a1", &Arc::new(Cancel::new("USER")), 0.0);
-    assert_eq!(covered(&result.covered), [("a1".into(), Place::Woken)]);
+    let cancel = Arc::new(Cancel::new("USER"));
+    let result = permits.core.cancel(at, CancelScope::Run("a1"), &cancel, 0.0).unwrap();
+    assert_eq!(covered(&result.answer.covered), [("a1".into(), Place::Woken)]);
     assert_eq!(permits.counts(), (1, 1, 0));
-    permits.0.conclude(at, "a1", 0).unwrap();
-    assert_eq!(permits.counts(), (1, 0, 1));
-    assert!(permits.0.finish(at, "a1", 0.0).unwrap().is_empty());
+    permits.core.conclude(at, permits.turn("a1"), ANSWER, 0.0).unwrap();
     assert_eq!(permits.counts(), (1, 0, 0));
+    assert!(permits.core.finish(at, "a1", 0.0).unwrap().effects.is_empty());
     assert!(permits.end("a2").is_empty());
 }
 
@@ -219,7 +250,10 @@ fn replace_covers_a_parked_run_and_its_line() {
     let world = World::new();
     world.submit("parked");
     world.submit("q");
-    world.scheduler.park(world.at(), "parked", 0.0).unwrap();
+    world
+        .scheduler
+        .wait(world.at(), world.turn("parked"), tool(), 0.0)
+        .unwrap();
     let accepted = world.try_accept("new", by_delivery(Delivery::Replace)).unwrap();
     let expected = [("parked".into(), Place::Parked), ("q".into(), Place::Queued)];
     assert_eq!(covered(&accepted.replaced), expected);
@@ -232,12 +266,15 @@ fn a_stop_reaches_a_parked_turn_and_shows_when_it_goes_on() {
     let world = World::new();
     let at = world.at();
     world.submit("parked");
-    world.scheduler.park(at, "parked", 0.0).unwrap();
-    let result = world.cancel_as(stop(), CancelScope::default());
+    let turn = world.turn("parked");
+    let wait = world.scheduler.wait(at, turn, tool(), 0.0).unwrap().answer.id;
+    let result = world.cancel_as(stop(), CancelScope::Session);
     assert_eq!(result.covered[0].was, Place::Parked);
-    assert_eq!(world.scheduler.wake(at, "parked", 0.0).unwrap(), Wake::Running);
-    let cancel = world.scheduler.partition(at, "parked", None).unwrap().cancel;
-    assert_eq!(cancel.unwrap().mode, stop().mode);
+    assert_eq!(
+        starts(&world.scheduler.waited(at, turn, wait, 0.0).unwrap()),
+        ["parked"]
+    );
+    assert_eq!(*world.fold_point("parked", 1).unwrap().stop.unwrap(), stop());
 }
 
 #[test]
@@ -248,44 +285,33 @@ fn drained_a_parked_turn_does_not_go_on_but_ends() {
         permits.park(session);
     }
     assert!(permits.begins("a3"));
-    assert_eq!(permits.wake("a1"), Wake::Waiting);
-    permits.0.drain();
-    assert_eq!(permits.wake("a2"), Wake::Closed);
+    assert!(!permits.wake("a1"));
+    permits.core.drain(Phase::Draining, 0.0);
+    assert!(!permits.wake("a2"));
     assert!(permits.end("a3").is_empty(), "nothing is granted");
-    assert_eq!(permits.counts(), (0, 1, 1));
+    assert_eq!(permits.counts(), (0, 2, 0));
     assert!(permits.end("a1").is_empty() && permits.end("a2").is_empty());
-    assert_eq!((permits.counts(), permits.0.stats().sessions), ((0, 0, 0), 0));
-}
-
-#[test]
-fn a_conclusion_without_a_permit_is_not_steered() {
-    let world = World::new();
-    world.submit("parked");
-    world.steer("s");
-    world.scheduler.park(world.at(), "parked", 0.0).unwrap();
-    let concluded = world.scheduler.conclude(world.at(), "parked", usize::MAX).unwrap();
-    assert!(matches!(concluded, Conclusion::Concluded(None)));
-    assert_eq!(world.finish("parked"), ["s"]);
+    assert_eq!((permits.counts(), permits.core.stats().sessions), ((0, 0, 0), 0));
 }
 
 #[test]
 fn the_next_run_of_a_parked_session_waits_like_any_other() {
-    let world = World::with(Limits {
+    let world = World::with(&Limits {
         running_turns: 1,
         ..Limits::default()
     });
-    world.submit("first");
-    world.scheduler.park(world.at(), "first", 0.0).unwrap();
+    assert!(is_started(&world.submit("first")));
+    world
+        .scheduler
+        .wait(world.at(), world.turn("first"), tool(), 0.0)
+        .unwrap();
     let other = Address::new("tenant", "other");
     world
         .scheduler
         .accept(other, "busy", RunRequest::default(), 0.0)
         .unwrap();
     world.scheduler.dispatch(other, "busy", 0.0).unwrap();
+    world.cancel_run("first");
     world.end("first");
     assert!(is_waiting(&world.submit("second")));
-    assert!(
-        world.scheduler.wake(world.at(), "second", 0.0).is_err(),
-        "it was never parked"
-    );
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,12 +34,12 @@ class AskedBefore:
 class Waiting(Protocol):
     """Who is told that the wait for a decision begins and ends, each with the commit that makes it so."""
 
-    def begin(self, draft: Draft | None) -> None:
-        """The question is asked; without a draft a lost process had asked it."""
+    def begin(self, draft: Draft | None, seconds: float | None = None) -> asyncio.Future[None]:
+        """The question is asked; without a draft a lost process had asked it. Resolves when its time is over."""
         ...
 
-    def end(self, draft: Draft) -> None:
-        """It is answered."""
+    def end(self, draft: Draft | None) -> None:
+        """It is answered. Harmless when it was."""
         ...
 
 

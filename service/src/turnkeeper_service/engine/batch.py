@@ -22,9 +22,10 @@ from turnkeeper_service.tools.functions import ToolError
 
 from .approval import Approvals
 from .journal import MAIN_CONTEXT, Draft, Journal
-from .parking import CallWait, Parking
 from .plan import CallState, TurnPlan
 from .results import problem_of
+from .scheduling import WaitKind
+from .waits import CallWait, Waits
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +49,7 @@ class ToolBatch:
         tools: Callable[[], Mapping[str, OfferedTool]],
         may_go_on: Callable[[], bool],
         note: Callable[[str], None],
-        parking: Parking,
+        waits: Waits,
     ) -> None:
         self._plan = plan
         self._journal = journal
@@ -57,7 +58,7 @@ class ToolBatch:
         self._tools = tools
         self._may_go_on = may_go_on
         self._note = note
-        self._parking = parking
+        self._waits = waits
         self.states = list(calls)
         self._num_bytes = sum(state.result.ByteSize() for state in self.states if state.result is not None)
         self._working: dict[str, asyncio.Task[ToolAnswer]] = {}
@@ -85,9 +86,9 @@ class ToolBatch:
             if has_run and not any(map(_is_under_way, todo)) and not self._may_go_on():
                 return
             has_run = True
-            self._parking.begin(len(todo))
+            self._waits.side_by_side(len(todo))
             await self._together(todo)
-            await self._parking.permit()
+            await self._waits.permit()
 
     async def _together(self, todo: Sequence[CallState]) -> None:
         """Bring calls to their results, side by side."""
@@ -150,7 +151,8 @@ class ToolBatch:
 
     async def _is_allowed(self, state: CallState) -> bool:
         """Ask for leave to run a call; where it is not given, that is the call's result."""
-        wait = self._wait(state, f"approval of {state.call.name}")
+        await self._waits.permit()
+        wait = self._wait(state, "approval", f"approval of {state.call.name}")
         decision = await self._approvals.ask(state.call, state.asked, wait)
         if not decision.is_allowed:
             text = f"this call was not allowed: {decision.comment}" if decision.comment else "this call was not allowed"
@@ -160,7 +162,8 @@ class ToolBatch:
     async def _returned(self, state: CallState) -> OfferedTool | None:
         """A tool that was offered before a restart, once somebody serves it again; None where that takes too long."""
         name = state.call.name
-        wait = self._wait(state, f"client of {name}")
+        await self._waits.permit()
+        wait = self._wait(state, "tool", f"client of {name}")
         wait.begin(None)
         await self._plan.toolbox.tool_returned(self._plan.tenant, self._plan.session_id, name)
         wait.end(None)
@@ -174,7 +177,8 @@ class ToolBatch:
             offered = plan.toolbox.absent(name) if is_ours else await self._returned(state)
         elif not is_safe and not is_ours:
             # Only who has it can say what became of it.
-            wait = self._wait(state, f"client {state.executor}")
+            await self._waits.permit()
+            wait = self._wait(state, "tool", f"client {state.executor}")
             wait.begin(None)
             grace = min(state.reconnect_grace, plan.tool_timeout)
             offered = await plan.toolbox.holder_returned(plan.tenant, plan.session_id, state.executor, grace, name)
@@ -186,17 +190,16 @@ class ToolBatch:
             await self._finish(state, synthetic_result(state.call, f"{lost}; whether it took effect is unknown"), 0.0)
         return offered
 
-    def _wait(self, state: CallState, label: str) -> CallWait:
+    def _wait(self, state: CallState, kind: WaitKind, label: str) -> CallWait:
         """The wait of a call for somebody outside; its turn is parked while no other call of it runs here (U-3)."""
-        return CallWait(self._parking, state.call.tool_call_id, label)
+        return self._waits.of(state.call.tool_call_id, kind, label)
 
     async def _run(self, state: CallState, offered: OfferedTool) -> None:
         timeout = self._plan.tool_timeout
         if offered.tool.HasField("timeout"):
             timeout = seconds_of(offered.tool.timeout)
         is_ours = offered.executor_name == SERVER
-        if is_ours:
-            await self._parking.permit()
+        await self._waits.permit()
         now = self._clock.time()
         # Whoever serves it outside may have worked on it all the while: its deadline outlives our process.
         is_old = state.has_started and not is_ours
@@ -226,30 +229,44 @@ class ToolBatch:
         if offered.reconnect_grace is not None:
             started.reconnect_grace.FromNanoseconds(int(offered.reconnect_grace * 1e9))
         draft.event(event)
-        wait = self._wait(state, f"tool {state.call.name}")
+        wait = self._wait(state, "tool", f"tool {state.call.name}")
+        expired: asyncio.Future[None] | None = None
         if is_ours:
             wait.end(draft)
         else:
-            wait.begin(draft)
+            expired = wait.begin(draft, deadline - now)
         state.num_starts += 1
         await self._journal.submit(draft)
         began = self._clock.monotonic()
         self._note(f"tool {state.call.name}")
-        answer = await self._answer(offered, invocation, timeout, deadline - now)
+        if expired is None:
+            answer = await self._timed(offered, invocation, timeout)
+        else:
+            answer = await self._answer(offered, invocation, timeout, expired)
         state.is_turn_end = answer.is_turn_end
         result = self._bounded(state.call, answer.result)
         await self._finish(state, result, self._clock.monotonic() - began)
 
+    async def _timed(self, offered: OfferedTool, invocation: Invocation, timeout: float) -> ToolAnswer:
+        """The answer of a tool that runs here."""
+        expired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(timeout, expired.cancel)
+        try:
+            return await self._answer(offered, invocation, timeout, expired)
+        finally:
+            timer.cancel()
+
     async def _answer(
-        self, offered: OfferedTool, invocation: Invocation, timeout: float, remaining: float
+        self, offered: OfferedTool, invocation: Invocation, timeout: float, expired: asyncio.Future[None]
     ) -> ToolAnswer:
-        """The tool's answer; whatever goes wrong is an answer too."""
+        """The tool's answer; whatever goes wrong is an answer too, also that its time is over."""
         call = invocation.call
         work = asyncio.get_running_loop().create_task(_awaited(offered, invocation), name=f"tool {call.name}")
         self._working[call.tool_call_id] = work
         is_expired = False
         try:
-            await self._within(work, remaining)
+            in_time: set[asyncio.Future[Any]] = {work, expired}
+            await asyncio.wait(in_time, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 is_expired = True
                 work.cancel()
@@ -280,7 +297,8 @@ class ToolBatch:
         expired: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         timer = self._clock.call_later(seconds, expired.cancel)
         try:
-            await asyncio.wait({work, expired}, return_when=asyncio.FIRST_COMPLETED)
+            in_time: set[asyncio.Future[Any]] = {work, expired}
+            await asyncio.wait(in_time, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
             expired.cancel()
@@ -314,7 +332,7 @@ class ToolBatch:
             event.tool_call_finished.duration.FromNanoseconds(int(seconds * 1e9))
             event.tool_call_finished.is_turn_end = state.is_turn_end
         draft.event(event)
-        self._parking.end(state.call.tool_call_id, draft)
+        self._waits.finish(state.call.tool_call_id, draft)
         state.result = result
         await self._journal.submit(draft)
 
@@ -330,18 +348,19 @@ class ToolBatch:
             in_context=True,
         )
         for state in self.states:
-            if state.result is None:
-                state.result = synthetic_result(state.call, why)
+            result = state.result
+            if result is None:
+                result = synthetic_result(state.call, why)
                 event = self._plan.event()
                 if is_cancelled:
-                    event.tool_call_cancelled.result.CopyFrom(state.result)
+                    event.tool_call_cancelled.result.CopyFrom(result)
                 else:
-                    event.tool_call_skipped.result.CopyFrom(state.result)
+                    event.tool_call_skipped.result.CopyFrom(result)
                 draft.event(event)
                 work = self._working.pop(state.call.tool_call_id, None)
                 if work is not None:
                     self._plan.detach(work, state.call)
-            message.parts.add().tool_result.CopyFrom(state.result)
+            message.parts.add().tool_result.CopyFrom(result)
         draft.message(message, run_id=self._plan.run_id)
         if not self._closed.done():
             self._closed.set_result(None)

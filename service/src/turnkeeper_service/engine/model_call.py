@@ -15,6 +15,7 @@ from turnkeeper_service.providers.base import ModelRequest, ProviderError
 from .journal import MAIN_CONTEXT, Draft, Journal
 from .models import Model
 from .plan import TurnPlan
+from .scheduling import Scheduling
 from .step import Step, StepAnswer
 from .usage import add_step, filled_in
 
@@ -24,9 +25,17 @@ PROCESS_LOST = "PROCESS_LOST"
 class ModelCall:
     """Makes the model calls of one turn, one after another."""
 
-    def __init__(self, plan: TurnPlan, journal: Journal, clock: Clock, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: TurnPlan,
+        journal: Journal,
+        scheduling: Scheduling,
+        clock: Clock,
+        note: Callable[[str], None],
+    ) -> None:
         self._plan = plan
         self._journal = journal
+        self._scheduling = scheduling
         self._clock = clock
         self._note = note
         self.usage = content_pb2.RunUsage()
@@ -39,7 +48,7 @@ class ModelCall:
 
     def beside(self) -> ModelCall:
         """For steps that are none of the turn's answer and count with it."""
-        other = ModelCall(self._plan, self._journal, self._clock, self._note)
+        other = ModelCall(self._plan, self._journal, self._scheduling, self._clock, self._note)
         other.usage, other.errors = self.usage, self.errors
         return other
 
@@ -75,9 +84,7 @@ class ModelCall:
         plan = self._plan
         left, self._not_before = self._not_before - self._clock.time(), 0.0
         if left > 0:
-            self._note("retry")
-            await self._clock.sleep(left)
-            self._note("model")
+            await self._back_off(left)
         lost: set[str] = set()
         tried: set[str] = set()
         num_failed = 0
@@ -85,7 +92,7 @@ class ModelCall:
             step = self.step
             assert step is not None
             try:
-                answer = await step.stream(request(step.model))
+                answer = await self._stream(step, request(step.model))
             except ProviderError as error:
                 if error.is_context_overflow:
                     raise
@@ -133,8 +140,25 @@ class ModelCall:
         self._note("store")
         await self._journal.submit(draft)
         if delay > 0:
-            self._note("retry")
-            await self._clock.sleep(delay)
+            await self._back_off(delay)
+        self._note("model")
+
+    async def _stream(self, step: Step, request: ModelRequest) -> StepAnswer:
+        """The answer to one request, after those that came to its provider before."""
+        lane = self._scheduling.lane(step.model.name)
+        if lane is None:
+            return await step.stream(request)
+        async with lane:
+            return await step.stream(request)
+
+    async def _back_off(self, seconds: float) -> None:
+        """Wait before the next attempt, without a permit; a stop cuts it short, for the last step is not put off."""
+        self._note("retry")
+        await self._scheduling.wait("backoff", "retry", seconds).came
+        permit = self._scheduling.permit()
+        if permit is not None:
+            self._note("permit")
+            await permit
         self._note("model")
 
     def discard(self, draft: Draft, cause: str, usage: content_pb2.Usage | None = None) -> None:

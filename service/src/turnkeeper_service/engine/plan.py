@@ -1,4 +1,4 @@
-"""What a turn is to do, and how it ended."""
+"""What a turn is to do."""
 
 from __future__ import annotations
 
@@ -127,16 +127,6 @@ class TurnPlan:
     def event(self, attempt: int = 0) -> event_pb2.Event:
         """An event of the turn in the main context, for its payload to be set."""
         return event_pb2.Event(run_id=self.run_id, turn_id=self.turn_id, context_id=MAIN_CONTEXT, attempt=attempt)
-
-
-@dataclass(frozen=True, slots=True)
-class TurnEnd:
-    """How a turn ended by itself. ``is_cancelled``: an abort came before its answer could conclude the run."""
-
-    status: event_pb2.OutcomeStatus.ValueType
-    reason: event_pb2.OutcomeReason.ValueType
-    is_cancelled: bool = False
-    errors: Sequence[event_pb2.RunError] = ()
 
 
 class TurnCancelledError(Exception):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from turnkeeper.v1 import event_pb2
 from turnkeeper_service.tools.base import OfferedTool
 
 from .plan import Resume, TurnPlan
+from .scheduling import Scheduling
 
 MAX_WAIT_SECONDS = 30.0
 """How long after a restart a step waits at most for those who served its tools."""
@@ -22,8 +23,15 @@ def holders_of(tools: Mapping[str, OfferedTool]) -> Iterator[event_pb2.ToolHolde
         yield holder
 
 
-async def holders_back(plan: TurnPlan, resume: Resume, note: Callable[[str], None]) -> None:
-    """The first step after a restart is to have the tools that the last one had: wait for those who served them."""
+async def holders_back(plan: TurnPlan, resume: Resume, scheduling: Scheduling) -> None:
+    """The first step after a restart is to have the tools that the last one had: wait for those who served them.
+
+    Others run meanwhile (U-3).
+    """
     for name, grace in resume.holders.items():
-        note(f"client {name}")
+        wait = scheduling.wait("tool", f"client {name}")
         await plan.toolbox.holder_returned(plan.tenant, plan.session_id, name, min(grace, MAX_WAIT_SECONDS))
+        wait.end()
+        permit = scheduling.permit()
+        if permit is not None:
+            await permit

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.clock import Clock
@@ -17,49 +18,49 @@ from turnkeeper_service.providers.base import ModelRequest, ProviderError
 from turnkeeper_service.tools.arguments import malformed
 from turnkeeper_service.tools.base import OfferedTool
 
+from .abstract_turn import Turn
 from .approval import Approvals
 from .batch import ToolBatch
 from .context_room import ContextRoom
-from .ends import completed, is_cut_short, output_invalid, tool_loop
-from .journal import Draft, Journal, TurnJournal
+from .ends import TurnEnd, completed, is_cut_short, output_invalid, tool_loop
+from .journal import Draft, Journal
 from .loops import LoopDetector, signature
-from .model_call import PROCESS_LOST, ModelCall
+from .model_call import PROCESS_LOST
 from .models import Model
 from .output import TypedOutput
-from .parking import Parking
-from .plan import CallState, Resume, TurnEnd, TurnPlan
+from .plan import CallState, TurnPlan
 from .request import step_request
-from .scheduling import FoldedRun, Scheduling
+from .scheduling import FoldedRun, Scheduling, stand
 from .served import holders_back, holders_of
 from .step import StepAnswer, text_of
-from .summarizer import CUT, LOST
+from .summarizer import LOST
 from .transcript import Transcript
+from .unwritten import SKIPPED, Unwritten
+from .waits import Waits
 
-SKIPPED = "skipped: an earlier result ended the turn"
 STEERED = "skipped: a message of the user came first"
 STOPPED = "skipped: the run was asked to stop"
-CANCELLED = "the run was cancelled before this call had a result"
-FAILED_CALL = "the run failed before this call had a result"
-NO_TOOLS = "no tools may be used now"
-CUT_SHORT = "not run: the answer was cut short"
 
 
-class FloorTurn:
+@dataclass(frozen=True, slots=True)
+class _BegunStep:
+    """A step that begins; without ``tools`` none may be taken any more."""
+
+    tools: Mapping[str, OfferedTool] | None
+
+
+class FloorTurn(Turn):
     """One floor turn of one run."""
 
     def __init__(
         self, plan: TurnPlan, journal: Journal, scheduling: Scheduling, clock: Clock, approvals: Approvals
     ) -> None:
-        self.plan = plan
-        self._journal = journal = TurnJournal(journal)
-        self._scheduling = scheduling
-        self._clock = clock
+        super().__init__(plan, journal, scheduling, clock)
         self._approvals = approvals
         self._resume = plan.resume
-        self._calls = ModelCall(plan, journal, clock, self._note)
-        self._room = ContextRoom(plan, journal, self._calls)
-        self._final: StepAnswer | None = None
-        self._batch: ToolBatch | None = None
+        self._room = ContextRoom(plan, self._journal, self._calls)
+        self._begun: _BegunStep | None = None
+        """The first step, where it was begun with the run's accept."""
         self._fold: Sequence[FoldedRun] = ()
         self._is_stopping = False
         self._hint = self._reprompt = ""
@@ -70,13 +71,9 @@ class FloorTurn:
         """Whether the calls of the step that runs are answered: none in a last step whose tools were taken away."""
         self._loops = LoopDetector()
         self._transcript = Transcript(plan)
+        self._unwritten = Unwritten(self._calls, self._transcript, self._room.summarizer, self._new_batch)
         self.num_steps = plan.resume.step - 1 if plan.resume else 0
-        self.has_started = plan.resume is not None
-        """Whether a step_started has been submitted: from then on its messages stay in context (U-28)."""
-        self.label = "starting"
-        """What the turn does, for the run's holds."""
-        self.since = clock.monotonic()
-        self._parking = Parking(scheduling, clock, plan, self._note)
+        self._waits = Waits(scheduling, plan, self._note)
         if plan.resume is not None:
             self._restore(plan)
 
@@ -84,8 +81,6 @@ class FloorTurn:
         """Stand where the lost process stood."""
         resume = plan.resume
         assert resume is not None
-        self._calls.usage.CopyFrom(resume.usage)
-        self._calls.errors.extend(resume.errors)
         for one in resume.signatures:
             self._loops.step(one)
         if resume.message_id:
@@ -94,7 +89,7 @@ class FloorTurn:
             self._calls.open(resume.step, resume.message_id, resume.attempt).preload(resume.partial)
             self._transcript.ids.append(resume.message_id)
         if resume.calls:
-            self._batch = self._new_batch(resume.calls)
+            self._unwritten.take(resume.calls)
 
     @property
     def message_ids(self) -> Sequence[str]:
@@ -126,90 +121,83 @@ class FloorTurn:
         """The JSON of its last answer, where a schema was asked for and it matches."""
         return self._output.json_of(self.text)
 
-    @property
-    def usage(self) -> content_pb2.RunUsage:
-        """What the turn has used so far."""
-        return self._calls.usage
-
-    @property
-    def errors(self) -> Sequence[event_pb2.RunError]:
-        """The errors that were overcome."""
-        return self._calls.errors
-
-    def doing(self) -> Sequence[tuple[str, float]]:
-        """What the turn does or waits for, each with the time since which it does."""
-        return self._parking.waits() or [(self.label, self.since)]
-
-    def _note(self, label: str) -> None:
-        self.label = label
-        self.since = self._clock.monotonic()
-
     # ---- the loop
 
-    async def run(self) -> TurnEnd:
-        """Run to an end that concludes the run, or to one that its owner concludes.
-
-        Raises ProviderError where a model call fails, ContextExhaustedError where its context does not fit,
-        TurnCancelledError where an abort came between steps.
-        """
-        ready = self.plan.toolbox.ready()
-        if ready is not None:
-            self._note("tool servers that connect")
-            await ready
+    async def run(self) -> None:
+        """Run until the turn is concluded."""
+        begun, self._begun = self._begun, None
+        if begun is None:
+            await self._servers_ready()
         is_steered = False
         while True:
-            if self._batch is not None:
-                end = await self._run_batch(self._batch)
-                if end is not None:
-                    return end
+            if self._unwritten.batch is not None:
+                if await self._run_batch(self._unwritten.batch):
+                    return
                 is_steered = bool(self._fold)
-            if not is_steered:
-                await self._boundary()
-                if self._resume is not None and self._resume.holders:
-                    await self._holders_back(self._resume)
-                await self._keep_room()
-                self._look()
-            is_steered = False
-            draft = self._journal.draft()
-            tools = self._prepare(draft)
-            durable = self._journal.submit(draft)
-            self._note("store")
-            await durable
+            if begun is None:
+                begun = await self._begin_step(is_steered=is_steered)
+            tools, begun, is_steered = begun.tools, None, False
             if tools is None:
-                end = self._conclude(None)
+                is_over = self._conclude(None)
             else:
                 self._note("model")
-                self._final = await self._ask(tools)
-                if self._final.tool_calls and self._may_call and not is_cut_short(self._final):
-                    await self._begin_batch(self._final)
+                answer = self._unwritten.answer = await self._ask(tools)
+                if answer.tool_calls and self._may_call and not is_cut_short(answer):
+                    await self._begin_batch(answer)
                     continue
                 self._loops.step("")
-                if self._final.is_paused:
+                if answer.is_paused:
                     # The provider's own tools are not done: what it said goes back to it, as far as steps are left.
                     continue
-                await self._output.check(text_of(self._final.message))
-                end = self._conclude(self._final)
-            if end is not None:
-                return end
+                await self._output.check(text_of(answer.message))
+                is_over = self._conclude(answer)
+            if is_over:
+                return
             # Steered after its answer, or asked again: the answer stays, a further step of the same run follows (U-21).
             is_steered = True
 
-    async def _holders_back(self, resume: Resume) -> None:
-        """Wait for those who served the tools before a restart; others run meanwhile (U-3)."""
-        self._scheduling.park()
-        await holders_back(self.plan, resume, self._note)
-        self._scheduling.wake()
-        await self._parking.permit()
+    def begin(self, draft: Draft) -> None:
+        """Write the first step into the commit that accepts the run; `run` goes on from there once it is durable."""
+        self._begun = _BegunStep(self._prepare(draft))
+        self.has_started = True
 
-    async def _boundary(self) -> None:
-        """A server that goes away begins no further step (U-17): the turn stands here until it is cut.
+    async def _begin_step(self, *, is_steered: bool) -> _BegunStep:
+        """Begin the next step, durably."""
+        if not is_steered:
+            await self._boundary()
+            if self._resume is not None and self._resume.holders:
+                await holders_back(self.plan, self._resume, self._scheduling)
+                await self._waits.permit()
+            await self._keep_room()
+            await self._boundary(is_lending=True)
+        draft = self._journal.draft()
+        begun = _BegunStep(self._prepare(draft))
+        durable = self._submitted(draft)
+        self._scheduling.taken()
+        self._note("store")
+        await durable
+        return begun
 
-        Everything that it did is durable; the next process goes on from here.
-        """
-        if self._scheduling.is_leaving and self.has_started:
-            self._note("drain")
-            self._scheduling.park()
-            await asyncio.get_running_loop().create_future()
+    def _submitted(self, draft: Draft) -> asyncio.Future[None]:
+        """Hand a draft over. What one would have held that could not be filled is still to be written."""
+        durable = self._journal.submit(draft)
+        self.has_started = True
+        self._unwritten.submitted(draft)
+        return durable
+
+    async def _servers_ready(self) -> None:
+        """Wait for tool servers that connect; others run meanwhile (U-3)."""
+        ready = self.plan.toolbox.ready()
+        if ready is not None:
+            wait = self._scheduling.wait("servers", "tool servers that connect")
+            await ready
+            wait.end()
+            await self._waits.permit()
+
+    async def _boundary(self, *, is_lending: bool = False) -> None:
+        """The turn may go on with its next step, unless the server goes away."""
+        if self._look(is_lending=is_lending):
+            await stand(self._scheduling, self._note)
 
     async def _ask(self, tools: Mapping[str, OfferedTool]) -> StepAnswer:
         """Have the step that was begun answered, after a summary where its request is too long."""
@@ -232,21 +220,25 @@ class FloorTurn:
         is_open = self._resume is not None and self._resume.message_id
         if is_open or self._is_stopping or not await self._room.is_due(self.num_steps):
             return
-        if self._batch is not None or self._final is not None:
+        if not self._unwritten.is_empty:
             draft = self._journal.draft()
-            self._close_batch(draft, SKIPPED, is_cancelled=False)
             self.write_end(draft)
-            await self._journal.submit(draft)
+            await self._submitted(draft)
         await self._room.make(self.num_steps, self._tools())
 
-    def _look(self) -> bool:
-        """A fold point: take what is to be folded. Whether there is nothing that comes first."""
-        point = self._scheduling.fold_point()
+    def _look(self, *, is_lending: bool = True) -> bool:
+        """A fold point: take what is to be folded. Whether the server goes away."""
+        point = self._scheduling.fold_point(is_lending=is_lending)
         self._fold = point.fold
         if point.is_stopping and not self._is_stopping:
             self._is_stopping = True
             self._hint = "" if self.plan.resume is not None and self.plan.resume.has_hint else point.hint
-        return not point.fold and not point.is_stopping
+        return point.is_leaving
+
+    def _may_go_on(self) -> bool:
+        """Between two calls of a batch: whether nothing comes first."""
+        self._look()
+        return not self._fold and not self._is_stopping
 
     # ---- steps
 
@@ -263,8 +255,8 @@ class FloorTurn:
         """
         plan = self.plan
         skipped = STEERED if self._fold else STOPPED if self._is_stopping else SKIPPED
-        self._close_batch(draft, skipped, is_cancelled=False)
-        if self._final is not None:
+        self._unwritten.close_batch(draft, skipped)
+        if self._unwritten.answer is not None:
             self.write_end(draft)
         fold, self._fold = self._fold, ()
         resume, self._resume = self._resume, None
@@ -283,7 +275,6 @@ class FloorTurn:
         if not self.has_started:
             draft.start_run(plan.run_id, plan.turn_id, plan.model)
             self._transcript.user(draft, plan.prompt, plan.run_id)
-        self.has_started = True
         limit = plan.max_steps + (plan.max_steered_steps if fold else 0)
         is_allowed = self.num_steps < limit or (self._is_stopping and plan.max_steps > 0)
         if is_allowed:
@@ -327,8 +318,8 @@ class FloorTurn:
             self._approvals,
             calls,
             tools=self._tools,
-            may_go_on=self._look,
-            parking=self._parking,
+            may_go_on=self._may_go_on,
+            waits=self._waits,
             note=self._note,
         )
 
@@ -339,37 +330,34 @@ class FloorTurn:
             # The provider has swallowed the cancel of this turn; nothing runs any more.
             raise asyncio.CancelledError
         draft = self._journal.draft()
-        self._write_answer(draft)
+        self._unwritten.write_answer(draft)
+        durable = self._submitted(draft)
         bad = malformed(answer.message.parts)
         message_id = answer.message.message_id
-        self._batch = self._new_batch(
+        self._unwritten.take(
             [CallState(call, message_id, is_malformed=call.tool_call_id in bad) for call in answer.tool_calls]
         )
-        await self._journal.submit(draft)
+        await durable
 
-    async def _run_batch(self, batch: ToolBatch) -> TurnEnd | None:
-        """Run the calls of an answer; the end of the turn, if they lead to it."""
+    async def _run_batch(self, batch: ToolBatch) -> bool:
+        """Run the calls of an answer; whether they have ended the turn."""
         await batch.run()
         if batch.is_turn_end:
             return self._conclude(None, event_pb2.OUTCOME_REASON_TOOL_ENDED)
         is_loop = self._loops.step(signature((state.call, state.result) for state in batch.states))
         # What a fold point has given is folded, whatever the model does: it comes before the end.
-        if is_loop and not self._fold:
-            return tool_loop(self.plan)
-        return None
-
-    def _close_batch(self, draft: Draft, why: str, *, is_cancelled: bool) -> None:
-        if self._batch is not None:
-            message = self._batch.close(draft, why, is_cancelled=is_cancelled)
-            self._transcript.ids.append(message.message_id)
-            self._batch = None
+        return is_loop and not self._fold and self._end(tool_loop(self.plan))
 
     # ---- ends
 
-    def _conclude(
-        self, answer: StepAnswer | None, reason: event_pb2.OutcomeReason.ValueType | None = None
-    ) -> TurnEnd | None:
-        """Propose that the turn ends here; None where it goes on: a steer comes first, or the model is asked again."""
+    def _end(self, end: TurnEnd, *, may_step: bool = False) -> bool:
+        """Propose an end; false where something is folded first."""
+        fold = self._scheduling.conclude(end, may_step=may_step)
+        self._fold = fold or ()
+        return fold is None
+
+    def _conclude(self, answer: StepAnswer | None, reason: event_pb2.OutcomeReason.ValueType | None = None) -> bool:
+        """Propose that the turn ends here; false where it goes on: a steer comes first, or the model is asked again."""
         limit = self.plan.max_steps + self.plan.max_steered_steps if self.plan.max_steps else 0
         may_be_steered = self.num_steps < limit
         mismatch = self._output.mismatch if answer is not None and not is_cut_short(answer) else None
@@ -379,45 +367,17 @@ class FloorTurn:
                 self._look()
             if not self._fold and not self._is_stopping:
                 if not self._output.may_ask_again:
-                    return output_invalid(self.plan, mismatch)
+                    return self._end(output_invalid(self.plan, mismatch))
                 if self.num_steps < self.plan.max_steps:
                     self._reprompt = self._output.ask_again()
             if self._fold or self._reprompt:
-                return None
-        concluding = self._scheduling.conclude_answer(steer=may_be_steered)
-        if not concluding.is_concluded:
-            self._fold = concluding.fold
-            return None
+                return False
         is_at_limit = self._had_tools_withheld or mismatch is not None
-        return completed(concluding, answer, is_at_limit=is_at_limit, reason=reason)
+        return self._end(completed(answer, is_at_limit=is_at_limit, reason=reason), may_step=may_be_steered)
 
     def write_end(self, draft: Draft) -> None:
         """Write the answer of the last step, and results for the calls that no tool will answer."""
-        self._close_batch(draft, SKIPPED, is_cancelled=False)
-        self._write_unanswered(draft, CUT_SHORT if self._may_call else NO_TOOLS, is_cancelled=False)
-
-    def _write_unanswered(self, draft: Draft, why: str, *, is_cancelled: bool) -> None:
-        """Write the answer of the last step whose calls, if it has any, will not run."""
-        answer = self._write_answer(draft)
-        if answer is not None and answer.tool_calls:
-            unanswered = self._new_batch([CallState(call, answer.message.message_id) for call in answer.tool_calls])
-            message = unanswered.close(draft, why, is_cancelled=is_cancelled)
-            self._transcript.ids.append(message.message_id)
-
-    def _write_answer(self, draft: Draft) -> StepAnswer | None:
-        """Write the answer of the last step, where that has not been done; its calls need results behind it."""
-        answer, step = self._final, self._calls.step
-        if answer is None or step is None:
-            return None
-        self._final = None
-        self._transcript.answer(draft, answer.message, step)
-        for event in answer.step_events:
-            draft.event(event)
-        return answer
-
-    def abandon(self) -> None:
-        """Write nothing more from inside: its owner writes the end."""
-        self._journal.close()
+        self._unwritten.write(draft, may_call=self._may_call)
 
     def cut(
         self,
@@ -427,17 +387,4 @@ class FloorTurn:
         failure: ProviderError | None = None,
     ) -> None:
         """Write what there is of a turn that does not end by itself: its partial answer, marked, and its usage."""
-        is_cancelled = status == content_pb2.MESSAGE_STATUS_CANCELLED
-        self._room.summarizer.discard(draft, CUT)
-        why = CANCELLED if is_cancelled else FAILED_CALL
-        self._close_batch(draft, why, is_cancelled=is_cancelled)
-        if self._final is not None:
-            self._write_unanswered(draft, why, is_cancelled=is_cancelled)
-            return
-        step = self._calls.step
-        if step is None or step.is_committed:
-            return
-        message = step.partial(status, error)
-        usage = self._calls.settle_failed(failure)
-        self._transcript.answer(draft, message, step)
-        draft.event(step.finished(usage, message.finish_reason))
+        self._unwritten.cut(draft, status, error, failure)

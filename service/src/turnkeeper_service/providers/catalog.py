@@ -67,9 +67,16 @@ class ModelCatalog:
         listed = self._public.name(name, base_url) if base_url else None
         return f"{provider}/{listed}" if listed else OTHER
 
+    def is_ready(self, model: str) -> bool:
+        """Whether `prepare` has nothing to wait for."""
+        return self._public.is_read or not self._needs_list(model)
+
+    def _needs_list(self, model: str) -> bool:
+        return self._own.get(model, _UNKNOWN).context_window is None and bool(self._base_url(model))
+
     async def prepare(self, model: str) -> None:
         """Read the public list, if this model needs it and nobody has."""
-        if self._own.get(model, _UNKNOWN).context_window is None and self._base_url(model):
+        if self._needs_list(model):
             await self._public.load()
 
     def facts(self, model: str) -> ModelFacts:

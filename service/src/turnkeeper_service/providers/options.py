@@ -65,6 +65,10 @@ class CallLimits:
     max_waiting: int = 10_000
     """Calls that wait; one more fails at once."""
 
+    def __post_init__(self) -> None:
+        if self.max_concurrent == 0 or self.max_starts == 0:
+            raise ValueError("a limit of 0 calls lets none through")
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderOptions:

@@ -43,6 +43,10 @@ class PriceList:
         is_priced = own is not None and (own.is_flat_rate or (own.input_usd is not None and own.output_usd is not None))
         return not is_priced and bool(self._base_urls.get(model.partition("/")[0]))
 
+    def is_ready(self, model: str) -> bool:
+        """Whether `prepare` has nothing to wait for."""
+        return self._public.is_read or not self._needs_list(model)
+
     async def prepare(self, model: str) -> None:
         """Read the public list, if this model needs it and nobody has."""
         if self._needs_list(model):

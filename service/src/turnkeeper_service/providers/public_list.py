@@ -32,6 +32,11 @@ class PublicList:
         self._entries: dict[tuple[str, str], tuple[Provider, ModelInfo] | None] = {}
         """What was looked up, since every call asks; a miss takes longest."""
 
+    @property
+    def is_read(self) -> bool:
+        """Whether nobody has to wait for it."""
+        return self._snapshot is not None or self._is_unusable
+
     async def load(self) -> None:
         """Read the list if nobody has."""
         if self._snapshot is not None or self._is_unusable:

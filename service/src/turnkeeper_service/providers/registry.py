@@ -11,10 +11,9 @@ from turnkeeper_service.providers.base import Clock, Provider, ToolDefinition
 from turnkeeper_service.providers.credentials import Credential, RenewingProvider
 from turnkeeper_service.providers.gates import Gates
 from turnkeeper_service.providers.gemini import GeminiProvider
-from turnkeeper_service.providers.limits import LimitedProvider
 from turnkeeper_service.providers.openai_chat import OpenAIChatProvider
 from turnkeeper_service.providers.openai_responses import OpenAIResponsesProvider
-from turnkeeper_service.providers.options import ProviderOptions
+from turnkeeper_service.providers.options import CallLimits, ProviderOptions
 from turnkeeper_service.providers.scripted import ScriptedProvider
 from turnkeeper_service.providers.streaming import HttpProvider
 from turnkeeper_service.providers.tool_schemas import SchemaRule, fit
@@ -48,11 +47,15 @@ class ProviderRegistry:
         self._providers: dict[str, Provider] = {}
         self._scripted: set[str] = set()
         self._credentials: dict[str, Credential] = {}
+        self.bounds: dict[str, CallLimits] = {}
+        """On the calls to providers, by name; whoever makes calls keeps to them."""
         self._schemas: dict[str, SchemaRule] = {}
         for item in options:
             if item.name in self._providers or "/" in item.name or not item.name:
                 raise ValueError(f"the provider name {item.name!r} is taken, empty or holds a slash")
             self._providers[item.name] = self._build(item)
+            if item.limits is not None:
+                self.bounds[item.name] = item.limits
         if SCRIPTED not in self._providers:
             self._providers[SCRIPTED] = self._build(ProviderOptions(name=SCRIPTED, format=SCRIPTED))
 
@@ -108,18 +111,16 @@ class ProviderRegistry:
             await provider.close()
 
     def _build(self, options: ProviderOptions) -> Provider:
-        """The format's provider in what its options ask for; limits outermost, so that a call counts once."""
+        """The format's provider in what its options ask for."""
         if options.format == SCRIPTED:
             self._scripted.add(options.name)
-            provider: Provider = ScriptedProvider(self._clock, self._gates, options.script_root)
-        else:
-            http = self._build_http(options)
-            self._schemas[options.name] = http.schemas
-            provider = http
-            if http.credential is not None:
-                self._credentials[options.name] = http.credential
-                provider = RenewingProvider(http, http.credential)
-        return provider if options.limits is None else LimitedProvider(provider, options.limits, self._clock)
+            return ScriptedProvider(self._clock, self._gates, options.script_root)
+        http = self._build_http(options)
+        self._schemas[options.name] = http.schemas
+        if http.credential is None:
+            return http
+        self._credentials[options.name] = http.credential
+        return RenewingProvider(http, http.credential)
 
     def _build_http(self, options: ProviderOptions) -> HttpProvider:
         kind = _HTTP_FORMATS.get(options.format)

@@ -7,20 +7,26 @@ import hashlib
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import structlog
+
 from turnkeeper.v1 import event_pb2, run_service_pb2
-from turnkeeper_service.clock import microseconds
+from turnkeeper_service.clock import microseconds, seconds_of
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.errors import Reason, Refused, invalid, session_deleting
 from turnkeeper_service.ids import uuid7
 from turnkeeper_service.store.base import Claim, RunRow
 
-from .cancel import Canceller, cancel_of
+from .cancel import Canceller
+from .cancels import cancel_of, write_cancel
+from .conductor import Conductor
 from .durable import durable
-from .line import Line
+from .parts import Parts
 from .run import Run
 from .scheduler import Accepted, Delivery, kind_of
 from .session import Session
 from .table import SessionTable
+
+log = structlog.get_logger(__name__)
 
 NEW = Claim(None, ())
 """Of an id that was made a moment ago."""
@@ -65,8 +71,9 @@ class Acceptance:
 class Acceptor:
     """Accepts prompts."""
 
-    def __init__(self, line: Line, table: SessionTable, canceller: Canceller) -> None:
-        self._line = line
+    def __init__(self, parts: Parts, conductor: Conductor, table: SessionTable, canceller: Canceller) -> None:
+        self._parts = parts
+        self._conductor = conductor
         self._table = table
         self._canceller = canceller
 
@@ -81,19 +88,19 @@ class Acceptor:
 
         Cancelling the caller never cancels an accept that was handed to the store. Raises Refused.
         """
-        line = self._line
+        parts = self._parts
         is_named = bool(submission.run_id)
         if not is_named:
             submission.run_id = uuid7()
         fingerprint = _fingerprint(submission, kind)
-        twin = line.runs.get((tenant, submission.run_id))
+        twin = parts.runs.get((tenant, submission.run_id))
         run: Run | None = None
         if twin is None:
-            claimed = line.store.claim_run(tenant, submission.run_id) if is_named else nullcontext(NEW)
+            claimed = parts.store.claim_run(tenant, submission.run_id) if is_named else nullcontext(NEW)
             # Whoever has the claim is alone with the id: a twin waits until this one is in memory, a cancel until it
             # can be covered.
             async with claimed as claim:
-                twin = line.runs.get((tenant, submission.run_id))
+                twin = parts.runs.get((tenant, submission.run_id))
                 if twin is None and claim.run is not None:
                     _same(submission.run_id, claim.run.fingerprint, fingerprint)
                     return Acceptance(None, claim.run, is_replay=True)
@@ -104,7 +111,7 @@ class Acceptor:
             assert twin is not None
             _same(twin.run_id, twin.fingerprint, fingerprint)
             run = twin
-        await durable(run.accepted, line.store)
+        await durable(run.accepted, parts.store)
         return Acceptance(run, None, is_replay=run is twin)
 
     async def _take(
@@ -117,13 +124,13 @@ class Acceptor:
         claim: Claim,
     ) -> Run:
         """Stamp a run that is new; its commit is handed over when this returns."""
-        line = self._line
-        if line.is_draining:
-            raise line.going_away()
+        parts = self._parts
+        if not parts.is_serving:
+            raise parts.going_away()
         async with self._table.pin(tenant, submission.session_id) as session:
             # From here to the submit nothing waits.
-            if line.is_draining:
-                raise line.going_away()
+            if not parts.is_serving:
+                raise parts.going_away()
             if not session.is_active:
                 raise session_deleting(session.session_id)
             return self._stamp(session, principal, submission, kind, fingerprint, claim)
@@ -137,25 +144,13 @@ class Acceptor:
         fingerprint: bytes,
         claim: Claim,
     ) -> Run:
-        line = self._line
+        parts = self._parts
         tombstone = self._canceller.tombstone(claim.tombstones, session.session_id)
         delivery = submission.delivery or session.settings.default_delivery or event_pb2.DELIVERY_QUEUE
         if kind != event_pb2.RUN_KIND_PROMPT:
             delivery = event_pb2.DELIVERY_QUEUE
         if delivery == event_pb2.DELIVERY_STEER and (fixed := fixed_by_target(submission)):
             raise invalid(f"submission.{fixed[0]}", "is not allowed with delivery STEER")
-        preconditions = submission.preconditions
-        accepted = line.core.accept(
-            session.key,
-            submission.run_id,
-            kind=kind_of(kind),
-            delivery=_DELIVERIES[delivery],
-            num_bytes=bytes_in_line(submission),
-            require_idle=preconditions.require_idle,
-            expected_open_run_id=preconditions.expected_open_run_id or None,
-            cancelled=cancel_of(tombstone) if tombstone is not None else None,
-        )
-        draft = session.draft()
         run = Run(
             session,
             submission,
@@ -163,30 +158,54 @@ class Acceptor:
             delivery=delivery,
             fingerprint=fingerprint,
             principal=principal,
-            created_us=microseconds(draft.now),
+            created_us=microseconds(parts.clock.time()),
         )
+        may_start = tombstone is None and self._conductor.may_start(run)
+        return self._enter(run, claim, tombstone, may_start=may_start)
+
+    def _enter(self, run: Run, claim: Claim, tombstone: event_pb2.RunCancelRequested | None, *, may_start: bool) -> Run:
+        """Stamp a run and hand its accept over; where nothing stands in its way, its turn begins in the same commit."""
+        parts, session, submission = self._parts, run.session, run.submission
+        preconditions = submission.preconditions
+        step = parts.core.accept(
+            session.key,
+            run.run_id,
+            kind=kind_of(run.kind),
+            delivery=_DELIVERIES[run.delivery],
+            size=bytes_in_line(submission),
+            require_idle=preconditions.require_idle,
+            expected_open_run_id=preconditions.expected_open_run_id or None,
+            cancelled=cancel_of(tombstone) if tombstone is not None else None,
+            start_timeout=seconds_of(submission.start_timeout) if submission.HasField("start_timeout") else None,
+            run_timeout=parts.run_timeout(run),
+            may_start=may_start,
+        )
+        accepted = step.answer
         run.sequence, run.position, run.steers = accepted.sequence, accepted.position, accepted.steers
         # A run that another REPLACE had cancelled before is not this one's.
-        covered = [line.runs[(session.tenant, one.run.run_id)] for one in accepted.replaced]
+        covered = [parts.runs[(session.tenant, one.run.run_id)] for one in accepted.replaced]
         run.replaced = [other.run_id for other in covered if other.cancel is None]
         run.accepted_seq = session.last_seq + 1
-        line.add(run)
+        parts.add(run)
+        draft = session.draft()
         self._write(run, accepted, draft)
         if tombstone is not None:
-            run.cancel = tombstone
-            self._canceller.write_cancel(run, tombstone, draft)
+            write_cancel(run, tombstone, draft)
         if claim.tombstones:
             # Those that named another session will never meet a run either.
             draft.commit.drop_tombstones.append(run.run_id)
-        act = self._canceller.cover_in(draft, accepted.replaced)
-        draft.on_durable.append(act)
-        future = session.submit(draft)
-        for one in [*covered, run]:
-            if one.cancel is not None and one.cancel_durable is None:
-                one.cancel_durable = future
-        future.add_done_callback(lambda done: self._committed(run, done))
-        # A REPLACE can take the head from the gate; what stood behind it and is spared may then begin.
-        line.begin(accepted.starts)
+        if accepted.starts is not None:
+            try:
+                self._conductor.start_within(accepted.starts, draft)
+            except Exception as error:
+                log.error("a turn could not begin with its accept", run_id=run.run_id, exc_info=error)
+                self._conductor.take_back(run)
+                return self._enter(run, claim, tombstone, may_start=False)
+        future = self._conductor.perform(step, (session, draft))[session.key]
+        if tombstone is not None:
+            run.cancel_durable = future
+        is_begun = accepted.starts is not None
+        future.add_done_callback(lambda done: self._committed(run, done, is_begun=is_begun))
         return run
 
     @staticmethod
@@ -206,26 +225,26 @@ class Acceptor:
             queued.run_queued.position = accepted.position
             draft.event(queued)
 
-    def _committed(self, run: Run, done: asyncio.Future[None]) -> None:
+    def _committed(self, run: Run, done: asyncio.Future[None], *, is_begun: bool) -> None:
         """The accept is durable, or it never will be."""
         try:
-            self._settle(run, done)
+            self._settle(run, done, is_begun=is_begun)
         except Exception as error:
-            self._line.owner.fault(f"accept of {run.run_id}", error)
+            self._parts.owner.fault(f"accept of {run.run_id}", error)
 
-    def _settle(self, run: Run, done: asyncio.Future[None]) -> None:
+    def _settle(self, run: Run, done: asyncio.Future[None], *, is_begun: bool) -> None:
         if run.accepted.done():
             # The server has closed meanwhile: recovery finds the run if it reached the store.
             return
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
         if error is None:
             run.accepted.set_result(None)
-            self._line.dispatch(run)
+            if not is_begun:
+                self._conductor.dispatch(run)
             return
-        self._line.remove(run)
         run.accepted.set_exception(error)
         run.finished.cancel()
-        self._line.begin(self._line.core.abandon(run.session.key, run.run_id))
+        self._conductor.take_back(run)
 
 
 def _fingerprint(submission: run_service_pb2.Submission, kind: event_pb2.RunKind.ValueType) -> bytes:

@@ -6,16 +6,18 @@ import asyncio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.clock import microseconds
 from turnkeeper_service.engine.approval import AskedBefore, Decision, Waiting
+from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.errors import Reason, Refused
 from turnkeeper_service.ids import short_id
 from turnkeeper_service.store.reading import reading
 
 from .durable import durable
-from .line import Line
+from .parts import Parts
 from .run import Run
 
 MINTED = re.compile(r"approval-([0-9]{1,18})-[0-9a-f]+")
@@ -36,6 +38,8 @@ class Asked:
     is_answered: bool = False
     waiting: Waiting | None = None
     """Set while its turn waits for it."""
+    is_due: asyncio.Future[None] | None = None
+    """Resolves at its deadline, once its turn waits for it."""
 
     @property
     def waits(self) -> bool:
@@ -64,8 +68,8 @@ class Asked:
 class ApprovalDesk:
     """All approvals that wait."""
 
-    def __init__(self, line: Line, *, timeout: float, is_allowed_by_default: bool) -> None:
-        self._line = line
+    def __init__(self, parts: Parts, *, timeout: float, is_allowed_by_default: bool) -> None:
+        self._parts = parts
         self._timeout = timeout
         self._default = is_allowed_by_default
         self._asked: dict[tuple[str, str], dict[str, Asked]] = {}
@@ -86,22 +90,22 @@ class ApprovalDesk:
         if recovered is not None:
             asked = self.restore(run, call, recovered)
             if not asked.is_answered:
-                asked.waiting = waiting
-                waiting.begin(None)
+                self._wait(asked, waiting, None)
         else:
             asked = await self._request(run, turn_id, call, waiting)
-        remaining = asked.deadline_us / 1e6 - self._line.clock.time()
-        timer = self._line.clock.call_later(remaining, lambda: self._expire(asked, turn_id))
         try:
+            if asked.is_due is not None:
+                either: set[asyncio.Future[Any]] = {asked.decided, asked.is_due}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                self._expire(asked, turn_id)
             return await asked.decided
         finally:
-            timer.cancel()
             asked.waiting = None
             self._remove(asked)
 
     async def _request(self, run: Run, turn_id: str, call: content_pb2.ToolCall, waiting: Waiting) -> Asked:
         """Ask; anybody can answer as soon as it is durable."""
-        now = microseconds(self._line.clock.time())
+        now = microseconds(self._parts.clock.time())
         approval_id = short_id(f"approval-{run.session.last_seq + 1}")
         asked = Asked(approval_id, run, call, now, now + microseconds(self._timeout), self._default)
         draft = run.session.draft()
@@ -111,11 +115,15 @@ class ApprovalDesk:
         event.approval_requested.deadline.FromMicroseconds(asked.deadline_us)
         event.approval_requested.is_allowed_by_default = self._default
         draft.event(event)
-        asked.waiting = waiting
-        waiting.begin(draft)
+        self._wait(asked, waiting, draft)
         draft.on_durable.append(lambda: self._add(asked))
         await run.session.submit(draft)
         return asked
+
+    def _wait(self, asked: Asked, waiting: Waiting, draft: Draft | None) -> None:
+        """Let its turn wait for it, until its deadline."""
+        asked.waiting = waiting
+        asked.is_due = waiting.begin(draft, max(0.0, asked.deadline_us / 1e6 - self._parts.clock.time()))
 
     def restore(self, run: Run, call: content_pb2.ToolCall, recovered: AskedBefore) -> Asked:
         """Let what a lost process had asked be answered, also before its turn goes on."""
@@ -148,7 +156,7 @@ class ApprovalDesk:
             self._asked.pop(key, None)
 
     def _expire(self, asked: Asked, turn_id: str) -> None:
-        if asked.waits and not self._line.is_cut:
+        if asked.waits and not self._parts.is_cut:
             self._resolve(asked, turn_id, Decision(asked.is_allowed_by_default))
 
     def _resolve(self, asked: Asked, turn_id: str, decision: Decision) -> asyncio.Future[None]:
@@ -169,9 +177,9 @@ class ApprovalDesk:
     ) -> session_service_pb2.Approval:
         """Answer an approval, once. Raises Refused APPROVAL_NOT_FOUND, APPROVAL_ANSWERED."""
         asked = self._asked.get((tenant, request.session_id), {}).get(request.approval_id)
-        if self._line.is_cut:
+        if self._parts.is_cut:
             # What waits here waits for the next process.
-            raise self._line.going_away()
+            raise self._parts.going_away()
         if asked is None or not asked.waits:
             if asked is None and not await self._was_asked(tenant, request):
                 raise Refused(
@@ -181,9 +189,9 @@ class ApprovalDesk:
                 )
             was = "has been answered" if asked is not None and asked.is_answered else "waits for no answer any more"
             raise Refused(Reason.ERROR_REASON_APPROVAL_ANSWERED, f"approval {request.approval_id!r} {was}")
-        turn_id = asked.run.turn.plan.turn_id if asked.run.turn is not None else asked.run.resume_turn_id
+        turn_id = asked.run.driven.turn_id if asked.run.driven is not None else ""
         decision = Decision(request.is_allowed, request.comment, actor)
-        await durable(self._resolve(asked, turn_id, decision), self._line.store)
+        await durable(self._resolve(asked, turn_id, decision), self._parts.store)
         return asked.view()
 
     async def _was_asked(self, tenant: str, request: session_service_pb2.AnswerApprovalRequest) -> bool:
@@ -191,7 +199,7 @@ class ApprovalDesk:
         minted = MINTED.fullmatch(request.approval_id)
         if minted is None:
             return False
-        rows = await self._line.store.read_events(tenant, request.session_id, after_seq=int(minted[1]) - 1, limit=1)
+        rows = await self._parts.store.read_events(tenant, request.session_id, after_seq=int(minted[1]) - 1, limit=1)
         with reading(f"the log of session {request.session_id}"):
             events = [event_pb2.Event.FromString(row.payload) for row in rows]
         return any(event.approval_requested.approval_id == request.approval_id for event in events)

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from turnkeeper.v1 import event_pb2
 from turnkeeper_service.clock import seconds_of
 
-from .cancel import Canceller, cancel_of
-from .line import Line
+from .cancels import cancel_of
+from .parts import Parts
+from .performing import Performing
 from .run import Run
 from .session import Session
 
@@ -18,9 +19,9 @@ from .session import Session
 class Disconnects:
     """Counts the time of runs whose submitter is lost; a watcher of the same principal stops it."""
 
-    def __init__(self, line: Line, canceller: Canceller) -> None:
-        self._line = line
-        self._canceller = canceller
+    def __init__(self, parts: Parts, conductor: Performing) -> None:
+        self._parts = parts
+        self._conductor = conductor
         self._watchers: Counter[tuple[str, str, str]] = Counter()
         """Streams that watch a session, by tenant, session and principal."""
         self._counting: dict[tuple[str, str, str], set[Run]] = {}
@@ -33,7 +34,8 @@ class Disconnects:
         """A principal watches a session meanwhile."""
         key = (*session.key, principal)
         for run in self._counting.pop(key, ()):
-            run.stop_timer("disconnect")
+            if not self._parts.is_cut:
+                self._conductor.perform(self._parts.core.disarm_disconnect(run.session.key, run.run_id))
         self._watchers[key] += 1
         try:
             yield
@@ -46,12 +48,23 @@ class Disconnects:
         """The stream that submitted a run is gone, or the process that had it."""
         policy = run.submission.on_disconnect
         key = (*run.session.key, run.principal)
-        if policy.HasField("cancel_after") and key not in self._watchers and not run.finished.done():
+        if policy.HasField("cancel_after") and key not in self._watchers and self._is_open(run):
             self._counting.setdefault(key, set()).add(run)
             if run not in self._lost:
                 self._lost.add(run)
                 run.finished.add_done_callback(lambda _: self._over(run))
-            self._line.arm(run, "disconnect", seconds_of(policy.cancel_after), lambda: self._cancel(run))
+            request = event_pb2.RunCancelRequested(
+                reason=event_pb2.OUTCOME_REASON_USER, actor=f"{run.principal} (disconnected)"
+            )
+            seconds = seconds_of(policy.cancel_after)
+            self._conductor.perform(
+                self._parts.core.arm_disconnect(run.session.key, run.run_id, cancel_of(request), seconds)
+            )
+
+    def _is_open(self, run: Run) -> bool:
+        """Whether its time counts: it is not concluded, and the server does not go away."""
+        place = None if self._parts.is_cut else self._parts.core.place(run.session.key, run.run_id)
+        return self._parts.is_serving and place is not None and place[0] != "concluded"
 
     def _over(self, run: Run) -> None:
         self._lost.discard(run)
@@ -61,12 +74,3 @@ class Disconnects:
             counting.discard(run)
             if not counting:
                 del self._counting[key]
-
-    def _cancel(self, run: Run) -> None:
-        if self._line.is_cut or self._line.is_draining or run.finished.done():
-            return
-        request = event_pb2.RunCancelRequested(
-            reason=event_pb2.OUTCOME_REASON_USER, actor=f"{run.principal} (disconnected)"
-        )
-        found = self._line.core.cancel_run(run.session.key, run.run_id, cancel_of(request))
-        self._canceller.submit(found, request)

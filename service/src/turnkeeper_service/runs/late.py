@@ -7,28 +7,28 @@ from turnkeeper_service.errors import Refused
 from turnkeeper_service.store.base import StoreCorruptError
 from turnkeeper_service.tools.base import text_result
 
-from .line import Line
+from .parts import Parts
 from .table import SessionTable
 
 
 class LateResults:
     """Records them, beside whatever their session does meanwhile."""
 
-    def __init__(self, line: Line, table: SessionTable) -> None:
-        self._line = line
+    def __init__(self, parts: Parts, table: SessionTable) -> None:
+        self._parts = parts
         self._table = table
 
     def record(self, tenant: str, session_id: str, run_id: str, turn_id: str, result: content_pb2.ToolResult) -> None:
         """Record one; nothing any more once the server is cut."""
-        if self._line.is_cut:
+        if self._parts.is_cut:
             return
-        limit = self._line.options.max_tool_result_bytes
+        limit = self._parts.options.max_tool_result_bytes
         if result.ByteSize() > limit:
             call = content_pb2.ToolCall(tool_call_id=result.tool_call_id, name=result.name)
             result = text_result(call, f"the result is longer than {limit} bytes and was left out", is_error=True)
         event = event_pb2.Event(run_id=run_id, turn_id=turn_id, context_id="main")
         event.tool_call_late_result.result.CopyFrom(result)
-        self._line.owner.spawn(f"late result of {run_id}", self._write(tenant, session_id, event))
+        self._parts.owner.spawn(f"late result of {run_id}", self._write(tenant, session_id, event))
 
     async def _write(self, tenant: str, session_id: str, event: event_pb2.Event) -> None:
         try:

@@ -13,10 +13,11 @@ from turnkeeper_service.errors import Reason, Refused, invalid, session_deleting
 from turnkeeper_service.ids import uuid7
 from turnkeeper_service.store.base import SessionRow, SessionState, StoreCorruptError
 
-from .cancel import Canceller, cancel_of
+from .cancels import cancel_of
+from .conductor import Conductor
 from .durable import durable
 from .kept import reduced
-from .line import Line
+from .parts import Parts
 from .session import Session
 from .table import SessionTable
 
@@ -30,22 +31,22 @@ Settings = session_service_pb2.SessionSettings
 class SessionLifecycle:
     """Creates, changes and deletes sessions."""
 
-    def __init__(self, line: Line, table: SessionTable, canceller: Canceller) -> None:
-        self._line = line
+    def __init__(self, parts: Parts, conductor: Conductor, table: SessionTable) -> None:
+        self._parts = parts
+        self._conductor = conductor
         self._table = table
-        self._canceller = canceller
         self._deletions: dict[tuple[str, str], asyncio.Task[StoreCorruptError | None]] = {}
 
     async def create(self, tenant: str, session_id: str, settings: Settings) -> tuple[Session, bool]:
         """Create a session, or find the one an earlier call with the same settings made: (session, is_replay)."""
         is_named = bool(session_id)
-        if self._line.is_draining:
+        if not self._parts.is_serving:
             # What is there already is still found, so that streams can be opened on it.
-            if not is_named or await self._line.store.get_session(tenant, session_id) is None:
-                raise self._line.going_away()
+            if not is_named or await self._parts.store.get_session(tenant, session_id) is None:
+                raise self._parts.going_away()
             return await self._existing(tenant, session_id, settings), True
         session_id = session_id or uuid7()
-        now = self._line.clock.time()
+        now = self._parts.clock.time()
         row = SessionRow(
             tenant=tenant,
             session_id=session_id,
@@ -107,77 +108,68 @@ class SessionLifecycle:
             event.session_updated.title = session.title
             draft.event(event)
             session.settings = changed
-            await durable(session.submit(draft), self._line.store)
+            await durable(session.submit(draft), self._parts.store)
             return session
 
     async def delete(self, tenant: str, session_id: str, actor: str, *, force: bool) -> None:
         """Delete a session; with ``force`` what is under way is cancelled first. Raises Refused."""
         async with self._table.pin(tenant, session_id) as session:
-            if session.is_active and session.runs and not force:
-                raise Refused(
-                    Reason.ERROR_REASON_SESSION_BUSY,
-                    f"session {session_id!r} is busy",
-                    metadata={"session_id": session_id, "open_runs": str(len(session.runs))},
-                )
-            await self._end(session, actor)
+            await self._end(session, actor, force=force)
 
     async def delete_idle(self, tenant: str, session_id: str, actor: str, *, before_us: int) -> bool:
         """Delete a session if it has no run and was not changed since; whether it was. Raises Refused."""
         async with self._table.pin(tenant, session_id) as session:
             if not session.is_active or session.runs or session.updated_us >= before_us:
                 return False
-            await self._end(session, actor)
+            await self._end(session, actor, force=False)
             return True
 
-    async def _end(self, session: Session, actor: str) -> None:
+    async def _end(self, session: Session, actor: str, *, force: bool) -> None:
         """Begin the deletion of a session, or join it, and wait until it has ended."""
         task = self._deletions.get(session.key)
         if task is None:
-            task = self.start(session, actor)
-        error = await durable(task, self._line.store)
+            task = self.start(session, actor, force=force)
+        error = await durable(task, self._parts.store)
         if error is not None:
             raise error
 
-    def start(self, session: Session, actor: str) -> asyncio.Task[StoreCorruptError | None]:
+    def start(self, session: Session, actor: str, *, force: bool = True) -> asyncio.Task[StoreCorruptError | None]:
         """Begin a deletion, or go on with it after a restart; it no longer depends on its caller.
 
-        What the task gives is why it could not end: the session stays as it is, and may be deleted again.
+        What the task gives is why it could not end: the session stays as it is, and may be deleted again. Raises
+        Refused SESSION_BUSY without ``force``, where anything is under way.
         """
-        is_new = session.state == SessionState.ACTIVE
-        session.state = SessionState.DELETING
+        core = self._parts.core
+        is_closing = (counts := core.counts(session.key)) is not None and counts.closing
+        step = None if is_closing else core.close_session(session.key, cancel_of(deletion_of(actor)), force=force)
         draft = session.draft()
-        if is_new:
-            draft.commit.session_state = SessionState.DELETING
+        if session.state == SessionState.ACTIVE:
+            draft.commit.session_state = session.state = SessionState.DELETING
             event = event_pb2.Event()
             event.session_deleting.actor = actor
             draft.event(event)
-        marked = session.submit(draft)
-        task = self._line.owner.spawn(f"delete {session.session_id}", self._delete(session, actor, marked))
+        marked = None if step is None else self._conductor.perform(step, (session, draft)).get(session.key)
+        task = self._parts.owner.spawn(f"delete {session.session_id}", self._delete(session, actor, marked))
         self._deletions[session.key] = task
         task.add_done_callback(lambda _: self._deletions.pop(session.key, None))
         return task
 
-    async def _delete(self, session: Session, actor: str, marked: asyncio.Future[None]) -> StoreCorruptError | None:
+    async def _delete(
+        self, session: Session, actor: str, marked: asyncio.Future[None] | None
+    ) -> StoreCorruptError | None:
         session.pin()
         try:
-            await marked
-            request = event_pb2.RunCancelRequested(
-                reason=event_pb2.OUTCOME_REASON_SESSION_DELETED, actor=actor, mode=event_pb2.CANCEL_MODE_ABORT
-            )
+            if marked is not None:
+                await marked
             while session.runs:
-                waiting = [self._line.runs[(session.tenant, run_id)].finished for run_id in session.runs]
-                found = self._line.core.cancel_session(session.key, cancel_of(request))
-                # As long as it takes: only callers lose their patience.
-                for cancelled in self._canceller.submit(found, request):
-                    await asyncio.shield(cancelled)
-                await asyncio.wait(waiting)
+                await asyncio.wait([self._parts.runs[(session.tenant, run_id)].finished for run_id in session.runs])
             await self._reduce_runs(session)
             draft = session.draft()
             event = event_pb2.Event()
             event.session_deleted.actor = actor
             draft.event(event)
             draft.commit.erase_session_us = microseconds(draft.now)
-            draft.on_durable.append(lambda: self._table.drop(session))
+            draft.on_durable.append(lambda: self._erased(session))
             await session.submit(draft)
             session.state = SessionState.DELETED
             session.log.end(SessionEndedError())
@@ -192,7 +184,7 @@ class SessionLifecycle:
         """Take the content out of what is kept of the session's runs. A restart in the middle begins it again."""
         after = 0
         while True:
-            page = await self._line.store.list_runs(
+            page = await self._parts.store.list_runs(
                 session.tenant, session.session_id, after_sequence=after, limit=RUNS_AT_ONCE
             )
             draft = session.draft()
@@ -203,9 +195,21 @@ class SessionLifecycle:
             if not page.has_more:
                 return
 
+    def _erased(self, session: Session) -> None:
+        self._table.drop(session)
+        if not self._parts.is_cut:
+            self._conductor.perform(self._parts.core.forget_session(session.key))
+
 
 class SessionEndedError(Exception):
     """The session is deleted: its streams end, OK."""
+
+
+def deletion_of(actor: str) -> event_pb2.RunCancelRequested:
+    """The cancel that a deletion is to what is under way."""
+    return event_pb2.RunCancelRequested(
+        reason=event_pb2.OUTCOME_REASON_SESSION_DELETED, actor=actor, mode=event_pb2.CANCEL_MODE_ABORT
+    )
 
 
 def _take_over(target: Settings, source: Settings, path: str) -> None:

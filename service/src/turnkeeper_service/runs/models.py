@@ -53,6 +53,10 @@ class ModelDesk:
         """Whether a model is one of the server's own that play a script."""
         return self._providers.is_scripted(name)
 
+    def is_ready(self, name: str) -> bool:
+        """Whether `prepare` has nothing to wait for."""
+        return all(self._prices.is_ready(one) and self._catalog.is_ready(one) for one in self.chain(name).models)
+
     async def prepare(self, name: str) -> None:
         """Read what is needed to know a model, its price and its stand-ins."""
         for one in self.chain(name).models:

@@ -5,12 +5,15 @@ A line says which run met what. A vendor's own words stay out of it, for they ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
 
 from turnkeeper.v1 import event_pb2
+
+from .conductor import TurnObserver
+from .terminals import RunObserver
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +31,22 @@ class ModelObserver(Protocol):
 
     def run_failed(self, reason: str) -> None:
         """A run ended FAILED."""
+        ...
+
+
+class Observer(ModelObserver, RunObserver, TurnObserver, Protocol):
+    """Who counts what happens to runs."""
+
+    def commits(self, count: int = 1) -> None:
+        """So many more commits are durable."""
+        ...
+
+    def watch_queue(self, depth: Callable[[], float]) -> None:
+        """Ask for the number of runs that wait whenever somebody looks."""
+        ...
+
+    def watch_turns(self, running: Callable[[], float]) -> None:
+        """Ask for the number of turns that run whenever somebody looks."""
         ...
 
 

@@ -15,7 +15,7 @@ from turnkeeper_service.errors import run_not_found
 from turnkeeper_service.store.base import RunRow, RunState, SessionRow
 from turnkeeper_service.store.reading import reading
 
-from .line import Line
+from .parts import Parts
 from .run import Run
 from .session import Session
 from .table import SessionTable
@@ -29,23 +29,23 @@ ROWS_AT_ONCE = 50
 class Overview:
     """Looks at sessions and runs in memory and in the store."""
 
-    def __init__(self, line: Line, table: SessionTable, make: Callable[[SessionRow], Session]) -> None:
-        self._line = line
-        self._core = line.core
-        self._store = line.store
+    def __init__(self, parts: Parts, table: SessionTable, make: Callable[[SessionRow], Session]) -> None:
+        self._parts = parts
+        self._core = parts.core
+        self._store = parts.store
         self._table = table
         self._make = make
 
     def session(self, session: Session) -> session_service_pb2.Session:
         """A session in memory."""
-        return session_view(session, self._core.counts(session.key), self._line.options.default_model)
+        return session_view(session, self._core.counts(session.key), self._parts.options.default_model)
 
     def run(self, run: Run) -> run_service_pb2.Run:
         """A run in memory, with what holds it."""
         key = run.session.key
         place = self._core.place(key, run.run_id)
         view = run_view(run, place)
-        view.holds.extend(holds_of(run, place, self._core.counts(key), self._line.clock))
+        view.holds.extend(holds_of(run, self._core, self._parts.clock))
         return view
 
     def receipt(self, run: Run, *, is_replay: bool) -> run_service_pb2.RunReceipt:
@@ -64,7 +64,7 @@ class Overview:
         return run_of_row(row)
 
     def _known(self, tenant: str, run_id: str) -> Run | None:
-        run = self._line.runs.get((tenant, run_id))
+        run = self._parts.runs.get((tenant, run_id))
         return run if run is not None and run.accepted.done() else None
 
     async def sessions(self, tenant: str, after: str, limit: int) -> tuple[list[session_service_pb2.Session], str]:
@@ -92,7 +92,7 @@ class Overview:
             )
         views = []
         async for row in paced(page.rows):
-            run = self._line.runs.get((tenant, row.run_id))
+            run = self._parts.runs.get((tenant, row.run_id))
             views.append(self.run(run) if run is not None else run_of_row(await self._latest(row)))
         return views, page.has_more
 
@@ -136,19 +136,18 @@ class Overview:
             taken.append(approval)
         return taken, False
 
-    async def active(self, tenant: str) -> list[Run]:
-        """Open runs, whose floor turn runs or waits, of one tenant or, with "", of all, in accept order."""
-        found = []
-        async for session in paced(list(self._table), 10 * ROWS_AT_ONCE):
-            if session.runs and tenant in ("", session.tenant):
-                open_run = self._line.runs.get((session.tenant, self._core.counts(session.key).open or ""))
-                if open_run is not None:
-                    found.append(open_run)
-        return sorted(found, key=lambda run: run.sequence)
+    def active(
+        self, tenant: str, after: tuple[int, int] | None, limit: int
+    ) -> tuple[list[Run], tuple[int, int] | None]:
+        """A page of runs whose floor turn runs or waits, of one tenant or, with "", of all; and what comes after it."""
+        page = self._core.active(after, limit, tenant or None)
+        refs = (view.turn for view in page.turns)
+        found = (self._parts.runs.get((ref.tenant, ref.run.run_id)) for ref in refs)
+        return [run for run in found if run is not None], page.cursor
 
     @property
     def _max_bytes(self) -> int:
-        return self._line.options.max_page_bytes
+        return self._parts.options.max_page_bytes
 
 
 async def paced(rows: Sequence[T], at_once: int = ROWS_AT_ONCE) -> AsyncIterator[T]:

@@ -9,7 +9,7 @@ from turnkeeper_service.errors import Refused
 from turnkeeper_service.store.base import StoreCorruptError, StoreError
 
 from .lifecycle import SessionLifecycle
-from .line import Line
+from .parts import Parts
 
 log = structlog.get_logger(__name__)
 
@@ -21,8 +21,8 @@ ACTOR = "retention"
 class Retention:
     """Looks for idle sessions and deletes them, one after the other, as `DeleteSession` does."""
 
-    def __init__(self, line: Line, lifecycle: SessionLifecycle) -> None:
-        self._line = line
+    def __init__(self, parts: Parts, lifecycle: SessionLifecycle) -> None:
+        self._parts = parts
         self._lifecycle = lifecycle
 
     async def delete_idle(self, seconds: float) -> int:
@@ -30,14 +30,14 @@ class Retention:
 
         Ends early where the server goes away: what is left is found the next time.
         """
-        before_us = microseconds(self._line.clock.time() - seconds)
+        before_us = microseconds(self._parts.clock.time() - seconds)
         position, deleted = 0, 0
         try:
-            while found := await self._line.store.idle_sessions(
+            while found := await self._parts.store.idle_sessions(
                 before_us=before_us, after=position, limit=SESSIONS_AT_ONCE
             ):
                 for _, tenant, session_id in found:
-                    if self._line.is_draining:
+                    if not self._parts.is_serving:
                         return deleted
                     deleted += await self._delete(tenant, session_id, before_us)
                 position = found[-1][0]

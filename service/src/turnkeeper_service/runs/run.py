@@ -4,19 +4,54 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Protocol
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
-from turnkeeper_service.clock import Timer
-from turnkeeper_service.engine.plan import Resume, TurnEnd
-from turnkeeper_service.engine.summary_turn import SummaryTurn
-from turnkeeper_service.engine.turn import FloorTurn
+from turnkeeper_service.engine.abstract_turn import Turn
+from turnkeeper_service.engine.ends import TurnEnd
+from turnkeeper_service.engine.journal import Draft
+from turnkeeper_service.engine.plan import Resume
 from turnkeeper_service.store.base import RunRow, RunState
 
 from .session import Session
 
 
+class Driven(Protocol):
+    """A run's floor turn, and what drives it; see `turnkeeper_service.runs.driven_turn.DrivenTurn`."""
+
+    turn: Turn | None
+    """What takes its steps; None where it could not even be planned."""
+
+    @property
+    def key(self) -> int:
+        """The core's number of it."""
+        ...
+
+    @property
+    def turn_id(self) -> str:
+        """Its name in the contract."""
+        ...
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it takes steps, or its terminal is on its way."""
+        ...
+
+    def concluded(self, word: str, proposed: TurnEnd) -> None:
+        """The core has decided how it ends."""
+        ...
+
+    def write_end(self, draft: Draft) -> None:
+        """Write the last of what it leaves."""
+        ...
+
+    def outcome(self) -> event_pb2.Outcome:
+        """What its run's terminal says."""
+        ...
+
+
 class Run:
-    """A run from its accept to its terminal.
+    """A run from its accept to its terminal. Where it stands, and what it waits for, is the core's to say.
 
     ``accepted`` resolves when the accept is durable, ``finished`` with the outcome when the terminal is.
     """
@@ -48,30 +83,24 @@ class Run:
         self.position = 0
         self.steers: str | None = None
         self.replaced: Sequence[str] = ()
-        self.state = RunState.QUEUED
-        self.is_dispatched = False
         self.cancel: event_pb2.RunCancelRequested | None = None
         self.cancel_durable: asyncio.Future[None] | None = None
+        self.cancelled_at: float | None = None
+        """When its cancel was durable, as `Clock.time` says."""
         self.accepted: asyncio.Future[None] = loop.create_future()
         self.finished: asyncio.Future[event_pb2.Outcome] = loop.create_future()
         for future in (self.accepted, self.finished):
             # Both may fail while nobody waits; that is no fault of its own.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self.turn: FloorTurn | SummaryTurn | None = None
-        self.work: asyncio.Task[TurnEnd] | None = None
-        self.detached: asyncio.Future[None] = loop.create_future()
-        """Resolves when the work has ignored its cancel for too long (U-12)."""
-        self.permit: asyncio.Event | None = None
-        """While its turn is without a permit: set when it has it again (U-3)."""
-        self.is_deadline_passed = False
+        self.driven: Driven | None = None
+        """Its floor turn, from the moment in which it begins."""
         self.is_ending = False
         """Whether its terminal is handed over, durable or not: nothing of it comes after."""
         self.resume: Resume | None = None
-        self.resume_turn_id = ""
-        self._timers: dict[str, Timer] = {}
+        """Where its turn stands that a lost process had begun."""
 
     def __repr__(self) -> str:
-        return f"Run({self.run_id!r}, sequence={self.sequence}, state={self.state.name})"
+        return f"Run({self.run_id!r}, sequence={self.sequence})"
 
     @property
     def prompt(self) -> Sequence[content_pb2.Part]:
@@ -94,23 +123,6 @@ class Run:
             steers=self.steers,
             details=f"{self.accepted_seq}\n{self.principal}".encode(),
         )
-
-    def set_timer(self, name: str, timer: Timer) -> None:
-        """Keep a timer of this name; an earlier one is cancelled."""
-        self.stop_timer(name)
-        self._timers[name] = timer
-
-    def stop_timer(self, name: str) -> None:
-        """Cancel the timer of this name, if there is one."""
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
-
-    def stop_timers(self) -> None:
-        """Cancel all timers."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
 
     def user_message(self, message_id: str, turn_id: str, *, in_context: bool) -> content_pb2.Message:
         """The prompt as a message."""

@@ -24,16 +24,18 @@ from turnkeeper_service.tools.remote import RemoteTools
 from .accept import Acceptance, Acceptor
 from .approvals import ApprovalDesk
 from .cancel import Canceller
+from .conductor import Conductor
+from .detached_tools import DetachedTools
 from .disconnects import Disconnects
-from .floor import FloorDriver
 from .late import LateResults
 from .lifecycle import SessionLifecycle
-from .line import Checkpoints, Line, Observer, RunOptions
 from .models import ModelDesk
 from .notices import notices_of
-from .observed import observe
+from .observed import Observer, observe
+from .options import RunOptions
 from .overview import Overview
 from .partials import PartialFlusher
+from .parts import Checkpoints, Parts
 from .planning import TurnPlanner
 from .recover import Recovery
 from .retention import Retention
@@ -41,6 +43,7 @@ from .run import Run
 from .scheduler import CoreScheduler, Limits, Stats
 from .session import Session
 from .table import SessionTable
+from .terminals import Terminals
 from .titles import TitleMaker
 from .todos import todo_tool
 from .tool_list import ToolList
@@ -80,48 +83,41 @@ class Runs:
         self._owner = owner
         self.epoch = boot.epoch
         self.feed = NoticeFeed()
-        core = CoreScheduler(limits, clock, epoch=boot.epoch, last_sequence=boot.last_sequence)
-        self._core = core
+        core = self._core = CoreScheduler(limits, clock, epoch=boot.epoch, last_sequence=boot.last_sequence)
         self._flusher = PartialFlusher(store, clock, options.partial_flush_interval, options.partial_flush_bytes)
-        self.line = Line(core, store, clock, options, owner, checkpoints=checkpoints, observer=observer)
+        parts = self.parts = Parts(core, store, clock, options, owner, providers.bounds, checkpoints)
+        self.terminals = Terminals(parts, observer)
+        conductor = self._conductor = Conductor(parts, self.terminals, observer)
         self.table = SessionTable(store, self._make_session)
-        self._overview = Overview(self.line, self.table, self._make_session)
-        self._canceller = Canceller(self.line, self.table)
-        self._acceptor = Acceptor(self.line, self.table, self._canceller)
+        self._overview = Overview(parts, self.table, self._make_session)
+        self._canceller = Canceller(parts, conductor, self.table)
+        self._acceptor = Acceptor(parts, conductor, self.table, self._canceller)
         self.remote = RemoteTools(clock)
         self.approvals = ApprovalDesk(
-            self.line, timeout=options.approval_timeout, is_allowed_by_default=options.is_allowed_by_default
+            parts, timeout=options.approval_timeout, is_allowed_by_default=options.is_allowed_by_default
         )
         own = todo_tool(self.table) if options.has_todos else {}
         toolbox = SessionToolbox(self.remote, {**own, **(tools or {})}, tool_servers)
         self._models = ModelDesk(providers, prices, catalog, cool_downs)
         self._tool_list = ToolList(self.table, self._models, toolbox, options.default_model)
-        titles = TitleMaker(self.line, self._models)
-        planner = TurnPlanner(self.line, self._models, toolbox, self.approvals)
-        self.late = LateResults(self.line, self.table)
-        self._driver = FloorDriver(self.line, planner, titles, self.late)
-        self.line.driven_by(self._driver.drive, self._driver.close_begun)
-        self._lifecycle = SessionLifecycle(self.line, self.table, self._canceller)
-        self._retention = Retention(self.line, self._lifecycle)
-        self.disconnects = Disconnects(self.line, self._canceller)
+        self.late = LateResults(parts, self.table)
+        planner = TurnPlanner(parts, self._models, toolbox, self.approvals, DetachedTools(parts, self.late))
+        conductor.driven_by(planner, TitleMaker(parts, conductor, self._models))
+        self._lifecycle = SessionLifecycle(parts, conductor, self.table)
+        self._retention = Retention(parts, self._lifecycle)
+        self.disconnects = Disconnects(parts, conductor)
         self._recovery = Recovery(
-            self.line,
-            self.table,
-            store,
-            self._canceller,
-            self._driver,
-            self._lifecycle,
-            self.approvals,
-            self.disconnects,
+            parts, conductor, self.table, planner, self._lifecycle, self.approvals, self.disconnects
         )
         self._observer = observer
         if observer is not None:
             observer.watch_queue(self._num_waiting)
+            observer.watch_turns(lambda: core.stats().running_turns)
 
     def _num_waiting(self) -> int:
         """Runs that stand in line, or wait for a permit."""
         stats = self._core.stats()
-        return len(self.line.runs) - stats.running_turns - stats.parked_turns
+        return len(self.parts.runs) - stats.running_turns - stats.parked_turns
 
     @reading("a session")
     def _make_session(self, row: SessionRow) -> Session:
@@ -195,7 +191,7 @@ class Runs:
             accepted: Acceptance = await self._acceptor.accept(tenant, principal, submission)
         except asyncio.CancelledError:
             # The submitting stream is lost while its accept is on its way to the disk.
-            run = self.line.runs.get((tenant, submission.run_id))
+            run = self.parts.runs.get((tenant, submission.run_id))
             if is_streamed and run is not None:
                 self.disconnects.lost(run)
             raise
@@ -222,9 +218,11 @@ class Runs:
         """A page of a session's runs in accept order, and whether there are more. Raises Refused SESSION_NOT_FOUND."""
         return await self._overview.runs(tenant, session_id, after_sequence, limit, open_only=open_only)
 
-    async def active_runs(self, tenant: str) -> list[Run]:
-        """Open runs, of one tenant or, with "", of all, in accept order."""
-        return await self._overview.active(tenant)
+    def active_runs(
+        self, tenant: str, after: tuple[int, int] | None, limit: int
+    ) -> tuple[list[Run], tuple[int, int] | None]:
+        """A page of open runs, of one tenant or, with "", of all, and what comes after it."""
+        return self._overview.active(tenant, after, limit)
 
     async def cancel(
         self, tenant: str, actor: str, request: run_service_pb2.CancelRunsRequest
@@ -259,14 +257,14 @@ class Runs:
         wanted = event_pb2.RunCancelRequested(
             reason=event_pb2.OUTCOME_REASON_QUEUE_CLEARED, actor=actor, mode=event_pb2.CANCEL_MODE_ABORT
         )
-        return await self._canceller.cancel_session(tenant, session_id, wanted, spare_open=True)
+        return await self._canceller.clear_queue(tenant, session_id, wanted)
 
     async def cancel_all(self, tenant: str, actor: str, mode: event_pb2.CancelMode.ValueType) -> int:
         """Cancel all runs of a tenant, or of all where it is ""; returns how many are covered."""
         wanted = event_pb2.RunCancelRequested(
             reason=event_pb2.OUTCOME_REASON_ADMIN, actor=actor, mode=mode or event_pb2.CANCEL_MODE_ABORT
         )
-        tenants = [tenant] if tenant else sorted({key[0] for key in self.line.runs})
+        tenants = [tenant] if tenant else sorted({key[0] for key in self.parts.runs})
         covered = 0
         for one in tenants:
             receipt = await self._canceller.cancel_tenant(one, wanted)
@@ -323,10 +321,9 @@ class Runs:
 
     async def drain(self, timeout: float) -> None:
         """Take no more runs, let running turns end, cut them after ``timeout`` seconds (U-17)."""
-        self.line.is_draining = True
-        self._core.drain()
+        self._conductor.drain()
         deadline = self._owner.spawn("drain deadline", self._clock.sleep(timeout))
-        still = self._owner.spawn("drain", self.line.still())
+        still = self._owner.spawn("drain", self._conductor.still())
         await asyncio.wait({deadline, still}, return_when=asyncio.FIRST_COMPLETED)
         for task in (deadline, still):
             task.cancel()
@@ -334,8 +331,8 @@ class Runs:
 
     def fail(self, reason: BaseException) -> None:
         """The store is lost: everybody who waits or reads hears it; nothing is written any more (U-14)."""
-        self.line.is_failed = self.line.is_draining = self.line.is_cut = True
-        self._core.drain()
+        self.parts.is_failed = True
+        self._conductor.cut()
         self.remote.close(reason)
         self.feed.end(reason)
         for session in self.table:
@@ -343,14 +340,11 @@ class Runs:
 
     async def close(self, reason: BaseException) -> None:
         """Cut what still runs, without a terminal, and end all readers. Idempotent."""
-        self.line.is_draining = self.line.is_cut = True
-        self._core.drain()
-        for run in list(self.line.runs.values()):
-            run.stop_timers()
+        self._conductor.cut()
         self.remote.close(reason)
-        await self._owner.close(timeout=self.line.options.cancel_grace + 1)
+        await self._owner.close(timeout=self.parts.options.cancel_grace + 1)
         self._flusher.close()
-        for run in list(self.line.runs.values()):
+        for run in list(self.parts.runs.values()):
             if not run.finished.done():
                 run.finished.cancel()
             if not run.accepted.done():

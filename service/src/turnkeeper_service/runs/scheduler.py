@@ -4,52 +4,126 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from turnkeeper.v1 import event_pb2
 from turnkeeper_core import (
+    Abort,
+    AbortedError,
     Accepted,
+    Act,
+    Begin,
+    Begun,
+    Came,
     Cancel,
-    CancelResult,
+    Cancelled,
+    Closed,
+    Conclude,
     Conclusion,
     Counts,
     Covered,
+    Decided,
+    Delivered,
+    Detach,
     Dispatched,
+    DrainingError,
+    Ended,
+    Errand,
+    Fact,
+    FoldPoint,
+    GoOn,
+    Hold,
+    Image,
+    Lane,
+    LaneEntry,
+    LaneFullError,
     Limits,
+    Opened,
     OpenRunMismatchError,
-    Partition,
+    Orphaned,
+    Page,
     QueueFullError,
+    Requested,
+    Resume,
+    RunImage,
+    RunOver,
     RunRef,
     Scheduler,
     SessionBusyError,
+    SessionDeletingError,
     Snapshot,
+    Spawned,
     Stats,
+    Step,
+    Stop,
+    TurnImage,
+    TurnRef,
     UnknownRunError,
+    Waiting,
 )
 from turnkeeper_service.clock import Clock
-from turnkeeper_service.errors import Reason, Refused
+from turnkeeper_service.errors import Reason, Refused, draining, session_deleting
 
 __all__ = [
+    "Abort",
+    "AbortedError",
     "Accepted",
+    "Act",
+    "Begin",
+    "Begun",
+    "Came",
     "Cancel",
-    "CancelResult",
+    "Cancelled",
+    "Closed",
+    "Conclude",
     "Conclusion",
     "CoreScheduler",
     "Counts",
     "Covered",
+    "Decided",
+    "Delivered",
     "Delivery",
+    "Detach",
     "Dispatched",
+    "Ended",
+    "Errand",
+    "Fact",
+    "FoldPoint",
+    "GoOn",
+    "Hold",
+    "Image",
+    "Key",
+    "Lane",
+    "LaneEntry",
+    "LaneFullError",
     "Limits",
-    "Partition",
+    "Opened",
+    "Orphaned",
+    "Page",
     "Place",
+    "Proposal",
+    "Requested",
+    "Resume",
+    "RunImage",
+    "RunOver",
     "RunRef",
     "Snapshot",
+    "Spawned",
     "Stats",
+    "Step",
+    "Stop",
+    "TurnImage",
+    "TurnRef",
     "UnknownRunError",
+    "Waiting",
+    "kind_of",
 ]
 
 Kind = Literal["prompt", "summary", "bootstrap"]
 Delivery = Literal["queue", "steer", "reject", "replace"]
+Phase = Literal["serving", "draining", "cut"]
+Proposal = Literal["answer", "failed", "cut"]
+WaitKind = Literal["approval", "tool", "backoff", "servers", "run", "drain"]
 _KINDS: Mapping[int, Kind] = {
     event_pb2.RUN_KIND_PROMPT: "prompt",
     event_pb2.RUN_KIND_SUMMARY: "summary",
@@ -64,7 +138,7 @@ _BOUNDS: Mapping[tuple[str, str], tuple[str, str]] = {
 """What bounds are called in the settings, and what they count."""
 Key = tuple[str, str]
 """(tenant, session_id)."""
-Place = tuple[Literal["reserved", "queued", "waiting", "running", "parked", "woken"], int]
+Place = tuple[Literal["reserved", "queued", "lent", "waiting", "running", "parked", "woken", "held", "concluded"], int]
 """Where a run stands, and how many uncancelled runs are ahead of it."""
 
 
@@ -89,148 +163,201 @@ def _refusals(session_id: str) -> Iterator[None]:
             f"the open run is {error.open_run_id!r}" if error.open_run_id else "no run is open",
             metadata=metadata,
         ) from None
+    except SessionDeletingError:
+        raise session_deleting(session_id) from None
+    except DrainingError:
+        raise draining() from None
     except QueueFullError as error:
-        name, what = _BOUNDS[error.scope, error.unit]
-        raise Refused(
-            Reason.ERROR_REASON_QUEUE_FULL if error.scope == "session" else Reason.ERROR_REASON_SERVER_OVERLOADED,
-            f"the {error.scope} holds {what.format(error.limit)}, which is its limit",
-            metadata={"limit": str(error.limit), "scope": error.scope, "unit": error.unit},
-            retry_after=1.0,
-            limit=name,
-        ) from None
+        raise _full(error) from None
+
+
+def _full(error: QueueFullError) -> Refused:
+    name, what = _BOUNDS[error.scope, error.of]
+    return Refused(
+        Reason.ERROR_REASON_QUEUE_FULL if error.scope == "session" else Reason.ERROR_REASON_SERVER_OVERLOADED,
+        f"the {error.scope} holds {what.format(error.limit)}, which is its limit",
+        metadata={"limit": str(error.limit), "scope": error.scope, "unit": error.of},
+        retry_after=1.0,
+        limit=name,
+    )
 
 
 class CoreScheduler:
-    """The core with our clock. Every method is one step, never blocks, and is called on the event loop's thread."""
+    """The core with our clock. Every method is one step, never blocks, and is called on the event loop's thread.
+
+    Whoever calls one hands its step to the conductor, in the same turn of the loop.
+    """
 
     def __init__(self, limits: Limits, clock: Clock, *, epoch: int, last_sequence: int) -> None:
         self._core = Scheduler(limits, epoch=epoch, last_sequence=last_sequence)
         self._now = clock.monotonic
+        self.phase: Phase = "serving"
+        """How far the process has gone away (U-17); the core knows it too."""
 
-    def accept(
-        self,
-        key: Key,
-        run_id: str,
-        *,
-        delivery: Delivery,
-        num_bytes: int,
-        require_idle: bool,
-        expected_open_run_id: str | None,
-        cancelled: Cancel | None,
-        kind: Kind = "prompt",
-    ) -> Accepted:
-        """Stamp a reservation (U-9). Raises Refused: SESSION_BUSY, OPEN_RUN_MISMATCH, QUEUE_FULL, SERVER_OVERLOADED."""
+    # ---- into the line, and the end of a run
+
+    def accept(self, key: Key, run_id: str, **options: Any) -> Step[Accepted]:
+        """Stamp a reservation (U-9); the options are the core's.
+
+        Raises Refused: SESSION_DELETING, DRAINING, OPEN_RUN_MISMATCH, SESSION_BUSY, QUEUE_FULL, SERVER_OVERLOADED.
+        """
         with _refusals(key[1]):
-            return self._core.accept(
-                key[0],
-                key[1],
-                run_id,
-                self._now(),
-                kind=kind,
-                delivery=delivery,
-                bytes=num_bytes,
-                require_idle=require_idle,
-                expected_open_run_id=expected_open_run_id,
-                cancelled=cancelled,
+            return self._core.accept(*key, run_id, self._now(), **options)
+
+    def dispatch(self, key: Key, run_id: str) -> Step[Dispatched]:
+        """Release a reservation whose commit is durable."""
+        return self._core.dispatch(*key, run_id, self._now())
+
+    def abandon(self, key: Key, run_id: str) -> Step[None]:
+        """Close a reservation whose accept was not committed."""
+        return self._core.abandon(*key, run_id, self._now())
+
+    def finish(self, key: Key, run_id: str) -> Step[None]:
+        """Release the floor and pop the next."""
+        return self._core.finish(*key, run_id, self._now())
+
+    # ---- strands, waits, lanes
+
+    def strands(self, key: Key, turn: int, count: int) -> Step[None]:
+        """So many calls come under way side by side."""
+        return self._core.strands(*key, turn, count, self._now())
+
+    def strand_ends(self, key: Key, turn: int) -> Step[bool]:
+        """One of them is over; whether the turn still runs."""
+        return self._core.strand_ends(*key, turn, self._now())
+
+    def wait(self, key: Key, turn: int, kind: WaitKind, label: str, seconds: float | None) -> Step[Waiting]:
+        """A strand waits, at most so long. Raises AbortedError."""
+        now = self._now()
+        deadline = None if seconds is None else now + seconds
+        return self._core.wait(*key, turn, kind, now, label=label, deadline=deadline)
+
+    def waited(self, key: Key, turn: int, wait: int) -> Step[bool]:
+        """What it waited for has come."""
+        return self._core.waited(*key, turn, wait, self._now())
+
+    def enter_lane(self, key: Key, turn: int | None, provider: str, seconds: float) -> Step[LaneEntry]:
+        """Ask for a place among the calls to a provider, waiting at most so long.
+
+        Raises LaneFullError, AbortedError, and Refused where there is no turn.
+        """
+        now = self._now()
+        with _refusals(key[1]):
+            return self._core.enter_lane(
+                *key, turn, provider, now, label=f"provider {provider}", deadline=now + seconds
             )
 
-    def restore(
-        self,
-        key: Key,
-        run_id: str,
-        sequence: int,
-        *,
-        delivery: Delivery,
-        num_bytes: int,
-        steers: str | None,
-        cancelled: Cancel | None,
-        kind: Kind = "prompt",
-    ) -> None:
-        """Put a stored run back as a reservation (U-16)."""
-        self._core.restore(
-            key[0],
-            key[1],
-            run_id,
-            sequence,
-            self._now(),
-            kind=kind,
-            delivery=delivery,
-            bytes=num_bytes,
-            steers=steers,
-            cancelled=cancelled,
-        )
+    def leave_lane(self, key: Key, turn: int | None, entry: int) -> Step[bool]:
+        """Give the place back."""
+        return self._core.leave_lane(*key, turn, entry, self._now())
 
-    def abandon(self, key: Key, run_id: str) -> list[RunRef]:
-        """Close a reservation whose accept was not committed."""
-        return self._core.abandon(key[0], key[1], run_id, self._now())
+    # ---- fold points, and the end of a turn
 
-    def dispatch(self, key: Key, run_id: str) -> Dispatched:
-        """Release a reservation."""
-        return self._core.dispatch(key[0], key[1], run_id, self._now())
+    def fold_point(self, key: Key, turn: int, most: int | None) -> Step[FoldPoint]:
+        """Lend what is to be folded, at most so many. Raises AbortedError."""
+        return self._core.fold_point(*key, turn, self._now(), most=most)
 
-    def partition(self, key: Key, run_id: str, *, limit: int | None = None) -> Partition:
-        """A fold point of the open run, which takes at most so many."""
-        return self._core.partition(key[0], key[1], run_id, limit=limit)
-
-    def park(self, key: Key, run_id: str) -> list[RunRef]:
-        """Give the permit of the open run back while it waits for somebody outside."""
-        return self._core.park(key[0], key[1], run_id, self._now())
-
-    def wake(self, key: Key, run_id: str) -> bool:
-        """Ask for the permit of a parked run again; whether it has it at once. Drained, it never gets it."""
-        return self._core.wake(key[0], key[1], run_id, self._now()) == "running"
+    def taken(self, key: Key, turn: int) -> Step[None]:
+        """The draft that holds what was lent is being submitted."""
+        return self._core.taken(*key, turn, self._now())
 
     def conclude(
-        self, key: Key, run_id: str, *, answer: bool, steer: bool = True, limit: int | None = None
-    ) -> Conclusion:
-        """Fix the outcome of the open run, unless it is an answer that at most so many others steer."""
-        return self._core.conclude(key[0], key[1], run_id, answer=answer, steer=steer, limit=limit)
+        self, key: Key, turn: int, proposal: Proposal, *, may_step: bool, most: int | None
+    ) -> Step[Conclusion]:
+        """Propose the end of a turn."""
+        return self._core.conclude(*key, turn, proposal, self._now(), may_step=may_step, most=most)
 
-    def finish(self, key: Key, run_id: str) -> list[RunRef]:
-        """Release the floor and pop the next."""
-        return self._core.finish(key[0], key[1], run_id, self._now())
+    # ---- cancels
 
-    def cancel_session(
-        self,
-        key: Key,
-        cancel: Cancel,
-        *,
-        up_to: int | None = None,
-        spare_open: bool = False,
-        spare_bootstrap: bool = False,
-    ) -> CancelResult:
+    def cancel_session(self, key: Key, cancel: Cancel, *, up_to: int | None = None) -> Step[Cancelled]:
         """Cover what the session accepted."""
-        return self._core.cancel_session(
-            key[0], key[1], cancel, self._now(), up_to=up_to, spare_open=spare_open, spare_bootstrap=spare_bootstrap
-        )
+        return self._core.cancel_session(*key, cancel, self._now(), up_to=up_to)
 
-    def cancel_run(self, key: Key, run_id: str, cancel: Cancel) -> CancelResult:
+    def clear_queue(self, key: Key, cancel: Cancel) -> Step[Cancelled]:
+        """The same, but for the open run."""
+        return self._core.clear_queue(*key, cancel, self._now())
+
+    def cancel_run(self, key: Key, run_id: str, cancel: Cancel) -> Step[Cancelled]:
         """Cover one run."""
-        return self._core.cancel_run(key[0], key[1], run_id, cancel, self._now())
+        return self._core.cancel_run(*key, run_id, cancel, self._now())
 
-    def cancel_tenant(self, tenant: str, cancel: Cancel) -> CancelResult:
+    def cancel_tenant(self, tenant: str, cancel: Cancel) -> Step[Cancelled]:
         """Cover what all sessions of a tenant accepted."""
         return self._core.cancel_tenant(tenant, cancel, self._now())
 
-    def expire(self, key: Key, run_id: str) -> tuple[bool, list[RunRef]]:
-        """Take a run out of the line because its start deadline passed."""
-        return self._core.expire(key[0], key[1], run_id, self._now())
+    # ---- closing, draining, time
 
-    def drain(self) -> None:
-        """Start nothing any more."""
-        self._core.drain()
+    def close_session(self, key: Key, cancel: Cancel, *, force: bool) -> Step[Cancelled]:
+        """Take nothing in any more, and cancel all that is there. Raises Refused SESSION_BUSY without ``force``."""
+        with _refusals(key[1]):
+            return self._core.close_session(*key, cancel, self._now(), force=force)
 
-    def snapshot(self, key: Key) -> Snapshot | None:
-        """A session as it is."""
-        return self._core.snapshot(key[0], key[1])
+    def forget_session(self, key: Key) -> Step[None]:
+        """The session is erased."""
+        return self._core.forget_session(*key, self._now())
+
+    def drain(self, phase: Phase) -> Step[None]:
+        """Begin nothing any more, or take no call any more."""
+        self.phase = phase
+        return self._core.drain(phase, self._now())
+
+    def next_due(self) -> float | None:
+        """Seconds until the earliest deadline; negative if it has passed, None if there is none."""
+        when = self._core.next_due()
+        return None if when is None else when - self._now()
+
+    def until(self, when: float) -> float:
+        """Seconds from now until a time of the core."""
+        return when - self._now()
+
+    def due(self) -> list[tuple[Key, Step[None]]]:
+        """Fire some of the deadlines that have passed."""
+        return self._core.due(self._now())
+
+    def arm_reservation(self, key: Key, run_id: str, seconds: float) -> Step[None]:
+        """A run whose accept is durable is dispatched by then, or closed."""
+        now = self._now()
+        return self._core.arm_reservation(*key, run_id, now + seconds, now)
+
+    def arm_disconnect(self, key: Key, run_id: str, cancel: Cancel, seconds: float) -> Step[None]:
+        """Cancel a run by then, unless somebody comes back."""
+        now = self._now()
+        return self._core.arm_disconnect(*key, run_id, cancel, now + seconds, now)
+
+    def disarm_disconnect(self, key: Key, run_id: str) -> Step[None]:
+        """Somebody has come back."""
+        return self._core.disarm_disconnect(*key, run_id, self._now())
+
+    def restore(self, key: Key, image: Image) -> Step[None]:
+        """Put a session back as it was left (U-16)."""
+        return self._core.restore(*key, image, self._now())
+
+    def at(self, time: float, clock: Clock) -> float:
+        """A wall-clock time as the core's."""
+        return self._now() + time - clock.time()
+
+    # ---- observing
 
     def place(self, key: Key, run_id: str) -> Place | None:
-        """Where a run stands; None if the session has no such run."""
-        return self._core.place(key[0], key[1], run_id)
+        """Where a run stands, and how many are ahead of it; None where it is over."""
+        return self._core.place(*key, run_id)
 
-    def counts(self, key: Key) -> Counts:
-        """How much a session has to do."""
-        return self._core.counts(key[0], key[1])
+    def counts(self, key: Key) -> Counts | None:
+        """A session in numbers; None where it has no work."""
+        return self._core.counts(*key)
+
+    def holds(self, key: Key, run_id: str) -> list[tuple[Hold, float]]:
+        """Why a run is not over, each reason with its age in seconds."""
+        now = self._now()
+        return [(hold, now - hold.since) for hold in self._core.holds(*key, run_id)]
+
+    def active(self, after: tuple[int, int] | None, limit: int, tenant: str | None) -> Page:
+        """Live floor turns, a page at a time."""
+        return self._core.active(after, limit=limit, tenant=tenant)
+
+    def snapshot(self, key: Key) -> Snapshot | None:
+        """A session as it is, whole: for tests."""
+        return self._core.snapshot(*key)
 
     def stats(self) -> Stats:
         """Counts of the process."""

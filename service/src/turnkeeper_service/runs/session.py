@@ -129,42 +129,52 @@ class Session:
         return told
 
     def _number(self, draft: Draft) -> list[LogEntry]:
-        """Give the draft's events their seq and bytes, and its messages their place in the history."""
+        """Give the draft's events their seq and bytes, and its messages their place in the history.
+
+        One that cannot be written raises, and changes nothing of the session.
+        """
         commit: Commit = draft.commit
-        commit.expected_seq = self._next_seq - 1
         seconds = int(draft.now)
         nanos = int((draft.now - seconds) * 1_000_000) * 1000
         entries = []
-        for event, closes in draft.events:
-            event.session_id = self.session_id
-            event.seq = seq = self._next_seq
-            self._next_seq += 1
+        for seq, (event, closes) in enumerate(draft.events, self._next_seq):
+            event.session_id, event.seq = self.session_id, seq
             event.time.seconds, event.time.nanos = seconds, nanos
             payload = event.WhichOneof("payload")
-            kind = _KINDS[payload] if payload else 0
             if payload == "message_committed":
                 message = event.message_committed.message
                 message.seq = seq
                 message.create_time.seconds, message.create_time.nanos = seconds, nanos
                 commit.messages.append(draft.index(message))
-                if self._history is not None and message.in_context and message.context_id == MAIN_CONTEXT:
-                    self._history.append(message)
-                    self._history_bytes += message.ByteSize()
-            elif payload == "message_context_changed":
-                # Rare: read the history again where it is needed next.
-                self._forget_history()
-            elif payload in _OF_THE_SESSION:
-                self._take_over(event, commit)
-            if closes is not None:
-                # From here on its text is in this commit: a flush that came behind it would stay for ever.
-                closes.closed = True
+            kind = _KINDS[payload] if payload else 0
             content = event.SerializeToString()
             entries.append(LogEntry(seq, event.run_id, kind, content, closes))
             commit.events.append(EventRow(seq, event.run_id, kind, content))
+        commit.expected_seq = self._next_seq - 1
         if commit.session_settings is not None:
             self._settings_bytes = len(commit.session_settings)
         commit.updated_us = self.updated_us = microseconds(draft.now)
+        self._next_seq += len(entries)
+        for event, closes in draft.events:
+            self._take_in(event, commit)
+            if closes is not None:
+                # From here on its text is in this commit: a flush that came behind it would stay for ever.
+                closes.closed = True
         return entries
+
+    def _take_in(self, event: event_pb2.Event, commit: Commit) -> None:
+        """Let the history, and what is kept of the session as a whole, follow an event."""
+        payload = event.WhichOneof("payload")
+        if payload == "message_committed":
+            message = event.message_committed.message
+            if self._history is not None and message.in_context and message.context_id == MAIN_CONTEXT:
+                self._history.append(message)
+                self._history_bytes += message.ByteSize()
+        elif payload == "message_context_changed":
+            # Rare: read the history again where it is needed next.
+            self._forget_history()
+        elif payload in _OF_THE_SESSION:
+            self._take_over(event, commit)
 
     def _take_over(self, event: event_pb2.Event, commit: Commit) -> None:
         """Keep what an event says of the session as a whole, durable with the event."""

@@ -70,7 +70,7 @@ class SessionTable:
         session = self._sessions.get(key)
         if session is None:
             loading = self._loading.get(key)
-            if loading is None:
+            if loading is None or loading.done():
                 loading = self._begin(key, self._load(key))
             session = await durable(loading, self._store)
             if session is None:
@@ -87,7 +87,7 @@ class SessionTable:
         is one object of it. Raises Refused STORE_UNAVAILABLE.
         """
         key = (row.tenant, row.session_id)
-        while (loading := self._loading.get(key)) is not None:
+        while (loading := self._loading.get(key)) is not None and not loading.done():
             await durable(loading, self._store)
         found = self._sessions.get(key)
         return found or await durable(self._begin(key, self._create(row, write)), self._store)
@@ -106,7 +106,8 @@ class SessionTable:
         return loading
 
     def _loaded(self, key: Key, done: asyncio.Future[Session | None]) -> None:
-        self._loading.pop(key, None)
+        if self._loading.get(key) is done:
+            del self._loading[key]
         if not done.cancelled():
             # Whoever waited for it may be gone: its error is then nobody's.
             done.exception()

@@ -17,8 +17,10 @@ from turnkeeper_service.engine.titles import TitleCall, prompt_text, title_of_pr
 from turnkeeper_service.engine.usage import add_run, add_step
 from turnkeeper_service.providers.base import ProviderError
 
-from .line import Line
+from .lanes import ErrandLane
 from .models import ModelDesk
+from .parts import Parts
+from .performing import Performing
 from .run import Run
 from .session import Session
 
@@ -35,8 +37,9 @@ MAX_TITLES = 1024
 class TitleMaker:
     """Makes titles."""
 
-    def __init__(self, line: Line, desk: ModelDesk) -> None:
-        self._line = line
+    def __init__(self, parts: Parts, conductor: Performing, desk: ModelDesk) -> None:
+        self._parts = parts
+        self._conductor = conductor
         self._desk = desk
         self._in_the_making: set[tuple[str, str]] = set()
         self._free = asyncio.Semaphore(MAX_CALLS)
@@ -46,7 +49,7 @@ class TitleMaker:
         session = run.session
         if session.title or session.key in self._in_the_making or not session.is_active:
             return
-        if run.cancel is not None or self._line.is_draining:
+        if run.cancel is not None or not self._parts.is_serving:
             return
         models, text = self._models(session, model), prompt_text(run.prompt)
         if not models or not text:
@@ -56,21 +59,21 @@ class TitleMaker:
         self._in_the_making.add(session.key)
         session.pin()
         making = self._make(session, text, models, session_hash)
-        self._line.owner.spawn(f"title of {session.session_id}", making)
+        self._parts.owner.spawn(f"title of {session.session_id}", making)
 
     def _models(self, session: Session, model: str) -> Sequence[str]:
         """The models to ask, in order; none where sessions get no titles. A scripted one has to be named for it."""
-        if not self._line.options.makes_titles:
+        if not self._parts.options.makes_titles:
             return ()
-        small = session.settings.small_model or self._line.options.small_model
+        small = session.settings.small_model or self._parts.options.small_model
         large = "" if self._desk.is_scripted(model) else model
         return list(dict.fromkeys(one for one in (small, large) if one))
 
     async def _make(self, session: Session, text: str, models: Sequence[str], session_hash: str) -> None:
         calls: list[tuple[Model, TitleCall]] = []
         try:
-            title = await self._within_time(self._ask(models, text, session_hash, calls)) if models else ""
-            if not self._line.is_cut and session.is_active:
+            title = await self._within_time(self._ask(session, models, text, session_hash, calls)) if models else ""
+            if not self._parts.is_cut and session.is_active:
                 self._write(session, title or title_of_prompt(text), calls)
         finally:
             self._in_the_making.discard(session.key)
@@ -79,7 +82,7 @@ class TitleMaker:
     async def _within_time(self, asking: asyncio.Task[str]) -> str:
         """What the models say; empty where they take too long. A call that ignores its cancel is left to its owner."""
         late: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        timer = self._line.clock.call_later(TITLE_SECONDS, late.cancel)
+        timer = self._parts.clock.call_later(TITLE_SECONDS, late.cancel)
         try:
             await asyncio.wait({asking, late}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -89,14 +92,24 @@ class TitleMaker:
         return asking.result() if asking.done() and not asking.cancelled() else ""
 
     def _ask(
-        self, models: Sequence[str], text: str, session_hash: str, calls: list[tuple[Model, TitleCall]]
+        self,
+        session: Session,
+        models: Sequence[str],
+        text: str,
+        session_hash: str,
+        calls: list[tuple[Model, TitleCall]],
     ) -> asyncio.Task[str]:
-        asking = self._first_title(models, text, session_hash, calls)
-        task: asyncio.Task[str] = self._line.owner.spawn("title call", asking)
+        asking = self._first_title(session, models, text, session_hash, calls)
+        task: asyncio.Task[str] = self._parts.owner.spawn("title call", asking)
         return task
 
     async def _first_title(
-        self, models: Sequence[str], text: str, session_hash: str, calls: list[tuple[Model, TitleCall]]
+        self,
+        session: Session,
+        models: Sequence[str],
+        text: str,
+        session_hash: str,
+        calls: list[tuple[Model, TitleCall]],
     ) -> str:
         """The title of the first model that gives one; empty where none does."""
         async with self._free:
@@ -106,8 +119,9 @@ class TitleMaker:
                     model = self._desk.model(name)
                     is_reasoning = model.capabilities.is_reasoning
                     call = TitleCall(model.own_name, text, is_reasoning=is_reasoning, session_hash=session_hash)
-                    calls.append((model, call))
-                    title = await call.run(model.provider)
+                    async with ErrandLane(self._conductor, session.key, name):
+                        calls.append((model, call))
+                        title = await call.run(model.provider)
                 except ProviderError as error:
                     log.info("a title could not be made", model=name, reason=error.reason)
                 except Exception as error:
@@ -136,5 +150,5 @@ class TitleMaker:
         if calls:
             add_run(session.usage, used)
             draft.commit.session_usage = session.usage.SerializeToString()
-        self._line.count_tokens(used)
+        self._conductor.terminals.count_tokens(used)
         session.submit(draft)

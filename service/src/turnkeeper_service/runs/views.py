@@ -7,19 +7,31 @@ from typing import cast
 
 from turnkeeper.v1 import event_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.clock import Clock
+from turnkeeper_service.ids import turn_id_of
 from turnkeeper_service.store.base import RunRow, RunState, SessionState
 from turnkeeper_service.store.reading import reading
 
 from .run import Run
-from .scheduler import Counts, Place
+from .scheduler import CoreScheduler, Counts, Place
 from .session import Session
 
 FINISHED = run_service_pb2.RUN_STATE_FINISHED
-_STATES = {"parked": run_service_pb2.RUN_STATE_AWAITING, "woken": run_service_pb2.RUN_STATE_WAITING}
-"""Of runs whose turn has begun, by their place in the core."""
+_STATES = {
+    "reserved": run_service_pb2.RUN_STATE_QUEUED,
+    "queued": run_service_pb2.RUN_STATE_QUEUED,
+    "lent": run_service_pb2.RUN_STATE_QUEUED,
+    "waiting": run_service_pb2.RUN_STATE_WAITING,
+    "parked": run_service_pb2.RUN_STATE_AWAITING,
+    "held": run_service_pb2.RUN_STATE_AWAITING,
+    "woken": run_service_pb2.RUN_STATE_WAITING,
+}
+"""By the place in the core; elsewhere a run is running, or its terminal is on its way."""
+_IN_LINE = frozenset({"reserved", "queued", "lent", "waiting"})
+_LABELS = {"reserved": "reservation", "line": "queue", "gate": "permit", "turn": "turn", "cancel": "cancelling"}
+"""What holds are called whose kind says all; the others have their own label."""
 
 
-def session_view(session: Session, counts: Counts, default_model: str) -> session_service_pb2.Session:
+def session_view(session: Session, counts: Counts | None, default_model: str) -> session_service_pb2.Session:
     """A session."""
     view = session_service_pb2.Session(
         session_id=session.session_id,
@@ -37,23 +49,21 @@ def session_view(session: Session, counts: Counts, default_model: str) -> sessio
     )
     view.create_time.FromMicroseconds(session.created_us)
     view.update_time.FromMicroseconds(session.updated_us)
-    view.open_run_id = counts.open or ""
-    view.queued_runs = counts.reserved + counts.queued
+    if counts is not None:
+        view.open_run_id = counts.open_run_id or ""
+        view.queued_runs = counts.reserved + counts.queued
     return view
 
 
 def _state(run: Run, place: Place | None) -> run_service_pb2.RunState.ValueType:
-    where = place[0] if place is not None else ""
-    if run.state == RunState.FINISHED:
-        return FINISHED
-    if run.state == RunState.STARTED:
-        return _STATES.get(where, run_service_pb2.RUN_STATE_RUNNING)
-    return run_service_pb2.RUN_STATE_WAITING if where == "waiting" else run_service_pb2.RUN_STATE_QUEUED
+    if place is None:
+        return FINISHED if run.finished.done() else run_service_pb2.RUN_STATE_RUNNING
+    return _STATES.get(place[0], run_service_pb2.RUN_STATE_RUNNING)
 
 
-def _position(run: Run, place: Place | None) -> int:
+def _position(place: Place | None) -> int:
     """Runs ahead of a queued run."""
-    return place[1] if place is not None and run.state == RunState.QUEUED else 0
+    return place[1] if place is not None and place[0] in _IN_LINE else 0
 
 
 def receipt_of_run(run: Run, place: Place | None, *, is_replay: bool) -> run_service_pb2.RunReceipt:
@@ -63,7 +73,7 @@ def receipt_of_run(run: Run, place: Place | None, *, is_replay: bool) -> run_ser
         session_id=run.session.session_id,
         accept_sequence=run.sequence,
         state=_state(run, place),
-        position=_position(run, place) if is_replay else run.position,
+        position=_position(place) if is_replay else run.position,
         steers_run_id=run.steers or "",
         replaced_run_ids=run.replaced,
         is_replay=is_replay,
@@ -124,7 +134,7 @@ def run_view(run: Run, place: Place | None) -> run_service_pb2.Run:
         delivery=run.delivery,
         accept_sequence=run.sequence,
         state=_state(run, place),
-        position=_position(run, place),
+        position=_position(place),
         steers_run_id=run.steers or "",
         cancel=run.cancel,
     )
@@ -134,25 +144,32 @@ def run_view(run: Run, place: Place | None) -> run_service_pb2.Run:
     return view
 
 
-def holds_of(run: Run, place: Place | None, counts: Counts, clock: Clock) -> Iterator[run_service_pb2.Hold]:
-    """Why a run is not over: every reason, with its age (promise 11)."""
-    since_accept = clock.time() - run.created_us / 1e6
-    state = _state(run, place)
-    if run.state == RunState.STARTED:
-        yield _hold("turn", clock.time() - (run.started_us or run.created_us) / 1e6, "")
-        for label, since in run.turn.doing() if run.turn is not None else ():
-            yield _hold(label, clock.monotonic() - since, run.turn.plan.model if run.turn is not None else "")
-    elif state == run_service_pb2.RUN_STATE_WAITING:
-        yield _hold("permit", since_accept, "")
-    elif not run.is_dispatched:
-        yield _hold("reservation", since_accept, "")
-    else:
-        yield _hold("queue", since_accept, counts.open or counts.head or "")
-    if run.cancel is not None:
-        yield _hold("cancelling", 0.0, run.cancel.actor)
+def holds_of(run: Run, core: CoreScheduler, clock: Clock) -> Iterator[run_service_pb2.Hold]:
+    """Why a run is not over: every reason, with its age and its end (promise 11)."""
+    for held, age in core.holds(run.session.key, run.run_id):
+        hold = run_service_pb2.Hold(label=_LABELS.get(held.kind) or held.label or held.kind)
+        hold.age.FromNanoseconds(max(0, int(age * 1e9)))
+        if held.deadline is not None:
+            left = core.until(held.deadline)
+            hold.deadline.FromNanoseconds(int((clock.time() + left) * 1e9))
+        if held.turn is not None:
+            hold.turn_id = turn_id_of(held.turn)
+        if held.kind == "line":
+            counts = core.counts(run.session.key)
+            hold.detail = (counts.open_run_id or "") if counts is not None else ""
+        elif held.kind == "cancel" and run.cancel is not None:
+            hold.detail = run.cancel.actor
+        yield hold
+        if held.kind == "turn":
+            yield from _doing(run, clock)
 
 
-def _hold(label: str, age: float, detail: str) -> run_service_pb2.Hold:
-    hold = run_service_pb2.Hold(label=label, detail=detail)
-    hold.age.FromNanoseconds(max(0, int(age * 1e9)))
-    return hold
+def _doing(run: Run, clock: Clock) -> Iterator[run_service_pb2.Hold]:
+    """What a turn does that has its permit."""
+    driven = run.driven
+    if driven is None or driven.turn is None or not driven.is_busy:
+        return
+    label, since = driven.turn.doing()
+    hold = run_service_pb2.Hold(label=label, detail=driven.turn.plan.model, turn_id=driven.turn_id)
+    hold.age.FromNanoseconds(max(0, int((clock.monotonic() - since) * 1e9)))
+    yield hold

@@ -343,8 +343,8 @@ class Store(Protocol):
         """All messages of a context ("" for every context) in order, each with whether it is in context now."""
         ...
 
-    async def open_runs(self) -> Sequence[RunRow]:
-        """All runs not FINISHED, of every tenant, in accept order: what recovery goes through (U-16)."""
+    async def open_runs(self, *, after_sequence: int = 0, limit: int = 1000) -> Sequence[RunRow]:
+        """Runs not FINISHED, of every tenant, in accept order, above a sequence: what recovery goes through (U-16)."""
         ...
 
     async def deleting_sessions(self) -> Sequence[SessionRow]:

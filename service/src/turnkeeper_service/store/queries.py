@@ -38,7 +38,7 @@ _IDLE = """
 SELECT ordinal, tenant, session_id FROM sessions WHERE ordinal > ? AND state = 1 AND updated_us < ?
 ORDER BY ordinal LIMIT ?"""
 _GET_RUN = f"SELECT {_RUN} FROM runs WHERE tenant = ? AND run_id = ?"
-_OPEN_RUNS = f"SELECT {_RUN} FROM runs WHERE state < 4 ORDER BY accept_sequence"
+_OPEN_RUNS = f"SELECT {_RUN} FROM runs WHERE state < 4 AND accept_sequence > ? ORDER BY accept_sequence LIMIT ?"
 _EVENTS = """
 SELECT seq, run_id, kind, payload FROM events WHERE tenant = ? AND session_id = ? AND seq > ? ORDER BY seq LIMIT ?"""
 _RUN_EVENTS = """
@@ -132,9 +132,9 @@ def list_runs(
     return Page([_run(row) for row in page.rows], page.has_more)
 
 
-def open_runs(connection: sqlite3.Connection) -> list[RunRow]:
+def open_runs(connection: sqlite3.Connection, after: int, limit: int) -> list[RunRow]:
     """See `Store.open_runs`."""
-    return [_run(row) for row in connection.execute(_OPEN_RUNS)]
+    return [_run(row) for row in connection.execute(_OPEN_RUNS, (after, limit))]
 
 
 def read_events(

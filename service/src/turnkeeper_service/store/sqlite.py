@@ -191,9 +191,9 @@ class SqliteStore:
             lambda c: queries.list_messages(c, tenant, session_id, context_id, after_seq, limit, max_bytes)
         )
 
-    async def open_runs(self) -> Sequence[RunRow]:
-        """All runs not finished, in accept order."""
-        return await self._readers.read(queries.open_runs)
+    async def open_runs(self, *, after_sequence: int = 0, limit: int = 1000) -> Sequence[RunRow]:
+        """Runs not finished, in accept order."""
+        return await self._readers.read(lambda c: queries.open_runs(c, after_sequence, limit))
 
     async def deleting_sessions(self) -> Sequence[SessionRow]:
         """Sessions whose deletion has to go on."""

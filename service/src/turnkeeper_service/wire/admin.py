@@ -14,7 +14,7 @@ from turnkeeper_service.runs.overview import paced
 from turnkeeper_service.runs.runs import Runs
 
 from .call import Call
-from .pages import number, page_size, to_token
+from .pages import numbers, page_size, to_token
 from .streams import Streams
 from .validate import Findings, check_duration, check_id, check_text
 
@@ -79,10 +79,10 @@ class AdminServicer:
             num_streams=len(self._streams),
             num_commits=made,
             num_pending_commits=pending,
-            num_runs_finished=self._runs.line.finished_by_status,
+            num_runs_finished=self._runs.terminals.num_by_status,
             rss_bytes=_rss_bytes(),
-            num_detached=self._runs.line.num_detached,
-            is_draining=self._runs.line.is_draining,
+            num_detached=self._runs.parts.num_detached,
+            is_draining=not self._runs.parts.is_serving,
         )
         response.start_time.FromNanoseconds(int(self._process.started_at * 1e9))
         return response
@@ -93,23 +93,23 @@ class AdminServicer:
         found = Findings()
         if request.tenant:
             check_id(found, "tenant", request.tenant)
-        after = found.attempt(lambda: number(request.page_token, *query), 0)
+        after = found.attempt(lambda: numbers(request.page_token, 2, *query), None)
         limit = found.attempt(lambda: page_size(request.page_size), 0)
         found.refuse()
         response = pb.ListActiveTurnsResponse()
-        page = [run for run in await self._runs.active_runs(request.tenant) if run.sequence > after][: limit + 1]
-        async for run in paced(page[:limit]):
+        page, following = self._runs.active_runs(request.tenant, None if after is None else (after[0], after[1]), limit)
+        async for run in paced(page):
             view = await self._runs.get_run(run.session.tenant, run.run_id)
             if view.state == run_service_pb2.RUN_STATE_FINISHED:
                 continue
             turn = response.turns.add(tenant=run.session.tenant, session_id=view.session_id, run_id=view.run_id)
-            if run.turn is not None:
-                turn.turn_id = run.turn.plan.turn_id
+            if run.driven is not None:
+                turn.turn_id = run.driven.turn_id
             if view.holds:
                 turn.age.CopyFrom(view.holds[0].age)
                 turn.label = view.holds[-1].label
-        if len(page) > limit:
-            response.next_page_token = to_token(str(page[limit - 1].sequence), *query)
+        if following is not None:
+            response.next_page_token = to_token(" ".join(map(str, following)), *query)
         return response
 
     async def cancel_all(self, request: pb.CancelAllRequest, call: Call) -> pb.CancelAllResponse:

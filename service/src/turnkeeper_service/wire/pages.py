@@ -54,3 +54,14 @@ def number(token: str, *query: str) -> int:
     if position and not (position.isdecimal() and len(position) <= MAX_DIGITS):
         raise not_of_this_query()
     return int(position or 0)
+
+
+def numbers(token: str, count: int, *query: str) -> tuple[int, ...] | None:
+    """The position as so many numbers; None for the start. Raises Refused INVALID_PAGE_TOKEN."""
+    position = from_token(token, *query)
+    if not position:
+        return None
+    found = position.split(" ")
+    if len(found) != count or not all(one.isdecimal() and len(one) <= MAX_DIGITS for one in found):
+        raise not_of_this_query()
+    return tuple(map(int, found))

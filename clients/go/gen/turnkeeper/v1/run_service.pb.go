@@ -577,7 +577,11 @@ type Hold struct {
 	// For how long.
 	Age *durationpb.Duration `protobuf:"bytes,2,opt,name=age,proto3" json:"age,omitempty"`
 	// More about it, for example the run ahead; may be empty.
-	Detail        string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// When it is over in any case; unset where nothing but what it waits for ends it.
+	Deadline *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// The turn that it is about; empty where it is about the run.
+	TurnId        string `protobuf:"bytes,5,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -629,6 +633,20 @@ func (x *Hold) GetAge() *durationpb.Duration {
 func (x *Hold) GetDetail() string {
 	if x != nil {
 		return x.Detail
+	}
+	return ""
+}
+
+func (x *Hold) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *Hold) GetTurnId() string {
+	if x != nil {
+		return x.TurnId
 	}
 	return ""
 }
@@ -4118,11 +4136,13 @@ const file_turnkeeper_v1_run_service_proto_rawDesc = "" +
 	"\tis_replay\x18\b \x01(\bR\bisReplay\x120\n" +
 	"\aoutcome\x18\t \x01(\v2\x16.turnkeeper.v1.OutcomeR\aoutcome\x12!\n" +
 	"\faccepted_seq\x18\n" +
-	" \x01(\x03R\vacceptedSeq\"a\n" +
+	" \x01(\x03R\vacceptedSeq\"\xb2\x01\n" +
 	"\x04Hold\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12+\n" +
 	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\"\x81\x05\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x126\n" +
+	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x17\n" +
+	"\aturn_id\x18\x05 \x01(\tR\x06turnId\"\x81\x05\n" +
 	"\x03Run\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1d\n" +
 	"\n" +
@@ -4485,9 +4505,9 @@ var file_turnkeeper_v1_run_service_proto_goTypes = []any{
 	(Delivery)(0),                   // 54: turnkeeper.v1.Delivery
 	(*ModelParameters)(nil),         // 55: turnkeeper.v1.ModelParameters
 	(*Outcome)(nil),                 // 56: turnkeeper.v1.Outcome
-	(RunKind)(0),                    // 57: turnkeeper.v1.RunKind
-	(*RunCancelRequested)(nil),      // 58: turnkeeper.v1.RunCancelRequested
-	(*timestamppb.Timestamp)(nil),   // 59: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil),   // 57: google.protobuf.Timestamp
+	(RunKind)(0),                    // 58: turnkeeper.v1.RunKind
+	(*RunCancelRequested)(nil),      // 59: turnkeeper.v1.RunCancelRequested
 	(CancelMode)(0),                 // 60: turnkeeper.v1.CancelMode
 	(OnParentEnd)(0),                // 61: turnkeeper.v1.OnParentEnd
 	(*Session)(nil),                 // 62: turnkeeper.v1.Session
@@ -4514,101 +4534,102 @@ var file_turnkeeper_v1_run_service_proto_depIdxs = []int32{
 	0,  // 8: turnkeeper.v1.RunReceipt.state:type_name -> turnkeeper.v1.RunState
 	56, // 9: turnkeeper.v1.RunReceipt.outcome:type_name -> turnkeeper.v1.Outcome
 	52, // 10: turnkeeper.v1.Hold.age:type_name -> google.protobuf.Duration
-	57, // 11: turnkeeper.v1.Run.kind:type_name -> turnkeeper.v1.RunKind
-	54, // 12: turnkeeper.v1.Run.delivery:type_name -> turnkeeper.v1.Delivery
-	0,  // 13: turnkeeper.v1.Run.state:type_name -> turnkeeper.v1.RunState
-	56, // 14: turnkeeper.v1.Run.outcome:type_name -> turnkeeper.v1.Outcome
-	6,  // 15: turnkeeper.v1.Run.holds:type_name -> turnkeeper.v1.Hold
-	58, // 16: turnkeeper.v1.Run.cancel:type_name -> turnkeeper.v1.RunCancelRequested
-	59, // 17: turnkeeper.v1.Run.create_time:type_name -> google.protobuf.Timestamp
-	59, // 18: turnkeeper.v1.Run.start_time:type_name -> google.protobuf.Timestamp
-	59, // 19: turnkeeper.v1.Run.finish_time:type_name -> google.protobuf.Timestamp
-	4,  // 20: turnkeeper.v1.SubmitRunRequest.submission:type_name -> turnkeeper.v1.Submission
-	5,  // 21: turnkeeper.v1.SubmitRunResponse.receipt:type_name -> turnkeeper.v1.RunReceipt
-	4,  // 22: turnkeeper.v1.RunRequest.submission:type_name -> turnkeeper.v1.Submission
-	41, // 23: turnkeeper.v1.RunResponse.items:type_name -> turnkeeper.v1.StreamItem
-	7,  // 24: turnkeeper.v1.GetRunResponse.run:type_name -> turnkeeper.v1.Run
-	7,  // 25: turnkeeper.v1.ListRunsResponse.runs:type_name -> turnkeeper.v1.Run
-	17, // 26: turnkeeper.v1.CancelScope.up_to:type_name -> turnkeeper.v1.SequenceScope
-	18, // 27: turnkeeper.v1.CancelScope.tenant:type_name -> turnkeeper.v1.TenantScope
-	16, // 28: turnkeeper.v1.CancelRunsRequest.scope:type_name -> turnkeeper.v1.CancelScope
-	60, // 29: turnkeeper.v1.CancelRunsRequest.mode:type_name -> turnkeeper.v1.CancelMode
-	1,  // 30: turnkeeper.v1.CancelledRun.disposition:type_name -> turnkeeper.v1.CancelDisposition
-	56, // 31: turnkeeper.v1.CancelledRun.outcome:type_name -> turnkeeper.v1.Outcome
-	20, // 32: turnkeeper.v1.CancelReceipt.runs:type_name -> turnkeeper.v1.CancelledRun
-	21, // 33: turnkeeper.v1.CancelRunsResponse.receipt:type_name -> turnkeeper.v1.CancelReceipt
-	21, // 34: turnkeeper.v1.ClearQueueResponse.receipt:type_name -> turnkeeper.v1.CancelReceipt
-	53, // 35: turnkeeper.v1.SpawnTurnRequest.prompt:type_name -> turnkeeper.v1.Part
-	61, // 36: turnkeeper.v1.SpawnTurnRequest.on_parent_end:type_name -> turnkeeper.v1.OnParentEnd
-	52, // 37: turnkeeper.v1.SpawnTurnRequest.timeout:type_name -> google.protobuf.Duration
-	56, // 38: turnkeeper.v1.SpawnTurnResponse.outcome:type_name -> turnkeeper.v1.Outcome
-	28, // 39: turnkeeper.v1.WatchSessionRequest.positions:type_name -> turnkeeper.v1.DeltaPosition
-	27, // 40: turnkeeper.v1.WatchSessionRequest.filter:type_name -> turnkeeper.v1.WatchFilter
-	41, // 41: turnkeeper.v1.WatchSessionResponse.items:type_name -> turnkeeper.v1.StreamItem
-	32, // 42: turnkeeper.v1.Snapshot.parts:type_name -> turnkeeper.v1.SnapshotPart
-	62, // 43: turnkeeper.v1.OpenReceipt.session:type_name -> turnkeeper.v1.Session
-	63, // 44: turnkeeper.v1.ApprovalReceipt.approval:type_name -> turnkeeper.v1.Approval
-	35, // 45: turnkeeper.v1.Receipt.open:type_name -> turnkeeper.v1.OpenReceipt
-	5,  // 46: turnkeeper.v1.Receipt.run:type_name -> turnkeeper.v1.RunReceipt
-	21, // 47: turnkeeper.v1.Receipt.cancel:type_name -> turnkeeper.v1.CancelReceipt
-	36, // 48: turnkeeper.v1.Receipt.approval:type_name -> turnkeeper.v1.ApprovalReceipt
-	37, // 49: turnkeeper.v1.Receipt.tool_result:type_name -> turnkeeper.v1.ToolResultReceipt
-	64, // 50: turnkeeper.v1.Receipt.tools:type_name -> turnkeeper.v1.ToolsReceipt
-	65, // 51: turnkeeper.v1.FrameError.reason:type_name -> turnkeeper.v1.ErrorReason
-	51, // 52: turnkeeper.v1.FrameError.metadata:type_name -> turnkeeper.v1.FrameError.MetadataEntry
-	40, // 53: turnkeeper.v1.FrameError.violations:type_name -> turnkeeper.v1.FieldViolation
-	52, // 54: turnkeeper.v1.FrameError.retry_after:type_name -> google.protobuf.Duration
-	66, // 55: turnkeeper.v1.StreamItem.event:type_name -> turnkeeper.v1.Event
-	31, // 56: turnkeeper.v1.StreamItem.delta:type_name -> turnkeeper.v1.Delta
-	33, // 57: turnkeeper.v1.StreamItem.snapshot:type_name -> turnkeeper.v1.Snapshot
-	34, // 58: turnkeeper.v1.StreamItem.heartbeat:type_name -> turnkeeper.v1.Heartbeat
-	38, // 59: turnkeeper.v1.StreamItem.receipt:type_name -> turnkeeper.v1.Receipt
-	39, // 60: turnkeeper.v1.StreamItem.error:type_name -> turnkeeper.v1.FrameError
-	67, // 61: turnkeeper.v1.StreamItem.tool_invocation:type_name -> turnkeeper.v1.ToolInvocation
-	68, // 62: turnkeeper.v1.StreamItem.tool_invocation_cancelled:type_name -> turnkeeper.v1.ToolInvocationCancelled
-	28, // 63: turnkeeper.v1.OpenFrame.positions:type_name -> turnkeeper.v1.DeltaPosition
-	27, // 64: turnkeeper.v1.OpenFrame.filter:type_name -> turnkeeper.v1.WatchFilter
-	69, // 65: turnkeeper.v1.OpenFrame.create_with:type_name -> turnkeeper.v1.SessionSettings
-	42, // 66: turnkeeper.v1.ConverseRequest.open:type_name -> turnkeeper.v1.OpenFrame
-	4,  // 67: turnkeeper.v1.ConverseRequest.submit:type_name -> turnkeeper.v1.Submission
-	19, // 68: turnkeeper.v1.ConverseRequest.cancel:type_name -> turnkeeper.v1.CancelRunsRequest
-	43, // 69: turnkeeper.v1.ConverseRequest.clear_queue:type_name -> turnkeeper.v1.ClearQueueFrame
-	70, // 70: turnkeeper.v1.ConverseRequest.offer_tools:type_name -> turnkeeper.v1.OfferTools
-	71, // 71: turnkeeper.v1.ConverseRequest.tool_result:type_name -> turnkeeper.v1.ToolInvocationResult
-	72, // 72: turnkeeper.v1.ConverseRequest.answer_approval:type_name -> turnkeeper.v1.AnswerApprovalRequest
-	41, // 73: turnkeeper.v1.ConverseResponse.items:type_name -> turnkeeper.v1.StreamItem
-	59, // 74: turnkeeper.v1.WatchTenantResponse.time:type_name -> google.protobuf.Timestamp
-	48, // 75: turnkeeper.v1.WatchTenantResponse.session:type_name -> turnkeeper.v1.SessionNotice
-	49, // 76: turnkeeper.v1.WatchTenantResponse.run:type_name -> turnkeeper.v1.RunNotice
-	50, // 77: turnkeeper.v1.WatchTenantResponse.lagged:type_name -> turnkeeper.v1.LaggedNotice
-	34, // 78: turnkeeper.v1.WatchTenantResponse.heartbeat:type_name -> turnkeeper.v1.Heartbeat
-	0,  // 79: turnkeeper.v1.RunNotice.state:type_name -> turnkeeper.v1.RunState
-	56, // 80: turnkeeper.v1.RunNotice.outcome:type_name -> turnkeeper.v1.Outcome
-	8,  // 81: turnkeeper.v1.RunService.SubmitRun:input_type -> turnkeeper.v1.SubmitRunRequest
-	10, // 82: turnkeeper.v1.RunService.Run:input_type -> turnkeeper.v1.RunRequest
-	12, // 83: turnkeeper.v1.RunService.GetRun:input_type -> turnkeeper.v1.GetRunRequest
-	14, // 84: turnkeeper.v1.RunService.ListRuns:input_type -> turnkeeper.v1.ListRunsRequest
-	19, // 85: turnkeeper.v1.RunService.CancelRuns:input_type -> turnkeeper.v1.CancelRunsRequest
-	23, // 86: turnkeeper.v1.RunService.ClearQueue:input_type -> turnkeeper.v1.ClearQueueRequest
-	25, // 87: turnkeeper.v1.RunService.SpawnTurn:input_type -> turnkeeper.v1.SpawnTurnRequest
-	29, // 88: turnkeeper.v1.RunService.WatchSession:input_type -> turnkeeper.v1.WatchSessionRequest
-	46, // 89: turnkeeper.v1.RunService.WatchTenant:input_type -> turnkeeper.v1.WatchTenantRequest
-	44, // 90: turnkeeper.v1.RunService.Converse:input_type -> turnkeeper.v1.ConverseRequest
-	9,  // 91: turnkeeper.v1.RunService.SubmitRun:output_type -> turnkeeper.v1.SubmitRunResponse
-	11, // 92: turnkeeper.v1.RunService.Run:output_type -> turnkeeper.v1.RunResponse
-	13, // 93: turnkeeper.v1.RunService.GetRun:output_type -> turnkeeper.v1.GetRunResponse
-	15, // 94: turnkeeper.v1.RunService.ListRuns:output_type -> turnkeeper.v1.ListRunsResponse
-	22, // 95: turnkeeper.v1.RunService.CancelRuns:output_type -> turnkeeper.v1.CancelRunsResponse
-	24, // 96: turnkeeper.v1.RunService.ClearQueue:output_type -> turnkeeper.v1.ClearQueueResponse
-	26, // 97: turnkeeper.v1.RunService.SpawnTurn:output_type -> turnkeeper.v1.SpawnTurnResponse
-	30, // 98: turnkeeper.v1.RunService.WatchSession:output_type -> turnkeeper.v1.WatchSessionResponse
-	47, // 99: turnkeeper.v1.RunService.WatchTenant:output_type -> turnkeeper.v1.WatchTenantResponse
-	45, // 100: turnkeeper.v1.RunService.Converse:output_type -> turnkeeper.v1.ConverseResponse
-	91, // [91:101] is the sub-list for method output_type
-	81, // [81:91] is the sub-list for method input_type
-	81, // [81:81] is the sub-list for extension type_name
-	81, // [81:81] is the sub-list for extension extendee
-	0,  // [0:81] is the sub-list for field type_name
+	57, // 11: turnkeeper.v1.Hold.deadline:type_name -> google.protobuf.Timestamp
+	58, // 12: turnkeeper.v1.Run.kind:type_name -> turnkeeper.v1.RunKind
+	54, // 13: turnkeeper.v1.Run.delivery:type_name -> turnkeeper.v1.Delivery
+	0,  // 14: turnkeeper.v1.Run.state:type_name -> turnkeeper.v1.RunState
+	56, // 15: turnkeeper.v1.Run.outcome:type_name -> turnkeeper.v1.Outcome
+	6,  // 16: turnkeeper.v1.Run.holds:type_name -> turnkeeper.v1.Hold
+	59, // 17: turnkeeper.v1.Run.cancel:type_name -> turnkeeper.v1.RunCancelRequested
+	57, // 18: turnkeeper.v1.Run.create_time:type_name -> google.protobuf.Timestamp
+	57, // 19: turnkeeper.v1.Run.start_time:type_name -> google.protobuf.Timestamp
+	57, // 20: turnkeeper.v1.Run.finish_time:type_name -> google.protobuf.Timestamp
+	4,  // 21: turnkeeper.v1.SubmitRunRequest.submission:type_name -> turnkeeper.v1.Submission
+	5,  // 22: turnkeeper.v1.SubmitRunResponse.receipt:type_name -> turnkeeper.v1.RunReceipt
+	4,  // 23: turnkeeper.v1.RunRequest.submission:type_name -> turnkeeper.v1.Submission
+	41, // 24: turnkeeper.v1.RunResponse.items:type_name -> turnkeeper.v1.StreamItem
+	7,  // 25: turnkeeper.v1.GetRunResponse.run:type_name -> turnkeeper.v1.Run
+	7,  // 26: turnkeeper.v1.ListRunsResponse.runs:type_name -> turnkeeper.v1.Run
+	17, // 27: turnkeeper.v1.CancelScope.up_to:type_name -> turnkeeper.v1.SequenceScope
+	18, // 28: turnkeeper.v1.CancelScope.tenant:type_name -> turnkeeper.v1.TenantScope
+	16, // 29: turnkeeper.v1.CancelRunsRequest.scope:type_name -> turnkeeper.v1.CancelScope
+	60, // 30: turnkeeper.v1.CancelRunsRequest.mode:type_name -> turnkeeper.v1.CancelMode
+	1,  // 31: turnkeeper.v1.CancelledRun.disposition:type_name -> turnkeeper.v1.CancelDisposition
+	56, // 32: turnkeeper.v1.CancelledRun.outcome:type_name -> turnkeeper.v1.Outcome
+	20, // 33: turnkeeper.v1.CancelReceipt.runs:type_name -> turnkeeper.v1.CancelledRun
+	21, // 34: turnkeeper.v1.CancelRunsResponse.receipt:type_name -> turnkeeper.v1.CancelReceipt
+	21, // 35: turnkeeper.v1.ClearQueueResponse.receipt:type_name -> turnkeeper.v1.CancelReceipt
+	53, // 36: turnkeeper.v1.SpawnTurnRequest.prompt:type_name -> turnkeeper.v1.Part
+	61, // 37: turnkeeper.v1.SpawnTurnRequest.on_parent_end:type_name -> turnkeeper.v1.OnParentEnd
+	52, // 38: turnkeeper.v1.SpawnTurnRequest.timeout:type_name -> google.protobuf.Duration
+	56, // 39: turnkeeper.v1.SpawnTurnResponse.outcome:type_name -> turnkeeper.v1.Outcome
+	28, // 40: turnkeeper.v1.WatchSessionRequest.positions:type_name -> turnkeeper.v1.DeltaPosition
+	27, // 41: turnkeeper.v1.WatchSessionRequest.filter:type_name -> turnkeeper.v1.WatchFilter
+	41, // 42: turnkeeper.v1.WatchSessionResponse.items:type_name -> turnkeeper.v1.StreamItem
+	32, // 43: turnkeeper.v1.Snapshot.parts:type_name -> turnkeeper.v1.SnapshotPart
+	62, // 44: turnkeeper.v1.OpenReceipt.session:type_name -> turnkeeper.v1.Session
+	63, // 45: turnkeeper.v1.ApprovalReceipt.approval:type_name -> turnkeeper.v1.Approval
+	35, // 46: turnkeeper.v1.Receipt.open:type_name -> turnkeeper.v1.OpenReceipt
+	5,  // 47: turnkeeper.v1.Receipt.run:type_name -> turnkeeper.v1.RunReceipt
+	21, // 48: turnkeeper.v1.Receipt.cancel:type_name -> turnkeeper.v1.CancelReceipt
+	36, // 49: turnkeeper.v1.Receipt.approval:type_name -> turnkeeper.v1.ApprovalReceipt
+	37, // 50: turnkeeper.v1.Receipt.tool_result:type_name -> turnkeeper.v1.ToolResultReceipt
+	64, // 51: turnkeeper.v1.Receipt.tools:type_name -> turnkeeper.v1.ToolsReceipt
+	65, // 52: turnkeeper.v1.FrameError.reason:type_name -> turnkeeper.v1.ErrorReason
+	51, // 53: turnkeeper.v1.FrameError.metadata:type_name -> turnkeeper.v1.FrameError.MetadataEntry
+	40, // 54: turnkeeper.v1.FrameError.violations:type_name -> turnkeeper.v1.FieldViolation
+	52, // 55: turnkeeper.v1.FrameError.retry_after:type_name -> google.protobuf.Duration
+	66, // 56: turnkeeper.v1.StreamItem.event:type_name -> turnkeeper.v1.Event
+	31, // 57: turnkeeper.v1.StreamItem.delta:type_name -> turnkeeper.v1.Delta
+	33, // 58: turnkeeper.v1.StreamItem.snapshot:type_name -> turnkeeper.v1.Snapshot
+	34, // 59: turnkeeper.v1.StreamItem.heartbeat:type_name -> turnkeeper.v1.Heartbeat
+	38, // 60: turnkeeper.v1.StreamItem.receipt:type_name -> turnkeeper.v1.Receipt
+	39, // 61: turnkeeper.v1.StreamItem.error:type_name -> turnkeeper.v1.FrameError
+	67, // 62: turnkeeper.v1.StreamItem.tool_invocation:type_name -> turnkeeper.v1.ToolInvocation
+	68, // 63: turnkeeper.v1.StreamItem.tool_invocation_cancelled:type_name -> turnkeeper.v1.ToolInvocationCancelled
+	28, // 64: turnkeeper.v1.OpenFrame.positions:type_name -> turnkeeper.v1.DeltaPosition
+	27, // 65: turnkeeper.v1.OpenFrame.filter:type_name -> turnkeeper.v1.WatchFilter
+	69, // 66: turnkeeper.v1.OpenFrame.create_with:type_name -> turnkeeper.v1.SessionSettings
+	42, // 67: turnkeeper.v1.ConverseRequest.open:type_name -> turnkeeper.v1.OpenFrame
+	4,  // 68: turnkeeper.v1.ConverseRequest.submit:type_name -> turnkeeper.v1.Submission
+	19, // 69: turnkeeper.v1.ConverseRequest.cancel:type_name -> turnkeeper.v1.CancelRunsRequest
+	43, // 70: turnkeeper.v1.ConverseRequest.clear_queue:type_name -> turnkeeper.v1.ClearQueueFrame
+	70, // 71: turnkeeper.v1.ConverseRequest.offer_tools:type_name -> turnkeeper.v1.OfferTools
+	71, // 72: turnkeeper.v1.ConverseRequest.tool_result:type_name -> turnkeeper.v1.ToolInvocationResult
+	72, // 73: turnkeeper.v1.ConverseRequest.answer_approval:type_name -> turnkeeper.v1.AnswerApprovalRequest
+	41, // 74: turnkeeper.v1.ConverseResponse.items:type_name -> turnkeeper.v1.StreamItem
+	57, // 75: turnkeeper.v1.WatchTenantResponse.time:type_name -> google.protobuf.Timestamp
+	48, // 76: turnkeeper.v1.WatchTenantResponse.session:type_name -> turnkeeper.v1.SessionNotice
+	49, // 77: turnkeeper.v1.WatchTenantResponse.run:type_name -> turnkeeper.v1.RunNotice
+	50, // 78: turnkeeper.v1.WatchTenantResponse.lagged:type_name -> turnkeeper.v1.LaggedNotice
+	34, // 79: turnkeeper.v1.WatchTenantResponse.heartbeat:type_name -> turnkeeper.v1.Heartbeat
+	0,  // 80: turnkeeper.v1.RunNotice.state:type_name -> turnkeeper.v1.RunState
+	56, // 81: turnkeeper.v1.RunNotice.outcome:type_name -> turnkeeper.v1.Outcome
+	8,  // 82: turnkeeper.v1.RunService.SubmitRun:input_type -> turnkeeper.v1.SubmitRunRequest
+	10, // 83: turnkeeper.v1.RunService.Run:input_type -> turnkeeper.v1.RunRequest
+	12, // 84: turnkeeper.v1.RunService.GetRun:input_type -> turnkeeper.v1.GetRunRequest
+	14, // 85: turnkeeper.v1.RunService.ListRuns:input_type -> turnkeeper.v1.ListRunsRequest
+	19, // 86: turnkeeper.v1.RunService.CancelRuns:input_type -> turnkeeper.v1.CancelRunsRequest
+	23, // 87: turnkeeper.v1.RunService.ClearQueue:input_type -> turnkeeper.v1.ClearQueueRequest
+	25, // 88: turnkeeper.v1.RunService.SpawnTurn:input_type -> turnkeeper.v1.SpawnTurnRequest
+	29, // 89: turnkeeper.v1.RunService.WatchSession:input_type -> turnkeeper.v1.WatchSessionRequest
+	46, // 90: turnkeeper.v1.RunService.WatchTenant:input_type -> turnkeeper.v1.WatchTenantRequest
+	44, // 91: turnkeeper.v1.RunService.Converse:input_type -> turnkeeper.v1.ConverseRequest
+	9,  // 92: turnkeeper.v1.RunService.SubmitRun:output_type -> turnkeeper.v1.SubmitRunResponse
+	11, // 93: turnkeeper.v1.RunService.Run:output_type -> turnkeeper.v1.RunResponse
+	13, // 94: turnkeeper.v1.RunService.GetRun:output_type -> turnkeeper.v1.GetRunResponse
+	15, // 95: turnkeeper.v1.RunService.ListRuns:output_type -> turnkeeper.v1.ListRunsResponse
+	22, // 96: turnkeeper.v1.RunService.CancelRuns:output_type -> turnkeeper.v1.CancelRunsResponse
+	24, // 97: turnkeeper.v1.RunService.ClearQueue:output_type -> turnkeeper.v1.ClearQueueResponse
+	26, // 98: turnkeeper.v1.RunService.SpawnTurn:output_type -> turnkeeper.v1.SpawnTurnResponse
+	30, // 99: turnkeeper.v1.RunService.WatchSession:output_type -> turnkeeper.v1.WatchSessionResponse
+	47, // 100: turnkeeper.v1.RunService.WatchTenant:output_type -> turnkeeper.v1.WatchTenantResponse
+	45, // 101: turnkeeper.v1.RunService.Converse:output_type -> turnkeeper.v1.ConverseResponse
+	92, // [92:102] is the sub-list for method output_type
+	82, // [82:92] is the sub-list for method input_type
+	82, // [82:82] is the sub-list for extension type_name
+	82, // [82:82] is the sub-list for extension extendee
+	0,  // [0:82] is the sub-list for field type_name
 }
 
 func init() { file_turnkeeper_v1_run_service_proto_init() }

@@ -325,13 +325,21 @@ class Hold(_message.Message):
     LABEL_FIELD_NUMBER: _builtins.int
     AGE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """What holds it, for example `queue`, `permit`, `turn`, `model`."""
     detail: _builtins.str
     """More about it, for example the run ahead; may be empty."""
+    turn_id: _builtins.str
+    """The turn that it is about; empty where it is about the run."""
     @_builtins.property
     def age(self) -> _duration_pb2.Duration:
         """For how long."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When it is over in any case; unset where nothing but what it waits for ends it."""
 
     def __init__(
         self,
@@ -339,10 +347,12 @@ class Hold(_message.Message):
         label: _builtins.str = ...,
         age: _duration_pb2.Duration | None = ...,
         detail: _builtins.str = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        turn_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "deadline", b"deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "detail", b"detail", "label", b"label"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "deadline", b"deadline", "detail", b"detail", "label", b"label", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

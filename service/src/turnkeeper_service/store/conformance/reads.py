@@ -102,6 +102,8 @@ async def open_runs_are_all_that_is_not_finished(harness: Harness) -> None:
             ("other", "r1", RunState.QUEUED),
             (TENANT, "r1", RunState.STARTED),
         ]
+        assert [row.accept_sequence for row in await store.open_runs(limit=2)] == [10, 30]
+        assert [row.accept_sequence for row in await store.open_runs(after_sequence=10, limit=1)] == [30]
 
 
 async def events_are_read_in_bounded_pages(harness: Harness) -> None:

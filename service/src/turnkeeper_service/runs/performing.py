@@ -1,0 +1,53 @@
+"""What those who take steps of the core need of whoever performs them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from turnkeeper_service.engine.abstract_turn import Turn
+from turnkeeper_service.engine.ends import TurnEnd
+from turnkeeper_service.engine.journal import Draft
+
+from .parts import Parts
+from .run import Run
+from .scheduler import CoreScheduler, Key, RunRef, Step
+from .session import Session
+from .terminals import Terminals
+
+
+class Performing(Protocol):
+    """Performs steps; see `turnkeeper_service.runs.conductor.Conductor`."""
+
+    parts: Parts
+    core: CoreScheduler
+    terminals: Terminals
+
+    def perform(
+        self, step: Step[Any], draft: tuple[Session, Draft] | None = None
+    ) -> Mapping[Key, asyncio.Future[None]]:
+        """Do what a step leads to. Returns the commits."""
+        ...
+
+    def expect(self, errand: int) -> asyncio.Future[str]:
+        """What becomes of an errand that waits for its place: ``in``, ``busy`` or ``cut``."""
+        ...
+
+
+class Concluding(Performing, Protocol):
+    """Performs the steps of turns too."""
+
+    def conclude(
+        self, run: Run, key: int, end: TurnEnd, *, may_step: bool = False, is_cut: bool = False
+    ) -> Sequence[RunRef] | None:
+        """Propose the end of a turn: None where it is over and submitted, else what is folded first."""
+        ...
+
+    def may_end(self, run: Run, error: BaseException | None) -> bool:
+        """Whether a turn that did not end by itself gets its end now; else it is left to recovery."""
+        ...
+
+    async def prepare(self, run: Run, turn: Turn) -> None:
+        """What comes before the first step of a turn."""
+        ...
