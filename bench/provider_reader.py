@@ -14,7 +14,7 @@ import uvloop
 
 from bench.baselines import sse
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.process.clock import SystemClock
 from turnkeeper_service.providers.base import ModelRequest, PartDelta
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.registry import ProviderRegistry

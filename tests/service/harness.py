@@ -25,9 +25,9 @@ from turnkeeper.v1 import (
     session_service_pb2_grpc,
 )
 from turnkeeper_service.app import Server
-from turnkeeper_service.clock import Clock
+from turnkeeper_service.process.clock import Clock
 from turnkeeper_service.providers.gates import Gates
-from turnkeeper_service.settings import Settings
+from turnkeeper_service.settings.settings import Settings
 from turnkeeper_service.store.base import Store
 from turnkeeper_service.tools.base import OfferedTool
 

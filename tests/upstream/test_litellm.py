@@ -17,7 +17,7 @@ from tests.service.providers.collect import Collected, collect, request, user
 from tests.service.providers.test_requests import IMAGE, TOOL, answer, call, result
 from tests.upstream.proxy import MASTER_KEY, Proxy, configuration, running_proxy
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.process.clock import SystemClock
 from turnkeeper_service.providers.base import FailureReason, ModelRequest
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.registry import FORMATS, SCRIPTED, ProviderRegistry

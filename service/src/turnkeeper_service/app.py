@@ -10,30 +10,31 @@ from typing import TYPE_CHECKING
 import structlog
 from prometheus_client import CollectorRegistry
 
-from turnkeeper_service.clock import Clock, SystemClock
 from turnkeeper_service.errors import draining, store_unavailable
-from turnkeeper_service.http_status import HttpStatus
-from turnkeeper_service.metrics import Metrics, RereadType
 from turnkeeper_service.principal import Authenticator
-from turnkeeper_service.provider_wiring import model_catalog, price_list, provider_options
-from turnkeeper_service.providers.fallback import CoolDowns
+from turnkeeper_service.process.clock import Clock, SystemClock
+from turnkeeper_service.process.metrics import Metrics, RereadType
+from turnkeeper_service.process.tasks import TaskOwner
+from turnkeeper_service.process.tls import Certificates
+from turnkeeper_service.providers.facts.public_list import PublicList
 from turnkeeper_service.providers.gates import Gates
-from turnkeeper_service.providers.public_list import PublicList
+from turnkeeper_service.providers.policy.fallback import CoolDowns
 from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.runs.parts import Checkpoints
 from turnkeeper_service.runs.runs import Runs
-from turnkeeper_service.settings import Settings
+from turnkeeper_service.settings.settings import Settings
 from turnkeeper_service.store.base import Store, StoreError
 from turnkeeper_service.store.sqlite import SqliteStore
-from turnkeeper_service.tasks import TaskOwner
-from turnkeeper_service.tls import Certificates
 from turnkeeper_service.tools.base import OfferedTool
 from turnkeeper_service.tools.loading import load
 from turnkeeper_service.wire.call import Gatekeeper
 from turnkeeper_service.wire.server import WireServer
 from turnkeeper_service.wire.streams import Streams
 from turnkeeper_service.wire.validate import Bounds, Validator
-from turnkeeper_service.wiring import (
+
+from .http_status import HttpStatus
+from .provider_wiring import model_catalog, price_list, provider_options
+from .wiring import (
     core_limits,
     mcp_options,
     run_options,
@@ -43,7 +44,7 @@ from turnkeeper_service.wiring import (
 if TYPE_CHECKING:
     import grpc
 
-    from turnkeeper_service.tools.mcp import McpServers
+    from turnkeeper_service.tools.mcp.servers import McpServers
 
 log = structlog.get_logger(__name__)
 
@@ -221,7 +222,7 @@ class Server:
         if not self._settings.mcp:
             return None
         # The SDK is large: only who uses it pays for it.
-        from turnkeeper_service.tools.mcp import McpServers
+        from turnkeeper_service.tools.mcp.servers import McpServers
 
         limit = self._settings.limits.max_tool_result_bytes
         servers = McpServers([mcp_options(name, one, limit) for name, one in self._settings.mcp.items()], self._clock)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Protocol
 import typer
 
 if TYPE_CHECKING:
-    from turnkeeper_service.settings import Settings
+    from turnkeeper_service.settings.settings import Settings
 
 FAILURE, USAGE, LOCKED = 1, 2, 3
 GC_ALLOCATIONS = 20_000
@@ -120,7 +120,7 @@ def show_config(context: typer.Context, config: ConfigFlag = None, set_: SetFlag
     """
     context.obj = (config, set_)
     if context.invoked_subcommand is None:
-        from turnkeeper_service.settings_text import render
+        from turnkeeper_service.settings.text import render
 
         typer.echo(render(_load(config, {}, set_)), nl=False)
 
@@ -137,13 +137,14 @@ def check_config(context: typer.Context, config: ConfigFlag = None, set_: SetFla
         turnkeeper config check
         turnkeeper config check --config turnkeeper.toml
     """
-    from turnkeeper_service.clock import SystemClock
     from turnkeeper_service.principal import TokenFileError, read_token_file
-    from turnkeeper_service.provider_wiring import provider_options
-    from turnkeeper_service.settings import unknown_variables
-    from turnkeeper_service.settings_layers import SettingsError
-    from turnkeeper_service.tls import TlsError, check_files
+    from turnkeeper_service.process.clock import SystemClock
+    from turnkeeper_service.process.tls import TlsError, check_files
+    from turnkeeper_service.settings.layers import SettingsError
+    from turnkeeper_service.settings.settings import unknown_variables
     from turnkeeper_service.tools.loading import ToolLoadError, load
+
+    from .provider_wiring import provider_options
 
     outer: tuple[Path | None, list[str] | None] = context.obj or (None, None)
     settings = _load(config or outer[0], {}, [*(outer[1] or []), *(set_ or [])])
@@ -185,7 +186,7 @@ def token(
         turnkeeper token --tenant acme --name ops --role user --role admin --append tokens.toml
     """
     from turnkeeper_service.principal import TokenFileError, hash_token, mint_token, parse_tokens
-    from turnkeeper_service.settings_text import written
+    from turnkeeper_service.settings.text import written
 
     minted = mint_token()
     entry = {"sha256": hash_token(minted), "tenant": tenant, "name": name, "roles": sorted(set(role or ["user"]))}
@@ -238,8 +239,8 @@ def run_server(settings: Settings, build: Callable[[Settings], Servable] | None 
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import uvloop
 
-    from turnkeeper_service import log
-    from turnkeeper_service.standard_error import is_terminal, lines_only
+    from turnkeeper_service.process import log
+    from turnkeeper_service.process.standard_error import is_terminal, lines_only
 
     server = settings.server
     with lines_only(server.log_format) as stream:
@@ -336,9 +337,9 @@ def is_expected(error: BaseException) -> bool:
 def exit_code(error: BaseException) -> int:
     """The exit code that a fault at the start or later stands for."""
     from turnkeeper_service.principal import TokenFileError
-    from turnkeeper_service.settings_layers import SettingsError
+    from turnkeeper_service.process.tls import TlsError
+    from turnkeeper_service.settings.layers import SettingsError
     from turnkeeper_service.store.base import StoreCorruptError, StoreLockedError, StoreUnreadableError
-    from turnkeeper_service.tls import TlsError
     from turnkeeper_service.tools.loading import ToolLoadError
 
     if isinstance(error, StoreLockedError):
@@ -348,8 +349,8 @@ def exit_code(error: BaseException) -> int:
 
 
 def _load(config: Path | None, flags: Mapping[str, object], sets: list[str] | None) -> Settings:
-    from turnkeeper_service.settings import Settings
-    from turnkeeper_service.settings_layers import SettingsError
+    from turnkeeper_service.settings.layers import SettingsError
+    from turnkeeper_service.settings.settings import Settings
 
     overrides = {key: str(value) for key, value in flags.items() if value is not None}
     for text in sets or []:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from turnkeeper_service.metrics import CONTENT_TYPE, Metrics
-from turnkeeper_service.settings_tables import split_address
+from turnkeeper_service.process.metrics import CONTENT_TYPE, Metrics
+from turnkeeper_service.settings.tables import split_address
 
 # Probes hold connections open; closing does not wait for them.
 SHUTDOWN_SECONDS = 1.0

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from turnkeeper_service.clock import Clock
+from turnkeeper_service.process.clock import Clock
 from turnkeeper_service.providers.base import ModelCapabilities
-from turnkeeper_service.providers.catalog import ModelCatalog, OwnFacts
-from turnkeeper_service.providers.credentials import key_command, key_file
+from turnkeeper_service.providers.facts.catalog import ModelCatalog, OwnFacts
+from turnkeeper_service.providers.facts.prices import ModelPrice, PriceList
+from turnkeeper_service.providers.facts.public_list import PublicList
 from turnkeeper_service.providers.options import CallLimits, KeySource, ProviderOptions, Timeouts
-from turnkeeper_service.providers.prices import ModelPrice, PriceList
-from turnkeeper_service.providers.public_list import PublicList
+from turnkeeper_service.providers.policy.credentials import key_command, key_file
 from turnkeeper_service.providers.registry import SCRIPTED, SCRIPTED_MODELS
-from turnkeeper_service.settings import Settings
-from turnkeeper_service.settings_layers import SettingsError, reason
-from turnkeeper_service.settings_tables import ProviderSettings
+from turnkeeper_service.settings.layers import SettingsError, reason
+from turnkeeper_service.settings.settings import Settings
+from turnkeeper_service.settings.tables import ProviderSettings
 
 
 async def provider_options(settings: Settings, clock: Clock) -> list[ProviderOptions]:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from turnkeeper.v1.session_service_pb2 import SteeringMode
 from turnkeeper_service.providers.options import CallLimits
-from turnkeeper_service.providers.retry import RetryPolicy
+from turnkeeper_service.providers.policy.retry import RetryPolicy
 from turnkeeper_service.runs.options import RunOptions
 from turnkeeper_service.runs.scheduler import Lane, Limits
-from turnkeeper_service.settings import Settings
-from turnkeeper_service.settings_tables import McpSettings
-from turnkeeper_service.tools.mcp_options import McpOptions
+from turnkeeper_service.settings.settings import Settings
+from turnkeeper_service.settings.tables import McpSettings
+from turnkeeper_service.tools.mcp.options import McpOptions
 from turnkeeper_service.wire.server import ServerOptions
 
 MAX_PAGE_BYTES = 3 << 20

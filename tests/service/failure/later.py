@@ -6,7 +6,7 @@ import functools
 
 from turnkeeper_service import app
 from turnkeeper_service.__main__ import main
-from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.process.clock import SystemClock
 
 AHEAD = 2 * 86_400.0
 

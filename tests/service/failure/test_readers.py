@@ -25,7 +25,7 @@ from tests.service.failure.stories import (
 from tests.service.harness import LIMIT, Harness, serving, submission
 from tests.service.manual_clock import ManualClock
 from turnkeeper.v1 import admin_service_pb2, event_pb2, run_service_pb2
-from turnkeeper_service.runs.table import WARM_SESSIONS
+from turnkeeper_service.runs.session.table import WARM_SESSIONS
 
 HELD = directive(gate="held", gate_after=2)
 NUM_RUNS = 20

@@ -15,8 +15,8 @@ from tests.service.mcp.own_server import build
 from tests.service.mcp.turns import at_address, calling, connected, results, script, text
 from turnkeeper.v1 import event_pb2
 from turnkeeper_service.tools.functions import FunctionTool
-from turnkeeper_service.tools.mcp_content import offered_name
-from turnkeeper_service.tools.mcp_server import FIRST_BACKOFF, MAX_BACKOFF
+from turnkeeper_service.tools.mcp.content import offered_name
+from turnkeeper_service.tools.mcp.server import FIRST_BACKOFF, MAX_BACKOFF
 
 OTHER = {"other": FunctionTool(lambda: "", name="other").offered()}
 ADD = script(calling(("own_add", {"a": 20, "b": 3})))

@@ -17,10 +17,10 @@ from tests.service.manual_clock import ManualClock
 from tests.service.mcp.odd_http import OddHttp
 from tests.service.mcp.turns import Hasty, at_address, calling, connected, results, script, text
 from turnkeeper.v1 import content_pb2, tool_service_pb2, tool_service_pb2_grpc
-from turnkeeper_service.clock import Clock
+from turnkeeper_service.process.clock import Clock
 from turnkeeper_service.tools.functions import FunctionTool
-from turnkeeper_service.tools.mcp_connection import UNCHANGED_PAUSE
-from turnkeeper_service.tools.mcp_content import offered_name
+from turnkeeper_service.tools.mcp.connection import UNCHANGED_PAUSE
+from turnkeeper_service.tools.mcp.content import offered_name
 
 PROGRAM = Path(__file__).with_name("odd_server.py")
 OTHER = {"other": FunctionTool(lambda: "", name="other").offered()}

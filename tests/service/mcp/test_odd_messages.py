@@ -12,9 +12,9 @@ from mcp_types import jsonrpc_message_adapter, methods
 from mcp_types.version import KNOWN_PROTOCOL_VERSIONS
 
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.engine.results import problem_of
-from turnkeeper_service.tools.mcp_content import result_of
-from turnkeeper_service.tools.mcp_messages import Exchange
+from turnkeeper_service.engine.calls.results import problem_of
+from turnkeeper_service.tools.mcp.content import result_of
+from turnkeeper_service.tools.mcp.messages import Exchange
 
 ROUNDS = 1500
 RESULTS: dict[str, list[Any]] = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.service.harness import load_settings
-from turnkeeper_service.settings_layers import SettingsError
-from turnkeeper_service.settings_text import render
+from turnkeeper_service.settings.layers import SettingsError
+from turnkeeper_service.settings.text import render
 from turnkeeper_service.wiring import mcp_options
 
 

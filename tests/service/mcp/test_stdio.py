@@ -15,7 +15,7 @@ from tests.service.mcp.own_server import PICTURE
 from tests.service.mcp.turns import calling, connected, on_stdio, results, script, text
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.tools.functions import FunctionTool
-from turnkeeper_service.tools.mcp_server import FIRST_BACKOFF
+from turnkeeper_service.tools.mcp.server import FIRST_BACKOFF
 
 
 def is_alive(process: int) -> bool:

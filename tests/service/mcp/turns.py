@@ -10,9 +10,9 @@ from typing import Any
 
 from tests.service.harness import LIMIT, Harness
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
-from turnkeeper_service.clock import SystemClock
-from turnkeeper_service.tools.mcp_connection import LISTEN_AGAIN
-from turnkeeper_service.tools.mcp_server import FIRST_BACKOFF, MAX_BACKOFF
+from turnkeeper_service.process.clock import SystemClock
+from turnkeeper_service.tools.mcp.connection import LISTEN_AGAIN
+from turnkeeper_service.tools.mcp.server import FIRST_BACKOFF, MAX_BACKOFF
 
 HASTY = {LISTEN_AGAIN, MAX_BACKOFF, *(FIRST_BACKOFF * 2**times for times in range(8))}
 OWN_SERVER = Path(__file__).with_name("own_server.py")

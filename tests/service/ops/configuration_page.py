@@ -11,8 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from turnkeeper_service.settings import Settings, known_keys
-from turnkeeper_service.settings_tables import TABLES_BY_NAME
+from turnkeeper_service.settings.settings import Settings, known_keys
+from turnkeeper_service.settings.tables import TABLES_BY_NAME
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
 MARK = "<!-- Written by"

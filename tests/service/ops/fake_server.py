@@ -6,7 +6,7 @@ import asyncio
 import sys
 
 from turnkeeper_service import commands
-from turnkeeper_service.settings import Settings
+from turnkeeper_service.settings.settings import Settings
 from turnkeeper_service.store.base import StoreLockedError, StoreUnreadableError, StoreUnwritableError
 from turnkeeper_service.tools.loading import ToolLoadError
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from turnkeeper_service import commands
 from turnkeeper_service.principal import Principal, read_token_file
-from turnkeeper_service.settings import Settings
+from turnkeeper_service.settings.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 Start = Callable[[str], subprocess.Popen[str]]

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from turnkeeper_service.http_status import HttpStatus
-from turnkeeper_service.metrics import MAX_MODELS, Metrics, code_name
+from turnkeeper_service.process.metrics import MAX_MODELS, Metrics, code_name
 
 
 @asynccontextmanager

@@ -11,8 +11,8 @@ from examples.upstream import Answer, Upstream, token_stream
 from tests.service.failure.stories import reason_of
 from tests.service.harness import serving
 from tests.service.providers.test_formats import KEY_HEADERS, WIRE_FORMATS
-from turnkeeper_service.settings import Settings
-from turnkeeper_service.settings_layers import SettingsError
+from turnkeeper_service.settings.layers import SettingsError
+from turnkeeper_service.settings.settings import Settings
 
 KEY = "sk-key-of-ours"
 TABLE = '[providers.x]\nformat = "{}"\nbase_url = "{}"\n'

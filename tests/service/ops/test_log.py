@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from turnkeeper_service import log
+from turnkeeper_service.process import log
 
 Lines = Callable[[], list[dict[str, Any]]]
 

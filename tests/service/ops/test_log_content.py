@@ -19,7 +19,7 @@ from tests.service.mcp.gate import Gate
 from tests.service.mcp.over_http import OverHttp
 from tests.service.mcp.own_server import build
 from tests.service.mcp.turns import at_address, calling, script
-from turnkeeper_service import log
+from turnkeeper_service.process import log
 
 KEY = "vendor-key-of-mine"
 SAID = ("987654321", "987654322", "wisp of a prompt", "wisp of a system", "wisp of an error", "open sesame", KEY)

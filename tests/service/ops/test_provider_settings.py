@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.service.manual_clock import ManualClock
-from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.process.clock import SystemClock
 from turnkeeper_service.provider_wiring import model_catalog, provider_options
-from turnkeeper_service.providers.credentials import COMMAND_SECONDS
+from turnkeeper_service.providers.facts.public_list import PublicList
 from turnkeeper_service.providers.options import CallLimits, ProviderOptions
-from turnkeeper_service.providers.public_list import PublicList
-from turnkeeper_service.providers.retry import RetryPolicy
-from turnkeeper_service.settings import Settings
-from turnkeeper_service.settings_layers import SettingsError
+from turnkeeper_service.providers.policy.credentials import COMMAND_SECONDS
+from turnkeeper_service.providers.policy.retry import RetryPolicy
+from turnkeeper_service.settings.layers import SettingsError
+from turnkeeper_service.settings.settings import Settings
 from turnkeeper_service.wiring import run_options
 
 TABLE = '[providers.x]\nformat = "openai-chat"\nbase_url = "http://127.0.0.1:9"\n'

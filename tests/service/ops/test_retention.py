@@ -12,7 +12,7 @@ import pytest
 from tests.service.harness import LIMIT, Harness, load_settings, reason, serving
 from tests.service.manual_clock import ManualClock
 from turnkeeper.v1 import session_service_pb2
-from turnkeeper_service.settings_layers import SettingsError
+from turnkeeper_service.settings.layers import SettingsError
 
 DAY = 86_400.0
 HOUR = 3_600.0

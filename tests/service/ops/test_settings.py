@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.service.ops import configuration_page
-from turnkeeper_service.settings import Settings, known_keys
-from turnkeeper_service.settings_layers import SettingsError
-from turnkeeper_service.settings_tables import is_loopback, split_address
+from turnkeeper_service.settings.layers import SettingsError
+from turnkeeper_service.settings.settings import Settings, known_keys
+from turnkeeper_service.settings.tables import is_loopback, split_address
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 from tests.service.ops.authority import Authority
-from turnkeeper_service.tls import Certificates, TlsError, check_files, peer_names
+from turnkeeper_service.process.tls import Certificates, TlsError, check_files, peer_names
 
 pytestmark = pytest.mark.asyncio
 

@@ -19,7 +19,7 @@ from turnkeeper_service.providers.base import (
     Provider,
     ProviderError,
 )
-from turnkeeper_service.providers.call_arguments import is_object
+from turnkeeper_service.providers.formats.call_arguments import is_object
 
 
 @dataclass

@@ -13,12 +13,6 @@ from tests.service.providers.recorded_requests import paths
 from tests.service.providers.test_requests import answer, call, result
 from tests.service.providers.test_splits import WIRE_FORMATS, events
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.providers import (
-    anthropic_messages_request,
-    gemini_request,
-    openai_chat_request,
-    openai_responses_request,
-)
 from turnkeeper_service.providers.base import (
     ModelCapabilities,
     ModelEvent,
@@ -27,6 +21,10 @@ from turnkeeper_service.providers.base import (
     PartEnded,
     ToolDefinition,
 )
+from turnkeeper_service.providers.formats.anthropic_messages import request as anthropic_messages_request
+from turnkeeper_service.providers.formats.gemini import request as gemini_request
+from turnkeeper_service.providers.formats.openai_chat import request as openai_chat_request
+from turnkeeper_service.providers.formats.openai_responses import request as openai_responses_request
 from turnkeeper_service.providers.options import ProviderOptions
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "providers.md"

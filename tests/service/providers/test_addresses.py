@@ -9,7 +9,7 @@ import pytest
 from examples.upstream import Answer, Upstream, token_stream
 from tests.service.harness import load_settings, serving
 from tests.service.providers.test_formats import WIRE_FORMATS
-from turnkeeper_service.settings_layers import SettingsError
+from turnkeeper_service.settings.layers import SettingsError
 
 PATHS = {
     "openai-chat": "/chat/completions",

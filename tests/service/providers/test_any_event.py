@@ -17,8 +17,8 @@ from tests.service.providers.test_splits import WIRE_FORMATS, provider
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.engine.usage import estimate, filled_in
 from turnkeeper_service.providers.base import ModelFinished, ModelRequest, ProviderError
+from turnkeeper_service.providers.http.sse import SseEvent, SseSplitter
 from turnkeeper_service.providers.options import ProviderOptions
-from turnkeeper_service.providers.sse import SseEvent, SseSplitter
 
 ODD: list[Any] = [
     *(None, True, False, 0, 1, -1, 2**53 + 1, 2**70, 1.5, -1e300, "", "0", "x", "error", "\x00", "1e999", "{}", "null"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.service.providers.collect import Collected, check_parts
-from turnkeeper_service.providers.assembly import MAX_DELTA_BYTES, OpenPart, PartAssembler
 from turnkeeper_service.providers.base import FailureReason, PartDelta, PartEnded, PartKind, ProviderError
+from turnkeeper_service.providers.formats.assembly import MAX_DELTA_BYTES, OpenPart, PartAssembler
 
 
 def taken(parts: PartAssembler) -> Collected:

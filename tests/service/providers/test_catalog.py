@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from turnkeeper_service.providers.base import ModelCapabilities
-from turnkeeper_service.providers.catalog import ModelCatalog, OwnFacts
-from turnkeeper_service.providers.public_list import PublicList
+from turnkeeper_service.providers.facts.catalog import ModelCatalog, OwnFacts
+from turnkeeper_service.providers.facts.public_list import PublicList
 
 VENDORS = {"claude": "https://api.anthropic.com/v1", "local": "http://127.0.0.1:8080/v1", "script": ""}
 

@@ -17,7 +17,7 @@ from tests.service.providers.recorded_requests import MODEL, READERS, read
 from tests.service.providers.test_requests_recorded import BUILDERS
 from tests.support.recordings import Recordings
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.process.clock import SystemClock
 from turnkeeper_service.providers.base import ModelRequest, Provider
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.registry import ProviderRegistry

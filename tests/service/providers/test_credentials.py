@@ -13,10 +13,10 @@ from tests.service.providers.collect import collect, request
 from tests.service.providers.conftest import MakeProvider
 from tests.service.providers.fake_provider import FakeProvider, answered, error
 from tests.service.providers.held_clock import HeldClock
-from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.process.clock import SystemClock
 from turnkeeper_service.providers.base import FailureReason
-from turnkeeper_service.providers.credentials import Credential, RenewingProvider, key_command, key_file
 from turnkeeper_service.providers.options import Secret
+from turnkeeper_service.providers.policy.credentials import Credential, RenewingProvider, key_command, key_file
 
 
 def takes(key: str) -> Upstream:

@@ -11,7 +11,7 @@ import pytest
 
 from examples.upstream import Answer, Upstream
 from tests.service.providers.collect import collect, request
-from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.process.clock import SystemClock
 from turnkeeper_service.providers.base import FailureReason
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.registry import ProviderRegistry

@@ -7,7 +7,7 @@ import pytest
 from tests.service.providers.fake_provider import error
 from tests.service.providers.held_clock import HeldClock
 from turnkeeper_service.providers.base import FailureReason, ProviderError
-from turnkeeper_service.providers.fallback import MAX_COOLING, CoolDowns, FallbackChain
+from turnkeeper_service.providers.policy.fallback import MAX_COOLING, CoolDowns, FallbackChain
 
 CHAIN = FallbackChain(("a/big", "b/big", "a/small"), cool_down=30)
 

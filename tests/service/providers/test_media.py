@@ -12,7 +12,7 @@ from tests.service.providers.providers_page import BUILDERS
 from tests.service.providers.test_requests import IMAGE, answer, call, result
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelCapabilities, ModelRequest
-from turnkeeper_service.providers.media import LOST, OF_RESULT, fit_media
+from turnkeeper_service.providers.facts.media import LOST, OF_RESULT, fit_media
 from turnkeeper_service.providers.options import ProviderOptions
 
 PDF = content_pb2.Media(mime_type="application/pdf", data=b"%PDF", name="a.pdf")

@@ -12,7 +12,7 @@ from tests.service.providers.collect import collect, request
 from tests.service.providers.conftest import MakeProvider
 from tests.service.providers.test_formats import WIRE_FORMATS, begun
 from turnkeeper_service.providers.base import ProviderError
-from turnkeeper_service.providers.retry import RetryPolicy
+from turnkeeper_service.providers.policy.retry import RetryPolicy
 
 CHAT, RESPONSES, ANTHROPIC, GEMINI = "openai-chat", "openai-responses", "anthropic-messages", "gemini"
 

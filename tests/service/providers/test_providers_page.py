@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from tests.service.providers import providers_page
 from turnkeeper_service import commands
-from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.process.clock import SystemClock
 from turnkeeper_service.provider_wiring import provider_options
 from turnkeeper_service.providers.registry import ProviderRegistry
-from turnkeeper_service.settings import Settings
+from turnkeeper_service.settings.settings import Settings
 
 TEXT = providers_page.PAGE.read_text(encoding="utf-8")
 RECIPES = re.findall(r"^### (.+?)\n\n```toml\n(.*?)```", TEXT, re.MULTILINE | re.DOTALL)

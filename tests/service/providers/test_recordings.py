@@ -12,7 +12,7 @@ from examples.upstream import Upstream, load_exchanges
 from tests.service.providers.collect import Collected, collect, request
 from tests.support.recordings import Recordings
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.process.clock import SystemClock
 from turnkeeper_service.providers.base import FailureReason, PartKind
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.registry import FORMATS, SCRIPTED, ProviderRegistry

@@ -10,8 +10,9 @@ import pytest
 
 from tests.service.providers.collect import user
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.providers import anthropic_messages_request, openai_chat_request
 from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
+from turnkeeper_service.providers.formats.anthropic_messages import request as anthropic_messages_request
+from turnkeeper_service.providers.formats.openai_chat import request as openai_chat_request
 from turnkeeper_service.providers.options import ProviderOptions
 
 TOOL = ToolDefinition("find", "Finds things.", '{"type":"object","properties":{"q":{"type":"string"}}}')

@@ -13,7 +13,7 @@ from tests.service.providers.conftest import MakeProvider
 from tests.service.providers.test_requests import IMAGE, TOOL, answer, call, conversation, parameters, result, sent
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import FailureReason, ModelCapabilities, ModelRequest
-from turnkeeper_service.providers.gemini_request import build_body
+from turnkeeper_service.providers.formats.gemini.request import build_body
 from turnkeeper_service.providers.options import ProviderOptions
 
 

@@ -10,13 +10,11 @@ import pytest
 from examples.upstream import load_exchanges
 from tests.service.providers.recorded_requests import READERS, Json, paths, read
 from tests.support.recordings import Recordings
-from turnkeeper_service.providers import (
-    anthropic_messages_request,
-    gemini_request,
-    openai_chat_request,
-    openai_responses_request,
-)
 from turnkeeper_service.providers.base import ModelRequest
+from turnkeeper_service.providers.formats.anthropic_messages import request as anthropic_messages_request
+from turnkeeper_service.providers.formats.gemini import request as gemini_request
+from turnkeeper_service.providers.formats.openai_chat import request as openai_chat_request
+from turnkeeper_service.providers.formats.openai_responses import request as openai_responses_request
 from turnkeeper_service.providers.options import ProviderOptions
 
 BUILDERS: dict[str, Callable[[ModelRequest, ProviderOptions], bytes]] = {

@@ -11,7 +11,7 @@ from tests.service.providers.collect import user
 from tests.service.providers.test_requests import IMAGE, TOOL, answer, call, conversation, parameters, result, sent
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.providers.base import ModelCapabilities, ModelRequest
-from turnkeeper_service.providers.openai_responses_request import build_body
+from turnkeeper_service.providers.formats.openai_responses.request import build_body
 from turnkeeper_service.providers.options import ProviderOptions
 
 

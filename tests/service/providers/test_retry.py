@@ -8,7 +8,7 @@ from examples.upstream import Upstream
 from tests.service.providers.collect import collect, request
 from tests.service.providers.conftest import MakeProvider
 from tests.service.providers.fake_provider import error
-from turnkeeper_service.providers.retry import RetryPolicy
+from turnkeeper_service.providers.policy.retry import RetryPolicy
 
 STEADY = RetryPolicy(jitter=0)
 

@@ -16,7 +16,7 @@ from tests.service.harness import load_settings, serving
 from tests.service.providers.strict_vendor import Call, Reply, answer_schema, strict, system_of, tools_of
 from tests.service.providers.test_formats import WIRE_FORMATS
 from tests.service.turns.scenes import Tools, result_text
-from turnkeeper_service.providers.tool_schemas import SchemaRule, fit, warn
+from turnkeeper_service.providers.formats.tool_schemas import SchemaRule, fit, warn
 
 Json = dict[str, Any]
 TEXT = {"type": "string"}

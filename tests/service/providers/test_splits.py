@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples.upstream import streams_folder
-from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.process.clock import SystemClock
 from turnkeeper_service.providers.base import ModelEvent, PartDelta, ProviderError
-from turnkeeper_service.providers.decoding import StreamDecoder
+from turnkeeper_service.providers.formats.decoding import StreamDecoder
+from turnkeeper_service.providers.formats.streaming import HttpProvider
+from turnkeeper_service.providers.http.sse import SseSplitter
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.registry import FORMATS, SCRIPTED, ProviderRegistry
-from turnkeeper_service.providers.sse import SseSplitter
-from turnkeeper_service.providers.streaming import HttpProvider
 
 STREAMS = sorted(path for path in streams_folder().glob("*/*.sse") if path.stem != "long")
 WIRE_FORMATS = [name for name in FORMATS if name != SCRIPTED]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnkeeper_service.providers.sse import SseEvent, SseSplitter
+from turnkeeper_service.providers.http.sse import SseEvent, SseSplitter
 
 LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
 TEXT = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=12)

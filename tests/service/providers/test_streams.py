@@ -12,7 +12,7 @@ from tests.service.providers.collect import Collected, collect, request
 from tests.service.providers.conftest import MakeProvider
 from tests.service.providers.test_recordings import compare
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.clock import SystemClock
+from turnkeeper_service.process.clock import SystemClock
 from turnkeeper_service.providers.base import PartKind
 from turnkeeper_service.providers.options import ProviderOptions
 from turnkeeper_service.providers.registry import ProviderRegistry

@@ -14,7 +14,7 @@ from tests.service.dispatch.watch import CANCELLED, COMPLETED, watching
 from tests.service.manual_clock import ManualClock
 from tests.service.titles.stage import GATED, SMALL, calls_of, is_update, rename, seen, titled, told
 from turnkeeper.v1 import content_pb2, run_service_pb2, session_service_pb2
-from turnkeeper_service.runs.titles import MAX_CALLS, TITLE_SECONDS
+from turnkeeper_service.runs.turns.titles import MAX_CALLS, TITLE_SECONDS
 
 ECHO = "scripted/echo"
 PROMPT = "please fix the parser, which takes far too long for long files"

@@ -16,9 +16,9 @@ from tests.service.tools.holders import Client, tool
 from tests.service.turns.scenes import calls, script
 from tests.service.wire.tokens import Caller, write_token_file
 from turnkeeper.v1 import content_pb2, run_service_pb2, session_service_pb2, tool_service_pb2
-from turnkeeper_service.tools import leases, tenant_tools
 from turnkeeper_service.tools.base import Invocation
-from turnkeeper_service.tools.remote import RemoteTools
+from turnkeeper_service.tools.remote import leases, tenant_tools
+from turnkeeper_service.tools.remote.remote import RemoteTools
 
 
 class Silent:

@@ -18,7 +18,7 @@ from tests.service.manual_clock import ManualClock
 from tests.service.tools.holders import SAFE, Client, Worker, result, tool, unheld
 from tests.service.turns.scenes import Scene, call, calls, result_text, scene, script
 from turnkeeper.v1 import event_pb2, run_service_pb2, tool_service_pb2
-from turnkeeper_service.tools import tenant_tools
+from turnkeeper_service.tools.remote import tenant_tools
 
 GRACE = 30.0
 NOT_FOUND = grpc.StatusCode.NOT_FOUND.value[0]

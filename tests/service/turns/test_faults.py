@@ -10,9 +10,9 @@ import pytest
 from tests.service.failure.stories import reason_of
 from tests.service.harness import serving
 from tests.service.turns.scenes import STEER, Tools, calls, scene, script
-from turnkeeper_service.engine.transcript import Transcript
-from turnkeeper_service.runs.driven_turn import DrivenTurn
+from turnkeeper_service.engine.context.transcript import Transcript
 from turnkeeper_service.runs.planning import TurnPlanner
+from turnkeeper_service.runs.turns.driven_turn import DrivenTurn
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str) -> None:

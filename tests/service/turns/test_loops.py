@@ -10,7 +10,7 @@ import pytest
 from tests.service.failure.stories import reason_of
 from tests.service.turns.scenes import STEER, Tools, call, scene, script
 from turnkeeper.v1 import content_pb2, event_pb2
-from turnkeeper_service.engine.loops import LoopDetector, signature
+from turnkeeper_service.engine.steps.loops import LoopDetector, signature
 
 
 def did(name: str = "look", arguments: str = "{}", result: str | None = "nothing", call_id: str = "c") -> str:

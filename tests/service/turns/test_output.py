@@ -15,7 +15,7 @@ from tests.service.failure.stories import kinds, reason_of, text_of
 from tests.service.harness import Places
 from tests.service.turns.scenes import STEER, STOP, Scene, Tools, calls, said, scene, script, texts
 from turnkeeper.v1 import content_pb2, event_pb2
-from turnkeeper_service.engine.output import MAX_OUTPUT_BYTES, OutputMismatchError, output_of
+from turnkeeper_service.engine.steps.output import MAX_OUTPUT_BYTES, OutputMismatchError, output_of
 from turnkeeper_service.tools.functions import EndTurn
 
 SCHEMA = json.dumps(

@@ -15,7 +15,7 @@ from tests.service.failure.stories import kinds, reason_of
 from tests.service.harness import load_settings, reason, serving
 from tests.service.turns.scenes import STEER, Scene, Tools, calls, scene, script, texts
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
-from turnkeeper_service.settings_layers import SettingsError
+from turnkeeper_service.settings.layers import SettingsError
 from turnkeeper_service.tools.functions import EndTurn
 
 FOLDED = event_pb2.OUTCOME_STATUS_FOLDED

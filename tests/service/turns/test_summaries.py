@@ -18,7 +18,7 @@ from tests.service.failure.stories import kinds, reason_of
 from tests.service.harness import Harness, reason, serving
 from tests.service.turns.scenes import Tools, call, recorded, said
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2
-from turnkeeper_service.engine.summary import LEFT_OUT, is_nearly_full, kept_parts
+from turnkeeper_service.engine.context.summary import LEFT_OUT, is_nearly_full, kept_parts
 from turnkeeper_service.providers.base import ModelRequest
 
 LONG = "word " * 2_000

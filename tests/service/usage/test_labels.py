@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 
 from tests.service.harness import serving
-from turnkeeper_service.providers.catalog import ModelCatalog, OwnFacts
-from turnkeeper_service.providers.public_list import PublicList
+from turnkeeper_service.providers.facts.catalog import ModelCatalog, OwnFacts
+from turnkeeper_service.providers.facts.public_list import PublicList
 
 
 @pytest.mark.asyncio

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.providers.prices import ModelPrice, PriceList
-from turnkeeper_service.providers.public_list import PublicList
+from turnkeeper_service.providers.facts.prices import ModelPrice, PriceList
+from turnkeeper_service.providers.facts.public_list import PublicList
 
 USAGE = content_pb2.Usage(input_tokens=1000, output_tokens=2000, num_calls=1)
 OWN = ModelPrice(input_usd=10, output_usd=20)

@@ -19,8 +19,8 @@ from tests.service.wire.held_store import HeldStore
 from tests.service.wire.talk import Talk, streams_left
 from tests.service.wire.tokens import Caller, write_token_file
 from turnkeeper.v1 import event_pb2, run_service_pb2, run_service_pb2_grpc, session_service_pb2
-from turnkeeper_service.clock import SystemClock
 from turnkeeper_service.principal import Authenticator
+from turnkeeper_service.process.clock import SystemClock
 from turnkeeper_service.wire.call import Call, Gatekeeper
 
 AFTER = 77

@@ -21,7 +21,7 @@ from tests.service.wire.tokens import Caller, write_token_file
 from turnkeeper.v1 import run_service_pb2 as runs
 from turnkeeper.v1 import session_service_pb2 as sessions
 from turnkeeper.v1 import tool_service_pb2 as tools
-from turnkeeper_service.settings import Settings
+from turnkeeper_service.settings.settings import Settings
 from turnkeeper_service.wire.call import Call
 
 pytestmark = pytest.mark.asyncio

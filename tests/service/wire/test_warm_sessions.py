@@ -13,7 +13,7 @@ from tests.service.harness import LIMIT, serving, submission
 from tests.service.manual_clock import ManualClock
 from turnkeeper.v1 import run_service_pb2
 from turnkeeper_service.events.log import OpenMessage
-from turnkeeper_service.runs.table import WARM_BYTES
+from turnkeeper_service.runs.session.table import WARM_BYTES
 
 pytestmark = pytest.mark.asyncio
 

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2
-from turnkeeper_service.clock import Clock
+from turnkeeper_service.engine.steps.model_call import ModelCall
+from turnkeeper_service.process.clock import Clock
 from turnkeeper_service.providers.base import ProviderError
 
 from .journal import Draft, Journal, TurnJournal
-from .model_call import ModelCall
 from .plan import TurnPlan
 from .scheduling import Scheduling
 

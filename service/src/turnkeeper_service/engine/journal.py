@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from turnkeeper.v1 import content_pb2, event_pb2
-from turnkeeper_service.clock import microseconds
 from turnkeeper_service.events.log import OpenMessage, SessionLog
+from turnkeeper_service.process.clock import microseconds
 from turnkeeper_service.store.base import Commit, MessageRow, RunFinish
 
 MAIN_CONTEXT = "main"

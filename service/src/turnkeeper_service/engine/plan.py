@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from turnkeeper.v1 import content_pb2, event_pb2, tool_service_pb2
-from turnkeeper_service.providers.retry import RetryPolicy
+from turnkeeper_service.providers.policy.retry import RetryPolicy
 from turnkeeper_service.tools.base import ToolAnswer, Toolbox
 
 from .approval import AskedBefore

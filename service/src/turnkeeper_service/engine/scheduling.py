@@ -10,8 +10,8 @@ from typing import Literal, Protocol
 
 from turnkeeper.v1 import content_pb2, event_pb2
 
-from .ends import TurnEnd
 from .journal import Draft
+from .turn_end import TurnEnd
 
 WaitKind = Literal["approval", "tool", "backoff", "servers", "drain"]
 """What a strand of a turn waits for: leave to run a call, somebody who runs one elsewhere, the next attempt of a model

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2
-from turnkeeper_service.clock import Clock
+from turnkeeper_service.engine.context.summarizer import CUT, NoSummaryError, Summarizer
+from turnkeeper_service.engine.context.summary import ContextExhaustedError, sizes
+from turnkeeper_service.process.clock import Clock
 from turnkeeper_service.providers.base import ProviderError
 
 from .abstract_turn import Turn
-from .ends import COMPLETED, TurnEnd, failed
 from .journal import Draft, Journal
 from .plan import TurnPlan
 from .scheduling import Scheduling, stand
-from .summarizer import CUT, NoSummaryError, Summarizer
-from .summary import ContextExhaustedError, sizes
+from .turn_end import COMPLETED, TurnEnd, failed
 
 
 class SummaryTurn(Turn):

@@ -12,31 +12,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from turnkeeper.v1 import content_pb2, event_pb2
-from turnkeeper_service.clock import Clock
+from turnkeeper_service.engine.calls.batch import ToolBatch
+from turnkeeper_service.engine.calls.served import holders_back, holders_of
+from turnkeeper_service.engine.calls.waits import Waits
+from turnkeeper_service.engine.context.context_room import ContextRoom
+from turnkeeper_service.engine.context.summarizer import LOST
+from turnkeeper_service.engine.context.transcript import Transcript
+from turnkeeper_service.engine.steps.loops import LoopDetector, signature
+from turnkeeper_service.engine.steps.model_call import PROCESS_LOST
+from turnkeeper_service.engine.steps.output import TypedOutput
+from turnkeeper_service.engine.steps.request import step_request
+from turnkeeper_service.engine.steps.step import StepAnswer, text_of
 from turnkeeper_service.ids import short_id
+from turnkeeper_service.process.clock import Clock
 from turnkeeper_service.providers.base import ModelRequest, ProviderError
 from turnkeeper_service.tools.arguments import malformed
 from turnkeeper_service.tools.base import OfferedTool
 
 from .abstract_turn import Turn
 from .approval import Approvals
-from .batch import ToolBatch
-from .context_room import ContextRoom
-from .ends import TurnEnd, completed, is_cut_short, output_invalid, tool_loop
 from .journal import Draft, Journal
-from .loops import LoopDetector, signature
-from .model_call import PROCESS_LOST
 from .models import Model
-from .output import TypedOutput
 from .plan import CallState, TurnPlan
-from .request import step_request
 from .scheduling import FoldedRun, Scheduling, stand
-from .served import holders_back, holders_of
-from .step import StepAnswer, text_of
-from .summarizer import LOST
-from .transcript import Transcript
+from .turn_end import TurnEnd
+from .turn_ends import completed, is_cut_short, output_invalid, tool_loop
 from .unwritten import SKIPPED, Unwritten
-from .waits import Waits
 
 STEERED = "skipped: a message of the user came first"
 STOPPED = "skipped: the run was asked to stop"

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from turnkeeper.v1 import content_pb2
+from turnkeeper_service.engine.calls.batch import ToolBatch
+from turnkeeper_service.engine.context.summarizer import CUT, Summarizer
+from turnkeeper_service.engine.context.transcript import Transcript
+from turnkeeper_service.engine.steps.model_call import ModelCall
+from turnkeeper_service.engine.steps.step import StepAnswer
 from turnkeeper_service.providers.base import ProviderError
 
-from .batch import ToolBatch
 from .journal import Draft
-from .model_call import ModelCall
 from .plan import CallState
-from .step import StepAnswer
-from .summarizer import CUT, Summarizer
-from .transcript import Transcript
 
 SKIPPED = "skipped: an earlier result ended the turn"
 CANCELLED = "the run was cancelled before this call had a result"

@@ -17,7 +17,8 @@ import msgspec
 from msgspec import inspect
 
 from turnkeeper_service.json_text import without_lone_surrogates
-from turnkeeper_service.providers.counts import MAX_COUNT
+
+from .counts import MAX_COUNT
 
 T = TypeVar("T")
 MAX_DEPTH = 200

@@ -6,17 +6,17 @@ import asyncio
 import difflib
 from collections.abc import Iterable
 
-from turnkeeper_service.providers.anthropic_messages import AnthropicMessagesProvider
 from turnkeeper_service.providers.base import Clock, Provider, ToolDefinition
-from turnkeeper_service.providers.credentials import Credential, RenewingProvider
+from turnkeeper_service.providers.formats.anthropic_messages.provider import AnthropicMessagesProvider
+from turnkeeper_service.providers.formats.gemini.provider import GeminiProvider
+from turnkeeper_service.providers.formats.openai_chat.provider import OpenAIChatProvider
+from turnkeeper_service.providers.formats.openai_responses.provider import OpenAIResponsesProvider
+from turnkeeper_service.providers.formats.streaming import HttpProvider
+from turnkeeper_service.providers.formats.tool_schemas import SchemaRule, fit
 from turnkeeper_service.providers.gates import Gates
-from turnkeeper_service.providers.gemini import GeminiProvider
-from turnkeeper_service.providers.openai_chat import OpenAIChatProvider
-from turnkeeper_service.providers.openai_responses import OpenAIResponsesProvider
 from turnkeeper_service.providers.options import CallLimits, ProviderOptions
+from turnkeeper_service.providers.policy.credentials import Credential, RenewingProvider
 from turnkeeper_service.providers.scripted import ScriptedProvider
-from turnkeeper_service.providers.streaming import HttpProvider
-from turnkeeper_service.providers.tool_schemas import SchemaRule, fit
 
 SCRIPTED = "scripted"
 SCRIPTED_MODELS = ("echo", "lorem")

@@ -43,7 +43,6 @@ from typing import Annotated, Any
 import msgspec
 
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.providers.assembly import OpenPart, PartAssembler
 from turnkeeper_service.providers.base import (
     Clock,
     FailureReason,
@@ -53,8 +52,10 @@ from turnkeeper_service.providers.base import (
     PartKind,
     ProviderError,
 )
-from turnkeeper_service.providers.counts import MAX_COUNT
+from turnkeeper_service.providers.formats.assembly import OpenPart, PartAssembler
 from turnkeeper_service.providers.gates import Gates
+
+from .counts import MAX_COUNT
 
 DEFAULT_TOKENS = 64
 MAX_COUNTED = 1_000

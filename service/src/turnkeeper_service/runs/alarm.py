@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from turnkeeper_service.clock import Clock, Timer
+from turnkeeper_service.process.clock import Clock, Timer
 
 from .scheduler import CoreScheduler
 

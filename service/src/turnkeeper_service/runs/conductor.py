@@ -16,20 +16,22 @@ import structlog
 
 from turnkeeper.v1 import event_pb2
 from turnkeeper_service.engine.abstract_turn import Turn
-from turnkeeper_service.engine.ends import COMPLETED, TurnEnd
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.turn import FloorTurn
+from turnkeeper_service.engine.turn_end import COMPLETED, TurnEnd
 from turnkeeper_service.ids import turn_id_of
+from turnkeeper_service.runs.session.run import Run
+from turnkeeper_service.runs.session.session import Session
+from turnkeeper_service.runs.turns import outcomes
+from turnkeeper_service.runs.turns.driven_turn import DrivenTurn
+from turnkeeper_service.runs.turns.lanes import Errands
+from turnkeeper_service.runs.turns.titles import TitleMaker
 from turnkeeper_service.store.base import StoreError
 
-from . import outcomes
 from .alarm import Alarm
-from .driven_turn import DrivenTurn
 from .facts import Facts
-from .lanes import Errands
 from .parts import Parts
 from .planning import TurnPlanner
-from .run import Run
 from .scheduler import (
     Abort,
     Act,
@@ -47,9 +49,7 @@ from .scheduler import (
     Stop,
     TurnRef,
 )
-from .session import Session
 from .terminals import Terminals
-from .titles import TitleMaker
 
 log = structlog.get_logger(__name__)
 

@@ -9,13 +9,13 @@ from functools import partial
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.ids import short_id
+from turnkeeper_service.runs.session.cancels import request_of, write_cancel
+from turnkeeper_service.runs.session.run import Run
+from turnkeeper_service.runs.session.session import Session
+from turnkeeper_service.runs.turns import outcomes
 
-from . import outcomes
-from .cancels import request_of, write_cancel
 from .parts import Parts
-from .run import Run
 from .scheduler import Begun, Closed, Ended, Fact, Opened, Requested, RunOver, RunRef
-from .session import Session
 from .terminals import Terminals
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from turnkeeper.v1 import session_service_pb2
-from turnkeeper_service.providers.retry import RetryPolicy
+from turnkeeper_service.providers.policy.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)

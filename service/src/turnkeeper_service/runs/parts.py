@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from turnkeeper.v1 import session_service_pb2
-from turnkeeper_service.clock import Clock, seconds_of
 from turnkeeper_service.errors import Refused, draining, store_unavailable
+from turnkeeper_service.process.clock import Clock, seconds_of
+from turnkeeper_service.process.tasks import TaskOwner
 from turnkeeper_service.providers.options import CallLimits
+from turnkeeper_service.runs.session.run import Run
 from turnkeeper_service.store.base import Store
-from turnkeeper_service.tasks import TaskOwner
 
 from .options import RunOptions
-from .run import Run
 from .scheduler import CoreScheduler
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from turnkeeper_service.engine.abstract_turn import Turn
-from turnkeeper_service.engine.ends import TurnEnd
 from turnkeeper_service.engine.journal import Draft
+from turnkeeper_service.engine.turn_end import TurnEnd
+from turnkeeper_service.runs.session.run import Run
+from turnkeeper_service.runs.session.session import Session
 
 from .parts import Parts
-from .run import Run
 from .scheduler import CoreScheduler, Key, RunRef, Step
-from .session import Session
 from .terminals import Terminals
 
 

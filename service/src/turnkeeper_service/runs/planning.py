@@ -6,19 +6,19 @@ import hashlib
 
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.engine.abstract_turn import Turn
+from turnkeeper_service.engine.context.summary import is_nearly_full
 from turnkeeper_service.engine.plan import TurnPlan
 from turnkeeper_service.engine.scheduling import Scheduling
-from turnkeeper_service.engine.summary import is_nearly_full
 from turnkeeper_service.engine.summary_turn import SummaryTurn
 from turnkeeper_service.engine.turn import FloorTurn
+from turnkeeper_service.runs.desks.approvals import ApprovalDesk, RunApprovals
+from turnkeeper_service.runs.desks.detached_tools import DetachedTools
+from turnkeeper_service.runs.session.run import Run
+from turnkeeper_service.runs.turns.models import ModelDesk, RunModels
+from turnkeeper_service.runs.turns.toolbox import why_withheld
 from turnkeeper_service.tools.base import Toolbox
 
-from .approvals import ApprovalDesk, RunApprovals
-from .detached_tools import DetachedTools
-from .models import ModelDesk, RunModels
 from .parts import Parts
-from .run import Run
-from .toolbox import why_withheld
 
 OUTPUT_REPROMPTS = 2
 """So often an answer that does not match its schema is asked for again, unless the submission says otherwise (U-8)."""

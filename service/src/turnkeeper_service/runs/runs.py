@@ -6,49 +6,49 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2, tool_service_pb2
-from turnkeeper_service.clock import Clock
 from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import Position, Reader, ReadFilter
 from turnkeeper_service.events.tenant import NoticeFeed
-from turnkeeper_service.providers.catalog import ModelCatalog
-from turnkeeper_service.providers.fallback import CoolDowns
-from turnkeeper_service.providers.prices import PriceList
+from turnkeeper_service.process.clock import Clock
+from turnkeeper_service.process.tasks import TaskOwner
+from turnkeeper_service.providers.facts.catalog import ModelCatalog
+from turnkeeper_service.providers.facts.prices import PriceList
+from turnkeeper_service.providers.policy.fallback import CoolDowns
 from turnkeeper_service.providers.registry import ProviderRegistry
+from turnkeeper_service.runs.accept.accept import Acceptance, Acceptor
+from turnkeeper_service.runs.accept.cancel import Canceller
+from turnkeeper_service.runs.accept.lifecycle import SessionLifecycle
+from turnkeeper_service.runs.accept.retention import Retention
+from turnkeeper_service.runs.desks.approvals import ApprovalDesk
+from turnkeeper_service.runs.desks.detached_tools import DetachedTools
+from turnkeeper_service.runs.desks.disconnects import Disconnects
+from turnkeeper_service.runs.desks.late_results import LateResults
+from turnkeeper_service.runs.desks.todos import todo_tool
+from turnkeeper_service.runs.recovery.recovery import Recovery
+from turnkeeper_service.runs.session.partials import PartialFlusher
+from turnkeeper_service.runs.session.run import Run
+from turnkeeper_service.runs.session.session import Session
+from turnkeeper_service.runs.session.table import SessionTable
+from turnkeeper_service.runs.turns.models import ModelDesk
+from turnkeeper_service.runs.turns.titles import TitleMaker
+from turnkeeper_service.runs.turns.toolbox import SessionToolbox
+from turnkeeper_service.runs.views.event_metrics import Observer, observe
+from turnkeeper_service.runs.views.notices import notices_of
+from turnkeeper_service.runs.views.overview import Overview
+from turnkeeper_service.runs.views.tool_list import ToolList
+from turnkeeper_service.runs.views.views import receipt_of_row
 from turnkeeper_service.store.answers import Boot
 from turnkeeper_service.store.base import RunRow, SessionRow, Store, StoreClosedError
 from turnkeeper_service.store.reading import reading
-from turnkeeper_service.tasks import TaskOwner
 from turnkeeper_service.tools.base import OfferedTool, ToolServers
-from turnkeeper_service.tools.remote import RemoteTools
+from turnkeeper_service.tools.remote.remote import RemoteTools
 
-from .accept import Acceptance, Acceptor
-from .approvals import ApprovalDesk
-from .cancel import Canceller
 from .conductor import Conductor
-from .detached_tools import DetachedTools
-from .disconnects import Disconnects
-from .late import LateResults
-from .lifecycle import SessionLifecycle
-from .models import ModelDesk
-from .notices import notices_of
-from .observed import Observer, observe
 from .options import RunOptions
-from .overview import Overview
-from .partials import PartialFlusher
 from .parts import Checkpoints, Parts
 from .planning import TurnPlanner
-from .recover import Recovery
-from .retention import Retention
-from .run import Run
 from .scheduler import CoreScheduler, Limits, Stats
-from .session import Session
-from .table import SessionTable
 from .terminals import Terminals
-from .titles import TitleMaker
-from .todos import todo_tool
-from .tool_list import ToolList
-from .toolbox import SessionToolbox
-from .views import receipt_of_row
 
 __all__ = ["RunOptions", "Runs"]
 

@@ -61,8 +61,8 @@ from turnkeeper_core import (
     UnknownRunError,
     Waiting,
 )
-from turnkeeper_service.clock import Clock
 from turnkeeper_service.errors import Reason, Refused, draining, session_deleting
+from turnkeeper_service.process.clock import Clock
 
 __all__ = [
     "Abort",

@@ -9,10 +9,10 @@ import structlog
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.usage import add_run
-from turnkeeper_service.metrics import TokenType
+from turnkeeper_service.process.metrics import TokenType
+from turnkeeper_service.runs.session.run import Run
 
 from .parts import Parts
-from .run import Run
 
 log = structlog.get_logger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from turnkeeper.v1 import admin_service_pb2 as pb
 from turnkeeper.v1 import run_service_pb2
-from turnkeeper_service.clock import Clock, seconds_of
 from turnkeeper_service.principal import Role
-from turnkeeper_service.runs.overview import paced
+from turnkeeper_service.process.clock import Clock, seconds_of
 from turnkeeper_service.runs.runs import Runs
+from turnkeeper_service.runs.views.overview import paced
 
 from .call import Call
 from .pages import numbers, page_size, to_token

@@ -19,10 +19,10 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from turnkeeper_service.errors import Reason, Refused, refusal_of, store_unavailable
-from turnkeeper_service.metrics import GrpcType, code_name
 from turnkeeper_service.principal import Authenticator, Principal, Role, TokenInvalid
+from turnkeeper_service.process.metrics import GrpcType, code_name
+from turnkeeper_service.process.tls import peer_names
 from turnkeeper_service.store.base import StoreError
-from turnkeeper_service.tls import peer_names
 
 from .open_calls import OpenCalls
 from .result_texts import mended

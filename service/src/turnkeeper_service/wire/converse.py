@@ -15,11 +15,11 @@ from turnkeeper_service.errors import Reason, Refused, invalid, refusal_of
 from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import Reader, ReadFilter
 from turnkeeper_service.ids import short_id
-from turnkeeper_service.runs.run import Run
 from turnkeeper_service.runs.runs import Runs
-from turnkeeper_service.runs.session import Session
+from turnkeeper_service.runs.session.run import Run
+from turnkeeper_service.runs.session.session import Session
 from turnkeeper_service.store.base import StoreError
-from turnkeeper_service.tools.leases import Holder
+from turnkeeper_service.tools.remote.leases import Holder
 
 from .call import Call, Malformed
 from .requests import RUN_FINISHED, check_cancel, folding, read_filter

@@ -8,11 +8,11 @@ from typing import Any
 
 from turnkeeper.v1 import event_pb2
 from turnkeeper.v1 import run_service_pb2 as pb
-from turnkeeper_service.clock import Clock
 from turnkeeper_service.errors import Refused
 from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import ReadFilter, length_delimited
 from turnkeeper_service.principal import Role
+from turnkeeper_service.process.clock import Clock
 from turnkeeper_service.runs.runs import Runs
 
 from .call import Call

@@ -12,9 +12,9 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from turnkeeper.v1 import admin_service_pb2, agent_service_pb2, run_service_pb2, session_service_pb2, tool_service_pb2
-from turnkeeper_service.clock import Clock
 from turnkeeper_service.errors import Refused
 from turnkeeper_service.principal import Role
+from turnkeeper_service.process.clock import Clock
 from turnkeeper_service.runs.runs import Runs
 
 from . import admin, reflection, run_service, sessions, tools

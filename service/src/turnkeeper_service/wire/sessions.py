@@ -7,8 +7,8 @@ from typing import Any
 
 from turnkeeper.v1 import session_service_pb2 as pb
 from turnkeeper_service.principal import Role
-from turnkeeper_service.runs.run import Run
 from turnkeeper_service.runs.runs import Runs
+from turnkeeper_service.runs.session.run import Run
 
 from .call import Call
 from .pages import from_token, not_of_this_query, number, page_size, to_token

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 from turnkeeper.v1 import run_service_pb2
-from turnkeeper_service.clock import Clock
 from turnkeeper_service.errors import Reason, Refused, invalid
 from turnkeeper_service.events.reader import Position, Reader, length_delimited
-from turnkeeper_service.runs.lifecycle import SessionEndedError
-from turnkeeper_service.runs.session import Session
+from turnkeeper_service.process.clock import Clock
+from turnkeeper_service.runs.accept.lifecycle import SessionEndedError
+from turnkeeper_service.runs.session.session import Session
 
 from .call import Call
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from turnkeeper.v1 import run_service_pb2
 from turnkeeper.v1 import tool_service_pb2 as pb
-from turnkeeper_service.clock import seconds_of
 from turnkeeper_service.errors import Reason, Refused, invalid
 from turnkeeper_service.events.reader import Reader
 from turnkeeper_service.principal import Role
+from turnkeeper_service.process.clock import seconds_of
 from turnkeeper_service.runs.runs import Runs
 from turnkeeper_service.tools.base import Invocation
-from turnkeeper_service.tools.leases import Holder
+from turnkeeper_service.tools.remote.leases import Holder
 
 from .call import Call, Malformed
 from .status import code_of

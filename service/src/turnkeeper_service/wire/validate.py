@@ -16,8 +16,8 @@ from google.protobuf.message import Message
 from turnkeeper.v1 import content_pb2, error_pb2, event_pb2, run_service_pb2, session_service_pb2, tool_service_pb2
 from turnkeeper_service.errors import Reason, Refused, Violation
 from turnkeeper_service.ids import is_id
-from turnkeeper_service.providers.media import MEDIA_TYPE
-from turnkeeper_service.runs.accept import fixed_by_target
+from turnkeeper_service.providers.facts.media import MEDIA_TYPE
+from turnkeeper_service.runs.accept.accept import fixed_by_target
 from turnkeeper_service.tools.json_schema import BadSchemaError, validator
 
 T = TypeVar("T")
