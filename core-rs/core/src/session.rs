@@ -86,6 +86,13 @@ struct Lent {
     cancel: Option<Arc<Cancel>>,
 }
 
+/// The children of one run, at any depth.
+#[derive(Clone, Copy, Debug, Default)]
+struct Family {
+    admitted: usize,
+    live: usize,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -96,8 +103,8 @@ pub(crate) struct Session {
     lent: Rare<Sequence, Lent>,
     frame: Frame,
     turns: Turns,
-    /// Children admitted so far, of runs that had any and of which something lives.
-    admitted: Rare<Sequence, usize>,
+    /// Of runs that had children and are not over, or whose children live.
+    families: Rare<Sequence, Family>,
     closing: bool,
     /// Open reservations, covered ones included.
     reserved: usize,
@@ -117,7 +124,7 @@ impl Session {
             lent: Rare::default(),
             frame: Frame::default(),
             turns: Turns::default(),
-            admitted: Rare::default(),
+            families: Rare::default(),
             closing: false,
             reserved: 0,
             mark: None,

@@ -65,7 +65,7 @@ impl Session {
         {
             open.kids -= 1;
         }
-        self.forget_admitted(child.name.run().sequence());
+        self.leave_family(child.name.run().sequence());
         let name = child.name.clone();
         let Some(above) = self.turns.get_mut(parent) else {
             if branch.is_async {
@@ -118,11 +118,19 @@ impl Session {
         }
     }
 
-    /// Forgets how many children a run has had, once nothing of it lives.
-    pub(super) fn forget_admitted(&mut self, run: super::Sequence) {
+    /// A child of the run lives no more.
+    fn leave_family(&mut self, run: super::Sequence) {
+        if let Some(family) = self.families.get_mut(run) {
+            family.live -= 1;
+        }
+        self.forget_family(run);
+    }
+
+    /// Forgets how many children a run has had, once it is over and none of them lives.
+    pub(super) fn forget_family(&mut self, run: super::Sequence) {
         let is_open = self.open.as_ref().is_some_and(|open| open.run.sequence() == run);
-        if !is_open && self.admitted.contains(run) && !self.turns.iter().any(|turn| turn.name.run().sequence() == run) {
-            self.admitted.remove(run);
+        if !is_open && self.families.get(run).is_some_and(|family| family.live == 0) {
+            self.families.remove(run);
         }
     }
 

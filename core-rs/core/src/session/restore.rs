@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Bound, Cut, Cx, Entry, Kind, Open, Run, RunAlarm, Sequence, Session, Start, Target, TurnAlarm, TurnId};
+use super::{
+    Bound, Cut, Cx, Entry, Family, Kind, Open, Run, RunAlarm, Sequence, Session, Start, Target, TurnAlarm, TurnId,
+};
 use crate::deadline::What;
 use crate::effect::{Act, Fact, Why};
 use crate::id::WaitId;
@@ -30,7 +32,11 @@ impl Session {
             cx.ledger().readmit(run.sequence, run.size);
             self.bytes += run.size;
             if run.admitted > 0 {
-                self.admitted.insert(run.sequence, run.admitted);
+                let family = Family {
+                    admitted: run.admitted,
+                    live: 0,
+                };
+                self.families.insert(run.sequence, family);
             }
         }
         for run in image.runs.iter().filter(|run| run.opened) {
@@ -209,6 +215,9 @@ impl Session {
         gate.ensure_depth(image.depth);
         drop(gate);
         cx.ledger().note_turn(image.id);
+        let mut family = self.families.get(image.sequence).copied().unwrap_or_default();
+        family.live += 1;
+        self.families.insert(image.sequence, family);
         let mut holds = image.holds;
         let mut awaited_by = None;
         if let Some(above) = self.turns.get_mut(parent) {

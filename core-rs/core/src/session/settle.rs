@@ -38,7 +38,7 @@ impl Session {
         if let Some(mut open) = self.open.take() {
             self.unbind(open.bound.take());
             self.gone(&mut open.run, cx);
-            self.forget_admitted(open.run.sequence());
+            self.forget_family(open.run.sequence());
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The tree: children, the slots for them, and who waits for one.
 
-use super::{Cx, Error, Session, Stand, TurnAlarm, TurnId};
+use super::{Cx, Error, Family, Session, Stand, TurnAlarm, TurnId};
 use crate::deadline::What;
 use crate::effect::{Act, Decision, Fact, StopWhy};
 use crate::error::NoChild;
@@ -85,7 +85,7 @@ impl Session {
             return refused(NoChild::Invalid);
         }
         let run = turn.name.run().sequence();
-        let admitted = self.admitted.get(run).copied().unwrap_or_default();
+        let admitted = self.families.get(run).map_or(0, |family| family.admitted);
         if limits.children_per_turn == 0
             || admitted >= limits.children_per_run
             || !cx.gate().enter().may_admit_child(self.key.tenant())
@@ -179,8 +179,12 @@ impl Session {
             awaited_by,
         };
         let run = name.run().sequence();
-        let before = self.admitted.get(run).copied().unwrap_or_default();
-        self.admitted.insert(run, before + 1);
+        let Family { admitted, live } = self.families.get(run).copied().unwrap_or_default();
+        let family = Family {
+            admitted: admitted + 1,
+            live: live + 1,
+        };
+        self.families.insert(run, family);
         if holds && let Some(open) = &mut self.open {
             open.kids += 1;
         }
