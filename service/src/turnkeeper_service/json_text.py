@@ -51,6 +51,15 @@ plain_decoder = json.JSONDecoder(strict=False, parse_constant=_refuse, parse_flo
 """Reads JSON to write it again: what it gives can be said in JSON."""
 
 
+_finite_decoder = json.JSONDecoder(strict=False, parse_constant=str, parse_float=_float_of, parse_int=_int_of)
+_UNSURE = re.compile(rf"NaN|Infinity|{_LONG_NUMBER.pattern}")
+
+
+def with_finite_numbers(text: str) -> str:
+    """The same JSON, with strings for numbers that no double holds and for those that no JSON knows."""
+    return json.dumps(_finite_decoder.decode(text), ensure_ascii=False) if _UNSURE.search(text) else text
+
+
 def is_too_deep(text: str, max_depth: int = MAX_DEPTH) -> bool:
     """Whether JSON text nests deeper than so many levels; also where it is so long that parsing it would fail."""
     if text.count("{") + text.count("[") <= max_depth:

@@ -65,7 +65,13 @@ ROWS: list[tuple[str, str, str]] = [
         "plain any none null-schema php kinds text described",
     ),
     (
-        "a tool without a name, or whose schema is not that of an object, is no JSON Schema, or is nested too deeply",
+        "a schema in words of an older draft or of none: a type that nobody knows, a keyword with a value that it "
+        "cannot have, a pattern of another language, infinite numbers",
+        "offered without the keywords that cannot be used; the log names them",
+        "capitals draft-04 draft-03 no-draft",
+    ),
+    (
+        "a tool without a name, or whose schema is not that of an object or is nested too deeply",
         "left out, with a line in the log, and listed by `ListTools` with the reason; the others are offered",
         "test_a_tool_that_cannot_be_offered_takes_none_of_the_others_with_it",
     ),

@@ -18,6 +18,7 @@ from tests.service.harness import Harness, load_settings, serving
 Json = dict[str, Any]
 NAMES = {GEMINI: r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}"}
 MAX_DEPTH = 100
+NO_NUMBER = re.compile(r"[:\[,] -?(?:Infinity|NaN)|\[-?(?:Infinity|NaN)")
 LONE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -115,7 +116,7 @@ class StrictVendor:
         return Answer.of(reply.stream(wire_format))
 
     def _problems(self, wire_format: str, body: Json, path: str) -> Iterator[str]:
-        if "Infinity" in json.dumps(body):
+        if NO_NUMBER.search(json.dumps(body)):
             yield "a number out of range"
         if any(LONE.search(one) for one in strings(body)):
             yield "half a character"

@@ -45,6 +45,8 @@ ODD_TOOLS: dict[str, Any] = {
             "kind": {"type": "any"},
         },
     },
+    "third": {"type": "object", "properties": {"a": {"type": ["string", {"type": "object"}]}}},
+    "numbers": {"type": "object", "properties": {"a": {"default": float("inf")}, "b": {"enum": [float("nan")]}}},
     "not_this": {"type": "object", "properties": {"a": TEXT}, "not": {"required": ["a"]}, "enum": [{"a": "b"}]},
 }
 USELESS: dict[str, Any] = {

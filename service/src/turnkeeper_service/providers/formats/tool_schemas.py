@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator
 
-from turnkeeper_service.json_text import is_too_deep
+from turnkeeper_service.json_text import is_too_deep, with_finite_numbers
 from turnkeeper_service.providers.base import ToolDefinition
 
 Json = dict[str, Any]
@@ -80,6 +80,7 @@ def _fit(schema_json: str, rule: SchemaRule) -> tuple[str, str]:
     try:
         if is_too_deep(schema_json):
             raise UnfitSchemaError("its schema is nested too deeply")
+        schema_json = with_finite_numbers(schema_json)
         written = json.loads(schema_json or "{}")
         schema = _small_letters(written)
         mended = _Mending(schema, rule).root()
@@ -227,7 +228,7 @@ def _small_letters(schema: Any) -> Any:
 def _in_todays_words(schema: Json) -> None:
     """What older drafts, and nobody's draft, say otherwise."""
     kinds = schema.get("type")
-    known = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind in _TYPES]
+    known = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if _is_type(kind)]
     if "type" in schema and not known:
         del schema["type"]
     elif isinstance(kinds, list):
@@ -245,6 +246,10 @@ def _in_todays_words(schema: Json) -> None:
         del schema["required"]
     if "properties" in schema and not isinstance(schema["properties"], dict):
         del schema["properties"]
+
+
+def _is_type(kind: object) -> bool:
+    return isinstance(kind, str) and kind in _TYPES
 
 
 def _names(value: object) -> set[str]:

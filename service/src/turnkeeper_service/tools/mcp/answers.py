@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
-from turnkeeper_service.json_text import MAX_DEPTH
+from turnkeeper_service.json_text import MAX_DEPTH, with_finite_numbers
 from turnkeeper_service.providers.facts.media import MEDIA_TYPE
 
 Json = dict[str, Any]
@@ -142,9 +142,10 @@ def _input_schema(given: object) -> tuple[Json | None, str]:
     if depth_of(given) > MAX_DEPTH:
         return None, "its schema is nested too deeply"
     kind = given.get("type", "object")
+    kind = kind.lower() if isinstance(kind, str) else kind
     if kind is not None and kind != "object" and not (isinstance(kind, list) and "object" in kind):
         return None, "its schema is not that of an object"
-    schema = {**given, "type": "object"}
+    schema = {**json.loads(with_finite_numbers(json.dumps(given))), "type": "object"}
     if not isinstance(schema.get("$schema", ""), str):
         del schema["$schema"]
     if "properties" in schema:

@@ -26,6 +26,7 @@ from .http import over_http
 from .lines import Complaints
 from .messages import Exchange
 from .options import McpOptions
+from .schema_mending import mended
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +68,7 @@ class Connection:
         """Whether the server has ended it."""
         self._name = options.name
         self._num_unchanged = 0
-        self._checked: set[str] = set()
+        self._checked: dict[str, dict[str, Any]] = {}
         """Schemas of tools that are such."""
         self._clock = clock
         self._on_over = on_over
@@ -152,11 +153,10 @@ class Connection:
             log.warning("a tool server has too many tools; some are left out", server=self._name, limit=MAX_TOOLS)
         usable: list[mcp_types.Tool] = []
         for tool in tools[:MAX_TOOLS]:
-            why = await self._problem(tool)
-            if why:
-                left_out[tool.name] = why
-            else:
-                usable.append(tool)
+            try:
+                usable.append(await self._usable(tool))
+            except BadSchemaError as error:
+                left_out[tool.name] = f"its schema {error}"
         for name, why in left_out.items() - self.left_out.items():
             log.warning("a tool of a tool server is left out", server=self._name, tool=name[:MAX_SHOWN], why=why)
         self.left_out = left_out
@@ -172,19 +172,34 @@ class Connection:
             # It has prompts and resources only.
             return mcp_types.ListToolsResult(tools=[])
 
-    async def _problem(self, tool: mcp_types.Tool) -> str:
-        """Why a tool's schema is none, "" where it is one. Vendors refuse a whole request for one that is not."""
+    async def _usable(self, tool: mcp_types.Tool) -> mcp_types.Tool:
+        """The tool with a schema that is one. Vendors refuse a whole request for one that is not.
+
+        Raises BadSchemaError where it cannot be made one.
+        """
         schema_json = json.dumps(tool.input_schema)
-        if schema_json in self._checked:
-            return ""
-        # To check a schema takes milliseconds, and a server may have hundreds.
-        await asyncio.sleep(0)
+        schema = self._checked.get(schema_json)
+        if schema is None:
+            # To check a schema takes milliseconds, and a server may have hundreds.
+            await asyncio.sleep(0)
+            schema = await self._checked_schema(tool.name, schema_json)
+            self._checked[schema_json] = schema
+        return tool if schema == tool.input_schema else tool.model_copy(update={"input_schema": schema})
+
+    async def _checked_schema(self, name: str, schema_json: str) -> dict[str, Any]:
+        schema: dict[str, Any] = json.loads(schema_json)
         try:
             validator(schema_json)
-        except BadSchemaError as error:
-            return f"its schema {error}"
-        self._checked.add(schema_json)
-        return ""
+        except BadSchemaError:
+            schema, left_out = await asyncio.to_thread(mended, schema)
+            validator(json.dumps(schema))
+            log.warning(
+                "parts of a tool's schema cannot be used",
+                server=self._name,
+                tool=name[:MAX_SHOWN],
+                parts=[one[:MAX_SHOWN] for one in left_out[:MAX_UNCHANGED]],
+            )
+        return schema
 
     async def unchanged(self) -> None:
         """Wait where the server says again and again that its tools have changed, and they have not."""
