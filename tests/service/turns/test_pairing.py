@@ -14,7 +14,7 @@ from tests.service.harness import serving
 from tests.service.turns.scenes import Tools, calls, result_text, said, scene, script
 from tests.service.turns.test_summaries import OVERFLOW, story, texts
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.engine.steps.pairing import INTERRUPTED, History, paired
+from turnkeeper_service.engine.pairing import INTERRUPTED, History, paired
 
 
 def user(text: str) -> content_pb2.Message:

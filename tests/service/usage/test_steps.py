@@ -115,7 +115,7 @@ async def test_costs_add_up_over_runs_and_a_restart(tmp_path: Path) -> None:
         assert (session.context_tokens.prompt_tokens, session.context_tokens.answer_tokens) == (1000, 2000)
         live = server.server.runs.table.get(("default", "s"))
         assert live is not None
-        assert live.context_tokens == 3000
+        assert live.context.num_tokens == 3000
 
 
 @pytest.mark.parametrize(

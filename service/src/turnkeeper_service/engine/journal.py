@@ -11,8 +11,6 @@ from turnkeeper_service.events.log import OpenMessage, SessionLog
 from turnkeeper_service.process.clock import microseconds
 from turnkeeper_service.store.base import Commit, MessageRow, RunFinish
 
-MAIN_CONTEXT = "main"
-
 
 class Draft:
     """Changes of one session that become durable together, in the order of their events.
@@ -43,9 +41,9 @@ class Draft:
         if closes is not None and closes.has_flushed:
             self.commit.drop_partials.append(closes.run_id)
 
-    def context_change(self, run_id: str, message_ids: Sequence[str], in_context: bool) -> None:
-        """Add the change of what models are sent (U-28)."""
-        event = event_pb2.Event(run_id=run_id, context_id=MAIN_CONTEXT)
+    def context_change(self, run_id: str, context_id: str, message_ids: Sequence[str], in_context: bool) -> None:
+        """Add the change of which messages are in a context (U-28)."""
+        event = event_pb2.Event(run_id=run_id, context_id=context_id)
         event.message_context_changed.message_ids.extend(message_ids)
         event.message_context_changed.in_context = in_context
         self.event(event)
@@ -88,11 +86,6 @@ class Journal(Protocol):
         ...
 
     @property
-    def context_tokens(self) -> int:
-        """Tokens in the main context after its last step."""
-        ...
-
-    @property
     def todos(self) -> Sequence[event_pb2.Todo]:
         """What the session's models have noted to do."""
         ...
@@ -109,10 +102,6 @@ class Journal(Protocol):
         """
         ...
 
-    async def history(self) -> Sequence[content_pb2.Message]:
-        """The messages in the main context, in order: the live list, not a copy. Whoever gets it never changes it."""
-        ...
-
 
 class TurnJournal:
     """The journal of one turn, until its owner writes its end.
@@ -125,11 +114,6 @@ class TurnJournal:
         self._journal = journal
         self.log = journal.log
         self._is_closed = False
-
-    @property
-    def context_tokens(self) -> int:
-        """See `Journal.context_tokens`."""
-        return self._journal.context_tokens
 
     @property
     def todos(self) -> Sequence[event_pb2.Todo]:
@@ -145,10 +129,6 @@ class TurnJournal:
         if self._is_closed:
             raise asyncio.CancelledError
         return self._journal.submit(draft)
-
-    async def history(self) -> Sequence[content_pb2.Message]:
-        """See `Journal.history`."""
-        return await self._journal.history()
 
     def close(self) -> None:
         """Take no more drafts."""

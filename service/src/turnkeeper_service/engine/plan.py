@@ -11,7 +11,7 @@ from turnkeeper_service.providers.policy.retry import RetryPolicy
 from turnkeeper_service.tools.base import ToolAnswer, Toolbox
 
 from .approval import AskedBefore
-from .journal import MAIN_CONTEXT
+from .contexts import Context
 from .models import Models
 
 
@@ -91,6 +91,7 @@ class TurnPlan:
 
     run_id: str
     turn_id: str
+    context: Context
     prompt: Sequence[content_pb2.Part]
     model: str
     models: Models
@@ -125,8 +126,9 @@ class TurnPlan:
     resume: Resume | None = None
 
     def event(self, attempt: int = 0) -> event_pb2.Event:
-        """An event of the turn in the main context, for its payload to be set."""
-        return event_pb2.Event(run_id=self.run_id, turn_id=self.turn_id, context_id=MAIN_CONTEXT, attempt=attempt)
+        """An event of the turn, for its payload to be set."""
+        context_id = self.context.context_id
+        return event_pb2.Event(run_id=self.run_id, turn_id=self.turn_id, context_id=context_id, attempt=attempt)
 
 
 class TurnCancelledError(Exception):

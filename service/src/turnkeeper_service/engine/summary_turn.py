@@ -65,7 +65,7 @@ class SummaryTurn(Turn):
             durable = self._journal.submit(draft)
             self.has_started = True
             await durable
-        if await self._journal.history():
+        if await self.plan.context.history():
             self._note("model")
             try:
                 await self._summarizer.compose(is_automatic=False, num_steps=1)
@@ -76,7 +76,7 @@ class SummaryTurn(Turn):
             except ProviderError as error:
                 if not error.is_context_overflow:
                     raise
-                filled = sizes(self.plan, await self._journal.history(), {})
+                filled = sizes(self.plan, await self.plan.context.history(), {})
                 raise ContextExhaustedError(f"{error.detail}; {filled}") from error
             self.num_steps = 1
             self._is_written = True

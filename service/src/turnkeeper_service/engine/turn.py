@@ -203,7 +203,7 @@ class FloorTurn(Turn):
     async def _ask(self, tools: Mapping[str, OfferedTool]) -> StepAnswer:
         """Have the step that was begun answered, after a summary where its request is too long."""
         while True:
-            history = await self._journal.history()
+            history = await self.plan.context.history()
             try:
                 return await self._calls.ask(self._request(history, tools))
             except ProviderError as error:

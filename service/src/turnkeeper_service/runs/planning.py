@@ -53,7 +53,7 @@ class TurnPlanner:
         model = self._model(run)
         if self._max_steps(run) == 0 or not self._models.is_ready(model):
             return False
-        return not is_nearly_full(self._models.model(model).context_window, run.session.context_tokens)
+        return not is_nearly_full(self._models.model(model).context_window, run.session.context.num_tokens)
 
     def _model(self, run: Run) -> str:
         return run.submission.model or run.session.settings.model or self._parts.options.default_model
@@ -88,6 +88,7 @@ class TurnPlanner:
         return TurnPlan(
             run_id=run.run_id,
             turn_id=turn_id,
+            context=run.session.context,
             tenant=run.session.tenant,
             session_id=run.session.session_id,
             toolbox=self._toolbox,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from turnkeeper.v1 import session_service_pb2 as pb
+from turnkeeper_service.engine.contexts import MAIN
 from turnkeeper_service.principal import Role
 from turnkeeper_service.runs.runs import Runs
 from turnkeeper_service.runs.session.run import Run
@@ -98,7 +99,7 @@ class SessionServicer:
     async def messages(self, request: pb.ListMessagesRequest, call: Call) -> pb.ListMessagesResponse:
         """ListMessages."""
         session_id = request.session_id
-        context_id = "" if request.context_id == "*" else request.context_id or "main"
+        context_id = "" if request.context_id == "*" else request.context_id or MAIN
         query = ("messages", call.tenant, session_id, context_id)
         found = Findings()
         check_id(found, "session_id", session_id)

@@ -15,7 +15,7 @@ import structlog
 
 from turnkeeper.v1 import content_pb2, tool_service_pb2
 from turnkeeper_service.engine.approval import Approvals
-from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft, Journal
+from turnkeeper_service.engine.journal import Draft, Journal
 from turnkeeper_service.engine.plan import CallState, TurnPlan
 from turnkeeper_service.engine.scheduling import WaitKind
 from turnkeeper_service.ids import short_id
@@ -344,7 +344,7 @@ class ToolBatch:
             status=content_pb2.MESSAGE_STATUS_COMPLETE,
             run_id=self._plan.run_id,
             turn_id=self._plan.turn_id,
-            context_id=MAIN_CONTEXT,
+            context_id=self._plan.context.context_id,
             in_context=True,
         )
         for state in self.states:

@@ -33,11 +33,11 @@ class ContextRoom:
         """Whether a summary is due before the next step (C-91): not twice without a step between."""
         if not self._is_of_use or self._made_before == num_steps:
             return False
-        tokens = self._journal.context_tokens
+        tokens = self._plan.context.num_tokens
         model = self._plan.models.choose()
         if model is None or not is_nearly_full(model.context_window, tokens):
             return False
-        return num_tokens(await self._journal.history()) * LEAST_SHARE >= tokens
+        return num_tokens(await self._plan.context.history()) * LEAST_SHARE >= tokens
 
     async def make(self, num_steps: int, tools: Mapping[str, OfferedTool]) -> None:
         """Write a summary because the context gets full. Without one the turn goes on as long as there is any room.
@@ -50,7 +50,7 @@ class ContextRoom:
         except (NoSummaryError, ProviderError) as error:
             self._is_of_use = False
             model = self._plan.models.choose()
-            if model is not None and (model.context_window or 0) <= self._journal.context_tokens:
+            if model is not None and (model.context_window or 0) <= self._plan.context.num_tokens:
                 raise ContextExhaustedError(f"{error}; {await self._sizes(tools)}") from error
 
     async def make_for(self, error: ProviderError, num_steps: int, tools: Mapping[str, OfferedTool]) -> None:
@@ -76,4 +76,4 @@ class ContextRoom:
         raise ContextExhaustedError(f"{error.detail.rstrip('.')}; {why}; {await self._sizes(tools)}") from error
 
     async def _sizes(self, tools: Mapping[str, OfferedTool]) -> str:
-        return sizes(self._plan, await self._journal.history(), tools)
+        return sizes(self._plan, await self._plan.context.history(), tools)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from turnkeeper.v1 import content_pb2
-from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft, Journal
+from turnkeeper_service.engine.journal import Draft, Journal
 from turnkeeper_service.engine.models import Model
 from turnkeeper_service.engine.plan import TurnPlan
 from turnkeeper_service.engine.steps.model_call import ModelCall
@@ -61,7 +61,7 @@ class Summarizer:
 
     async def compose(self, *, is_automatic: bool, num_steps: int) -> None:
         """Have a model write a summary, without letting it stand yet. Raises as `write` does."""
-        history = list(await self._journal.history())
+        history = list(await self._plan.context.history())
         turn_id = self._plan.turn_id if is_automatic else ""
         draft = self._journal.draft()
         self.discard(draft, LOST)
@@ -87,7 +87,7 @@ class Summarizer:
             status=content_pb2.MESSAGE_STATUS_COMPLETE,
             run_id=self._plan.run_id,
             turn_id=self._plan.turn_id,
-            context_id=MAIN_CONTEXT,
+            context_id=self._plan.context.context_id,
             in_context=True,
             model=answer.message.model,
         )
@@ -120,7 +120,7 @@ class Summarizer:
         step.is_committed = True
         covered = [message.message_id for message in self._covered]
         if covered:
-            draft.context_change(self._plan.run_id, covered, False)
+            draft.context_change(self._plan.run_id, self._plan.context.context_id, covered, False)
         event = self._plan.event()
         finished = event.summary_finished
         finished.message_id, finished.covers_seq = self._open_id, self._message.parts[0].summary.covers_seq

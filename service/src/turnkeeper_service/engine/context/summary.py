@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.engine.models import Model
+from turnkeeper_service.engine.pairing import paired
 from turnkeeper_service.engine.plan import TurnPlan
-from turnkeeper_service.engine.steps.pairing import paired
 from turnkeeper_service.engine.usage import estimate
 from turnkeeper_service.providers.base import ModelRequest
 from turnkeeper_service.tools.base import OfferedTool

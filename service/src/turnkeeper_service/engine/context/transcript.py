@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2
-from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft
+from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.plan import TurnPlan
 from turnkeeper_service.engine.scheduling import FoldedRun
 from turnkeeper_service.engine.steps.step import Step, text_of
@@ -40,7 +40,7 @@ class Transcript:
             status=content_pb2.MESSAGE_STATUS_COMPLETE,
             run_id=run_id,
             turn_id=self._plan.turn_id,
-            context_id=MAIN_CONTEXT,
+            context_id=self._plan.context.context_id,
             in_context=True,
         )
         draft.message(message, run_id=self._plan.run_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from turnkeeper.v1 import content_pb2, event_pb2
-from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft, Journal
+from turnkeeper_service.engine.journal import Draft, Journal
 from turnkeeper_service.engine.models import Model
 from turnkeeper_service.engine.plan import TurnPlan
 from turnkeeper_service.engine.scheduling import Scheduling
@@ -72,7 +72,7 @@ class ModelCall:
             number=number,
             message_id=message_id,
             attempt=attempt,
-            context_id=MAIN_CONTEXT,
+            context_id=self._plan.context.context_id,
         )
 
     async def ask(self, request: Callable[[Model], ModelRequest]) -> StepAnswer:

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from turnkeeper.v1 import content_pb2
 from turnkeeper_service.engine.models import Model
+from turnkeeper_service.engine.pairing import paired
 from turnkeeper_service.engine.plan import TurnPlan
 from turnkeeper_service.providers.base import ModelRequest, ToolDefinition
 from turnkeeper_service.tools.base import OfferedTool
-
-from .pairing import paired
 
 
 def step_request(

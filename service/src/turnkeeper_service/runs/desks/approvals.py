@@ -108,7 +108,7 @@ class ApprovalDesk:
         approval_id = short_id(f"approval-{run.session.last_seq + 1}")
         asked = Asked(approval_id, run, call, now, now + microseconds(self._timeout), self._default)
         draft = run.session.draft()
-        event = event_pb2.Event(run_id=run.run_id, turn_id=turn_id, context_id="main")
+        event = event_pb2.Event(run_id=run.run_id, turn_id=turn_id, context_id=run.session.context.context_id)
         event.approval_requested.approval_id = asked.approval_id
         event.approval_requested.tool_call.CopyFrom(call)
         event.approval_requested.deadline.FromMicroseconds(asked.deadline_us)
@@ -161,7 +161,9 @@ class ApprovalDesk:
     def _resolve(self, asked: Asked, turn_id: str, decision: Decision) -> asyncio.Future[None]:
         asked.is_answered = True
         draft = asked.run.session.draft()
-        event = event_pb2.Event(run_id=asked.run.run_id, turn_id=turn_id, context_id="main")
+        event = event_pb2.Event(
+            run_id=asked.run.run_id, turn_id=turn_id, context_id=asked.run.session.context.context_id
+        )
         resolved = event.approval_resolved
         resolved.approval_id, resolved.is_allowed = asked.approval_id, decision.is_allowed
         resolved.actor, resolved.comment = decision.actor, decision.comment

@@ -25,7 +25,7 @@ class LateResults:
         if result.ByteSize() > limit:
             call = content_pb2.ToolCall(tool_call_id=result.tool_call_id, name=result.name)
             result = text_result(call, f"the result is longer than {limit} bytes and was left out", is_error=True)
-        event = event_pb2.Event(run_id=run_id, turn_id=turn_id, context_id="main")
+        event = event_pb2.Event(run_id=run_id, turn_id=turn_id)
         event.tool_call_late_result.result.CopyFrom(result)
         self._parts.owner.spawn(f"late result of {run_id}", self._write(tenant, session_id, event))
 
@@ -33,6 +33,7 @@ class LateResults:
         try:
             async with self._table.pin(tenant, session_id) as session:
                 if session.is_active:
+                    event.context_id = session.context.context_id
                     draft = session.draft()
                     draft.event(event)
                     await session.submit(draft)

@@ -133,6 +133,6 @@ class Run:
             status=content_pb2.MESSAGE_STATUS_COMPLETE,
             run_id=self.run_id,
             turn_id=turn_id,
-            context_id="main",
+            context_id=self.session.context.context_id,
             in_context=in_context,
         )

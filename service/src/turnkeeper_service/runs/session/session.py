@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
-from turnkeeper_service.engine.journal import MAIN_CONTEXT, Draft
-from turnkeeper_service.engine.steps.pairing import History
-from turnkeeper_service.engine.usage import context_after, context_of_summary
+from turnkeeper_service.engine.contexts import MAIN, Context
+from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.errors import cursor_expired
 from turnkeeper_service.events.log import LogEntry, OpenMessage, SessionLog
 from turnkeeper_service.process.clock import Clock, microseconds
@@ -47,8 +46,9 @@ class Session:
         self.usage = content_pb2.RunUsage.FromString(row.usage)
         self.title = row.title
         """The settings' title, or the one that was made of a prompt; empty until there is one."""
-        self.context = content_pb2.ContextTokens.FromString(row.context_tokens)
-        """What the main context holds, as the last step that counted it has it."""
+        tokens = content_pb2.ContextTokens.FromString(row.context_tokens)
+        self.context = Context(MAIN, tokens, self._read_context, is_new=not row.last_seq)
+        """The context of its floor turns."""
         self.todos: Sequence[event_pb2.Todo] = event_pb2.TodosChanged.FromString(row.todos).todos
         """What the session's models have noted to do; replaced as a whole."""
         self.log = SessionLog(row.last_seq, on_growth)
@@ -61,19 +61,10 @@ class Session:
         self._store = store
         self._clock = clock
         self._on_published = on_published
-        # A session that has no event yet has no messages to read.
-        self._history: History | None = None if row.last_seq else History()
-        self._history_bytes = 0
         self._settings_bytes = len(row.settings)
-        self._history_loading = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"Session({self.tenant!r}, {self.session_id!r}, runs={len(self.runs)}, pins={self._pins})"
-
-    @property
-    def context_tokens(self) -> int:
-        """Tokens in the main context after its last step, its answer included."""
-        return self.context.prompt_tokens + self.context.answer_tokens
 
     @property
     def is_idle(self) -> bool:
@@ -101,10 +92,7 @@ class Session:
     @property
     def num_bytes(self) -> int:
         """What it holds for its next call: settings, history, the end of its log."""
-        return self._settings_bytes + self._history_bytes + self.log.tail_bytes
-
-    def _forget_history(self) -> None:
-        self._history, self._history_bytes = None, 0
+        return self._settings_bytes + self.context.num_bytes + self.log.tail_bytes
 
     @property
     def last_seq(self) -> int:
@@ -163,16 +151,14 @@ class Session:
         return entries
 
     def _take_in(self, event: event_pb2.Event, commit: Commit) -> None:
-        """Let the history, and what is kept of the session as a whole, follow an event."""
+        """Let the context, and what is kept of the session as a whole, follow an event."""
         payload = event.WhichOneof("payload")
         if payload == "message_committed":
             message = event.message_committed.message
-            if self._history is not None and message.in_context and message.context_id == MAIN_CONTEXT:
-                self._history.append(message)
-                self._history_bytes += message.ByteSize()
+            if message.context_id == self.context.context_id:
+                self.context.add(message)
         elif payload == "message_context_changed":
-            # Rare: read the history again where it is needed next.
-            self._forget_history()
+            self.context.forget()
         elif payload in _OF_THE_SESSION:
             self._take_over(event, commit)
 
@@ -181,12 +167,9 @@ class Session:
         if event.HasField("todos_changed"):
             self.todos = event.todos_changed.todos
             commit.session_todos = event.todos_changed.SerializeToString()
-        elif event.context_id in ("", MAIN_CONTEXT):
-            if event.HasField("step_finished"):
-                self.context = context_after(self.context, event.step_finished.usage)
-            else:
-                self.context = context_of_summary(event.summary_finished.usage)
-            commit.session_context_tokens = self.context.SerializeToString()
+        elif event.context_id in ("", self.context.context_id):
+            self.context.count(event)
+            commit.session_context_tokens = self.context.tokens.SerializeToString()
 
     def _settled(
         self, done: asyncio.Future[None], draft: Draft, entries: list[LogEntry], told: asyncio.Future[None]
@@ -210,25 +193,18 @@ class Session:
             if self._on_published is not None:
                 self._on_published(self, [event for event, _ in draft.events])
 
-    async def history(self) -> Sequence[content_pb2.Message]:
-        """The messages in the main context, in order: the live list. Read once, then kept while there is work."""
-        async with self._history_loading:
-            while self._history is None:
-                before = self._next_seq
-                rows = await self._store.read_context(self.tenant, self.session_id, MAIN_CONTEXT)
-                if self._next_seq != before or self.log.published_seq + 1 != before:
-                    # Something was handed over meanwhile, or is on its way: read again once it is durable.
-                    await self._store.commit(Commit(self.tenant, self.session_id))
-                    if self._next_seq != before:
-                        continue
-                    rows = await self._store.read_context(self.tenant, self.session_id, MAIN_CONTEXT)
-                    if self._next_seq != before:
-                        continue
-                with reading(f"the history of session {self.session_id}"):
-                    events = [event_pb2.Event.FromString(row.payload) for row in rows]
-                self._history = History(event.message_committed.message for event in events)
-                self._history_bytes = sum(len(row.payload) for row in rows)
-        return self._history
+    async def _read_context(self, context_id: str) -> Sequence[content_pb2.Message]:
+        """The messages in a context, of all that was handed over."""
+        while True:
+            before = self._next_seq
+            if self.log.published_seq + 1 != before:
+                # Something is on its way: read once it is durable.
+                await self._store.commit(Commit(self.tenant, self.session_id))
+            rows = await self._store.read_context(self.tenant, self.session_id, context_id)
+            if self._next_seq == before:
+                break
+        with reading(f"the history of session {self.session_id}"):
+            return [event_pb2.Event.FromString(row.payload).message_committed.message for row in rows]
 
     async def fetch(self, after_seq: int, limit: int) -> Sequence[EventRow]:
         """Events of the log from the store, for readers. Raises Refused CURSOR_EXPIRED."""

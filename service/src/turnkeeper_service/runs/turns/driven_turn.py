@@ -297,8 +297,9 @@ class DrivenTurn:
         turn = self.turn
         if turn is None:
             return
+        context_id = turn.plan.context.context_id
         before = [message_id for message_id in turn.covered_ids if message_id not in turn.message_ids]
         if before:
-            draft.context_change(self.run.run_id, before, True)
+            draft.context_change(self.run.run_id, context_id, before, True)
         if turn.message_ids:
-            draft.context_change(self.run.run_id, turn.message_ids, False)
+            draft.context_change(self.run.run_id, context_id, turn.message_ids, False)

@@ -80,7 +80,7 @@ def unstarted_rows(
         role=content_pb2.ROLE_ASSISTANT,
         status=status,
         run_id=run.run_id,
-        context_id="main",
+        context_id=run.session.context.context_id,
         in_context=in_context,
         error=error,
     )

@@ -42,7 +42,7 @@ def session_view(session: Session, counts: Counts | None, default_model: str) ->
         usage=session.usage,
         is_busy=bool(session.runs),
         title=session.title,
-        context_tokens=session.context,
+        context_tokens=session.context.tokens,
         todos=session.todos,
         model=session.settings.model or default_model,
     )
