@@ -25,6 +25,7 @@ from turnkeeper_service.runs.runs import Runs
 from turnkeeper_service.settings.settings import Settings
 from turnkeeper_service.store.base import Store, StoreError
 from turnkeeper_service.store.sqlite import SqliteStore
+from turnkeeper_service.store.watch import OwnershipWatch
 from turnkeeper_service.tools.base import OfferedTool
 from turnkeeper_service.tools.loading import load
 from turnkeeper_service.wire.call import Gatekeeper
@@ -141,9 +142,7 @@ class Server:
                 tools={**load(settings.tools.functions), **self._tools},
                 tool_servers=self._tool_servers,
             )
-            self._streams = Streams(
-                clock, settings.server.heartbeat_interval_seconds, self._store.check_fence, self._metrics.reader_lag
-            )
+            self._streams = Streams(clock, settings.server.heartbeat_interval_seconds, self._metrics.reader_lag)
             bounds = Bounds(
                 limits.max_prompt_bytes,
                 limits.max_prompt_parts,
@@ -176,6 +175,7 @@ class Server:
         self._tasks = [
             asyncio.create_task(self._streams.run(), name="heartbeats"),
             asyncio.create_task(self._watch_store(), name="store watch"),
+            asyncio.create_task(OwnershipWatch(self._store, self._clock).run(), name="ownership"),
             asyncio.create_task(self._sweep(), name="sweep"),
         ]
         for task in self._tasks:

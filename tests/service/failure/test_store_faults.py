@@ -34,6 +34,7 @@ from turnkeeper.v1 import event_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.store.base import Commit, StoreError, StoreFencedError
 from turnkeeper_service.store.faults import ALWAYS, FaultPoint, Faults, disk_full
 from turnkeeper_service.store.sqlite import SqliteStore
+from turnkeeper_service.store.watch import LOOK_SECONDS
 
 POINTS: list[FaultPoint] = ["before", "inside", "after"]
 HELD = directive(gate="held", gate_after=2)
@@ -390,7 +391,8 @@ async def test_a_failure_reaches_all_who_wait(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_fence_that_is_lost_ends_the_owner(tmp_path: Path) -> None:
     clock = ManualClock()
-    async with serving(tmp_path, clock=clock) as first:
+    # Streams are quiet for an hour: nobody's heartbeat tells.
+    async with serving(tmp_path, clock=clock, server__heartbeat_interval_seconds="3600") as first:
         await first.session("s")
         await first.submit("s", HELD, "r")
         await first.gates.reached("held")
@@ -400,9 +402,9 @@ async def test_a_fence_that_is_lost_ends_the_owner(tmp_path: Path) -> None:
         (tmp_path / "LOCK").unlink()
         async with serving(tmp_path) as second:
             await second.gates.reached("held")
-            # Nothing is written by the first owner: it hears of it from its next heartbeat.
-            await clock.armed(5.0)
-            clock.advance(5.0)
+            # Nothing is written by the first owner: it hears of it when it looks next.
+            await clock.armed(LOOK_SECONDS)
+            clock.advance(LOOK_SECONDS)
             _, error = await collect(watch)
             assert_unknown(error)
             assert isinstance(await stopped(first), StoreFencedError)

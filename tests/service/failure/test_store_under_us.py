@@ -18,10 +18,12 @@ import pytest
 
 from tests.service.failure.stories import COMPLETED, UNAVAILABLE, directive
 from tests.service.harness import LIMIT, Harness, details, reason, serving, submission
+from tests.service.manual_clock import ManualClock
 from tests.service.wire.talk import Talk
 from turnkeeper.v1 import error_pb2, session_service_pb2
 from turnkeeper_service.store.base import StoreError
 from turnkeeper_service.store.sqlite import SqliteStore
+from turnkeeper_service.store.watch import LOOK_SECONDS
 
 HOLD = """
 import sqlite3, sys
@@ -174,9 +176,12 @@ def _empty(path: Path) -> None:
     ],
 )
 async def test_a_file_that_is_taken_away_stops_the_server(tmp_path: Path, name: str, do: Any) -> None:
-    async with serving(tmp_path, server__heartbeat_interval_seconds="0.3") as server:
+    clock = ManualClock()
+    async with serving(tmp_path, clock=clock) as server:
         await server.session("s")
         do(tmp_path / name)
+        await clock.armed(LOOK_SECONDS)
+        clock.advance(LOOK_SECONDS)
         async with asyncio.timeout(LIMIT):
             failure = await asyncio.shield(server.server.failure)
         assert isinstance(failure, StoreError)

@@ -281,7 +281,7 @@ class Store(Protocol):
     async def check_fence(self) -> None:
         """Raise StoreFencedError if another owner has taken over, StoreError if the database was taken away.
 
-        The store has then stopped. Called at least every heartbeat (U-15); waits while somebody else keeps it busy.
+        The store has then stopped. `OwnershipWatch` calls it at intervals (U-15). It waits while the store is kept busy.
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from turnkeeper.v1 import run_service_pb2
@@ -40,18 +40,11 @@ class Tracked:
 
 
 class Streams:
-    """All open streams. One task beats for all of them and looks at the store's fence (U-15)."""
+    """All open streams. One task beats for all of them."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        interval: float,
-        check_fence: Callable[[], Awaitable[None]],
-        on_lag: Callable[[int], None],
-    ) -> None:
+    def __init__(self, clock: Clock, interval: float, on_lag: Callable[[int], None]) -> None:
         self._clock = clock
         self._interval = interval
-        self._check_fence = check_fence
         self._on_lag = on_lag
         self._streams: set[Tracked] = set()
 
@@ -76,7 +69,6 @@ class Streams:
         """Beat until cancelled: looking three times per interval keeps every gap below the interval."""
         while True:
             await self._clock.sleep(self._interval / 3)
-            await self._check_fence()
             due = self._clock.monotonic() - self._interval * 2 / 3
             for tracked in self._streams:
                 if isinstance(tracked.beating, Reader):
