@@ -157,6 +157,16 @@ CONTENT = {
         result([{"type": "image", "data": IN_BASE64.rstrip("=")[:8] + "\n" + IN_BASE64.rstrip("=")[8:]}]),
         [PICTURE],
     ),
+    "vendors-image": (
+        result([{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": IN_BASE64}}]),
+        [PICTURE],
+    ),
+    "vendors-url": (
+        result([{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{IN_BASE64}"}}]),
+        [PICTURE],
+    ),
+    "text-of-no-kind": (result([{"type": "TEXT", "text": "x"}]), ["x"]),
+    "bare-number": (b'{"jsonrpc":"2.0","id":@ID@,"result":5}\n', ["5"]),
     "percent": (result([{"type": "image", "mimeType": "image/svg+xml", "data": "data:,%3Csvg%20/%3E"}]), [b"<svg />"]),
     "bad-annotations": (result([{"type": "text", "text": "x", "annotations": {"priority": 9}, "_meta": []}]), ["x"]),
     "sound": (result([{"type": "audio", "mimeType": "audio/wav", "data": IN_BASE64}]), [PICTURE]),

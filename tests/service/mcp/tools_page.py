@@ -35,18 +35,18 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "a result in `structuredContent` alone, in `toolResult`, a bare value, or none",
         "its JSON, as text; an empty result",
-        "structured structured-list beside-empty null-content old bare empty null",
+        "structured structured-list beside-empty null-content old bare bare-number empty null",
     ),
     (
         "media as a `data:` URL, in base64 with line ends or without padding, of no type but a known signature, or an "
         "image that is another kind than it is called",
         "the media, by its own kind",
-        "url only-url no-type percent sound blob test_an_image_is_called_what_it_is",
+        "url only-url vendors-image vendors-url no-type percent sound blob test_an_image_is_called_what_it_is",
     ),
     (
         "a part of another kind, or media that cannot be read, beside others; parts with odd annotations",
         "the others, and a note that names what was left out",
-        "odd-block number bad-media bad-annotations link no-resource",
+        "odd-block text-of-no-kind number bad-media bad-annotations link no-resource",
     ),
     (
         "over HTTP: a message labelled as plain text or not at all, events with one line end between them",

@@ -162,8 +162,8 @@ def _input_schema(given: object) -> tuple[Json | None, str]:
 def _result(result: object) -> Json:
     given = result if isinstance(result, dict) else {"content": result}
     content = given.get("content")
-    if isinstance(content, str | dict):
-        content = [content]
+    if content is not None and not isinstance(content, list):
+        content = [content if isinstance(content, str | dict) else json.dumps(content)]
     blocks = [_block(one) for one in _list(content)]
     if not any(block.get("text") != "" and not block.get("_isNote") for block in blocks):
         # There is no content that could be used. Some servers say all in another place.
@@ -186,20 +186,27 @@ def _block(given: object) -> Json:
     match block.get("type"):
         case "text" if block.get("text") is not None:
             return _said(_text(block["text"]))
-        case "image" | "audio":
-            return _media(block.get("mimeType"), block.get("data"))
+        case "image" | "audio" | "image_url":
+            return _media(*_kind_and_data(block))
         case "resource":
             return _resource(_object(block.get("resource")))
         case "resource_link":
             name = _text(block.get("title")) or _text(block.get("name"))
             first = f"{name}: {_text(block.get('uri'))}"
             return _said("\n".join(filter(None, [first, _text(block.get("description"))])))
-        case None if isinstance(block.get("text"), str):
+        case _ if isinstance(block.get("text"), str):
             return _said(block["text"])
         case None if isinstance(block.get("data"), str):
             return _media(block.get("mimeType"), block["data"])
         case kind:
             return _note(f"content of the kind {_text(kind)[:64]!r}" if kind else "content of no kind")
+
+
+def _kind_and_data(block: Json) -> tuple[object, object]:
+    """The type and the data of media, also where they stand as vendors of models write them."""
+    source, url = _object(block.get("source")), block.get("image_url", block.get("url"))
+    data = block.get("data") or source.get("data") or _object(url).get("url", url)
+    return block.get("mimeType") or source.get("media_type"), data
 
 
 def _resource(given: Json) -> Json:
