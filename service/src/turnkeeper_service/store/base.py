@@ -4,9 +4,10 @@ The store gives durability and order and knows nothing of turns. All keys start 
 outcome and settings bytes are opaque here. Times are integer microseconds since the epoch, wall clock.
 
 Commits are atomic, and durable once their future resolves. Commits handed over first are durable first: a later commit
-is never durable without the earlier ones. No commit fails alone: names are claimed and looked up before anything is
-numbered. One that fails for good, or whose fence is lost, fails every commit behind it too, and `Store.failure`
-resolves: the process stops (U-14, U-15). A store that somebody else keeps busy fails nothing: commits wait.
+is never durable without the earlier ones. What is owned is a *slot*: a commit says as which owner of its slot it is
+made, and fails, alone, if that one has lost it. Nothing else fails alone: names are claimed and looked up before anything
+is numbered. A commit that fails for good, or a process that has lost the store, fails every commit behind it, and
+`Store.failure` resolves: the process stops (U-14, U-15). While somebody else keeps a store busy, commits wait.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from enum import IntEnum
 from typing import Protocol, TypeVar
 
 from turnkeeper_service.store.answers import Boot, Laid, Page, StoreStats
+from turnkeeper_service.store.slots import slot_of
 
 T = TypeVar("T")
 PAGE_BYTES = 4 << 20
@@ -45,7 +47,7 @@ class StoreLockedError(StoreError):
 
 
 class StoreFencedError(StoreError):
-    """Another owner has taken over; nothing of this commit was written (U-15)."""
+    """Another owner has the commit's slot, or the store; nothing of this commit was written (U-15)."""
 
 
 class StoreClosedError(StoreError):
@@ -206,6 +208,8 @@ class Commit:
 
     tenant: str
     session_id: str
+    epoch: int | None = None
+    """As which owner of its slot it is made, None for whoever owns it now. Of an earlier one nothing is written."""
     expected_seq: int | None = None
     """``last_seq`` as it has to be before this commit, None where the caller does not know it. If memory and record
     differ, the store stops."""
@@ -238,6 +242,11 @@ class Commit:
     """Erase events, messages, partials, settings, title, todos, submissions and tombstones of the session and mark it
     DELETED at this time; run rows keep id, fingerprint, sequence and outcome (U-18)."""
 
+    @property
+    def slot(self) -> int:
+        """The slot of its session."""
+        return slot_of(self.tenant, self.session_id)
+
 
 @dataclass(frozen=True, slots=True)
 class SessionPage:
@@ -252,7 +261,7 @@ class Store(Protocol):
 
     @property
     def failure(self) -> asyncio.Future[StoreError]:
-        """Resolves once, with the error, when the store has stopped taking commits for a fault or a lost fence."""
+        """Resolves once, with the error, when the store has stopped: for a fault, or since another process has it."""
         ...
 
     @property
@@ -267,7 +276,8 @@ class Store(Protocol):
     def commit(self, commit: Commit) -> asyncio.Future[None]:
         """Hand over a commit, in order. Call on the event loop's thread; never blocks.
 
-        The future resolves when it is durable. It raises StoreFencedError or StoreError where the store has stopped.
+        The future resolves when it is durable. It raises StoreFencedError where its slot is another owner's, and
+        StoreError where the store has stopped.
         """
         ...
 
@@ -281,7 +291,7 @@ class Store(Protocol):
     async def check_fence(self) -> None:
         """Raise StoreFencedError if another owner has taken over, StoreError if the database was taken away.
 
-        The store has then stopped. `OwnershipWatch` calls it at intervals (U-15). It waits while the store is kept busy.
+        The store has then stopped. `OwnershipWatch` calls it at intervals (U-15). Waits while the store is kept busy.
         """
         ...
 

@@ -53,7 +53,20 @@ class Committer:
         self._is_untidy = False
 
     def write(self, commits: Sequence[Commit]) -> Written:
-        """Make commits durable, in order. Does not raise."""
+        """Make commits durable, in order, but those of owners that have lost their slot. Does not raise."""
+        lost = [commit.epoch not in (None, self._epoch) for commit in commits]
+        if not any(lost):
+            return self._write(commits)
+        kept = [commit for commit, is_lost in zip(commits, lost, strict=True) if not is_lost]
+        written = self._write(kept) if kept else Written(0, [])
+        of_kept = iter(written.errors)
+        written.errors = [
+            StoreFencedError(f"slot {commit.slot} has another owner") if is_lost else next(of_kept)
+            for commit, is_lost in zip(commits, lost, strict=True)
+        ]
+        return written
+
+    def _write(self, commits: Sequence[Commit]) -> Written:
         self._batch += 1
         try:
             try:

@@ -8,6 +8,9 @@ from turnkeeper_service.events.log import OpenMessage
 from turnkeeper_service.process.clock import Clock, Timer
 from turnkeeper_service.store.base import Commit, PartialRow, Store
 
+Owned = tuple[str, str, int]
+"""Tenant, session and the epoch that it is written with."""
+
 
 class PartialFlusher:
     """Flushes all open messages with new text at most once per interval, a message with much new text at once.
@@ -20,23 +23,24 @@ class PartialFlusher:
         self._clock = clock
         self._interval = interval
         self._max_bytes = max_bytes
-        self._dirty: dict[str, tuple[str, str, OpenMessage]] = {}
+        self._dirty: dict[str, tuple[Owned, OpenMessage]] = {}
         self._timer: Timer | None = None
         self._is_closed = False
 
-    def follow(self, tenant: str, session_id: str) -> Callable[[OpenMessage], None]:
-        """What the log of a session calls when one of its messages has new text."""
+    def follow(self, tenant: str, session_id: str, epoch: int) -> Callable[[OpenMessage], None]:
+        """What the log of a session calls when one of its messages has new text; ``epoch`` as the session's."""
+        owned = (tenant, session_id, epoch)
 
         def grown(message: OpenMessage) -> None:
             if self._is_closed:
                 return
             if message.is_dirty:
                 self._dirty.pop(message.message_id, None)
-                self._flush(tenant, session_id, message)
+                self._flush(owned, message)
                 return
             message.is_dirty = True
             message.flush_at = message.num_bytes + self._max_bytes
-            self._dirty[message.message_id] = (tenant, session_id, message)
+            self._dirty[message.message_id] = (owned, message)
             if self._timer is None:
                 self._timer = self._clock.call_later(self._interval, self._tick)
 
@@ -45,14 +49,14 @@ class PartialFlusher:
     def _tick(self) -> None:
         self._timer = None
         dirty, self._dirty = self._dirty, {}
-        for tenant, session_id, message in dirty.values():
-            self._flush(tenant, session_id, message)
+        for owned, message in dirty.values():
+            self._flush(owned, message)
 
-    def _flush(self, tenant: str, session_id: str, message: OpenMessage) -> None:
+    def _flush(self, owned: Owned, message: OpenMessage) -> None:
         message.is_dirty = False
         if message.closed:
             return
-        commit = Commit(tenant, session_id)
+        commit = Commit(*owned)
         for index, part in enumerate(message.parts):
             if part.flushed < len(part.content):
                 content = bytes(part.content[part.flushed :])
@@ -69,7 +73,7 @@ class PartialFlusher:
                 )
                 part.flushed = len(part.content)
         if commit.partials:
-            # Its failure stops the store, which everybody hears of.
+            # A failure stops the store, which everybody hears of; a slot that is lost takes its text along.
             self._store.commit(commit).add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def close(self) -> None:

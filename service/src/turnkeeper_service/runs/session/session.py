@@ -30,6 +30,7 @@ class Session:
         row: SessionRow,
         store: Store,
         clock: Clock,
+        epoch: int,
         *,
         on_growth: Callable[[OpenMessage], None] | None = None,
         on_published: Callable[[Session, Sequence[event_pb2.Event]], None] | None = None,
@@ -39,6 +40,8 @@ class Session:
         self.tenant = row.tenant
         self.session_id = row.session_id
         self.key = (row.tenant, row.session_id)
+        self.epoch = epoch
+        """As which owner of its slot it writes."""
         self.state = row.state
         self.created_us = row.created_us
         self.updated_us = row.updated_us
@@ -138,7 +141,7 @@ class Session:
             content = event.SerializeToString()
             entries.append(LogEntry(seq, event.run_id, kind, content, closes))
             commit.events.append(EventRow(seq, event.run_id, kind, content))
-        commit.expected_seq = self._next_seq - 1
+        commit.epoch, commit.expected_seq = self.epoch, self._next_seq - 1
         if commit.session_settings is not None:
             self._settings_bytes = len(commit.session_settings)
         commit.updated_us = self.updated_us = microseconds(draft.now)
@@ -199,7 +202,7 @@ class Session:
             before = self._next_seq
             if self.log.published_seq + 1 != before:
                 # Something is on its way: read once it is durable.
-                await self._store.commit(Commit(self.tenant, self.session_id))
+                await self._store.commit(Commit(self.tenant, self.session_id, epoch=self.epoch))
             rows = await self._store.read_context(self.tenant, self.session_id, context_id)
             if self._next_seq == before:
                 break

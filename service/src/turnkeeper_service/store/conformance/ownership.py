@@ -100,6 +100,31 @@ async def checking_the_fence_finds_a_new_owner(harness: Harness) -> None:
     await old.close()
 
 
+async def a_commit_of_a_lost_slot_fails_alone(harness: Harness) -> None:
+    """Those beside it are written, the store goes on, and so does whoever owns the slot."""
+    store = harness.store()
+    boot = await store.open()
+    now, before = boot.epoch, boot.epoch - 1
+    made = new_session("s1", run("r1", 1))
+    made.epoch = now
+    await store.commit(made)
+    commits = [
+        Commit(TENANT, "s1", before, expected_seq=0, events=[event(1)]),
+        new_session("s2"),
+        Commit(TENANT, "s1", before, expected_seq=1, session_title="of the old owner"),
+        Commit(TENANT, "s1", now, expected_seq=0, events=[event(1), event(2)]),
+    ]
+    results = await asyncio.gather(*map(store.commit, commits), return_exceptions=True)
+    assert [type(result) for result in results] == [StoreFencedError, type(None), StoreFencedError, type(None)]
+    assert await _error(store.commit(Commit(TENANT, "s1", before))) is StoreFencedError
+    assert not store.failure.done()
+    await store.commit(Commit(TENANT, "s1", now, expected_seq=2, session_title="of the owner"))
+    row = found(await store.get_session(TENANT, "s1"))
+    assert (row.last_seq, row.title) == (2, "of the owner")
+    assert await store.get_session(TENANT, "s2") is not None
+    await store.close()
+
+
 async def a_watcher_that_is_cancelled_is_no_failure(harness: Harness) -> None:
     """Cancelling a task that awaits the failure leaves the store as it was; the next watcher sees a real one."""
     old = harness.store()
@@ -198,6 +223,7 @@ SCENARIOS = (
     one_store_is_open_at_a_time,
     an_owner_that_is_deposed_writes_nothing_more,
     checking_the_fence_finds_a_new_owner,
+    a_commit_of_a_lost_slot_fails_alone,
     a_watcher_that_is_cancelled_is_no_failure,
     closing_writes_what_was_handed_over,
     erasing_leaves_only_what_answers_for_the_runs,
