@@ -23,7 +23,8 @@ from turnkeeper_service.providers.registry import ProviderRegistry
 from turnkeeper_service.runs.parts import Checkpoints
 from turnkeeper_service.runs.runs import Runs
 from turnkeeper_service.settings.settings import Settings
-from turnkeeper_service.store.base import Store, StoreError
+from turnkeeper_service.store.base import Store
+from turnkeeper_service.store.errors import StoreError
 from turnkeeper_service.store.sqlite import SqliteStore
 from turnkeeper_service.store.watch import OwnershipWatch
 from turnkeeper_service.tools.base import OfferedTool

@@ -329,7 +329,7 @@ async def _until_over(server: Servable, stopping: asyncio.Event, drain_timeout: 
 
 def is_expected(error: BaseException) -> bool:
     """Whether an error is about what is outside this program, so that its words say all and a trace says nothing."""
-    from turnkeeper_service.store.base import StoreError
+    from turnkeeper_service.store.errors import StoreError
 
     return exit_code(error) != FAILURE or isinstance(error, StoreError | OSError)
 
@@ -339,7 +339,7 @@ def exit_code(error: BaseException) -> int:
     from turnkeeper_service.principal import TokenFileError
     from turnkeeper_service.process.tls import TlsError
     from turnkeeper_service.settings.layers import SettingsError
-    from turnkeeper_service.store.base import StoreCorruptError, StoreLockedError, StoreUnreadableError
+    from turnkeeper_service.store.errors import StoreCorruptError, StoreLockedError, StoreUnreadableError
     from turnkeeper_service.tools.loading import ToolLoadError
 
     if isinstance(error, StoreLockedError):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from turnkeeper.v1 import error_pb2
-from turnkeeper_service.store.base import StoreBusyError, StoreCorruptError, StoreError
+from turnkeeper_service.store.errors import StoreBusyError, StoreCorruptError, StoreError
 
 Reason = error_pb2.ErrorReason
 

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.service.harness import LIMIT
-from turnkeeper_service.store.base import Commit, EventRow, StoreError
+from turnkeeper_service.store.base import Commit, EventRow
+from turnkeeper_service.store.errors import StoreError
 from turnkeeper_service.store.sqlite import SqliteStore
 
 

@@ -31,7 +31,8 @@ from tests.service.failure.stories import (
 from tests.service.harness import LIMIT, Harness, details, reason, serving, submission
 from tests.service.manual_clock import ManualClock
 from turnkeeper.v1 import event_pb2, run_service_pb2, session_service_pb2
-from turnkeeper_service.store.base import Commit, StoreError, StoreFencedError
+from turnkeeper_service.store.base import Commit
+from turnkeeper_service.store.errors import StoreError, StoreFencedError
 from turnkeeper_service.store.faults import ALWAYS, FaultPoint, Faults, disk_full
 from turnkeeper_service.store.sqlite import SqliteStore
 from turnkeeper_service.store.watch import LOOK_SECONDS

@@ -21,7 +21,7 @@ from tests.service.harness import LIMIT, Harness, details, reason, serving, subm
 from tests.service.manual_clock import ManualClock
 from tests.service.wire.talk import Talk
 from turnkeeper.v1 import error_pb2, session_service_pb2
-from turnkeeper_service.store.base import StoreError
+from turnkeeper_service.store.errors import StoreError
 from turnkeeper_service.store.sqlite import SqliteStore
 from turnkeeper_service.store.watch import LOOK_SECONDS
 

@@ -7,7 +7,7 @@ import sys
 
 from turnkeeper_service import commands
 from turnkeeper_service.settings.settings import Settings
-from turnkeeper_service.store.base import StoreLockedError, StoreUnreadableError, StoreUnwritableError
+from turnkeeper_service.store.errors import StoreLockedError, StoreUnreadableError, StoreUnwritableError
 from turnkeeper_service.tools.loading import ToolLoadError
 
 STARTS = {

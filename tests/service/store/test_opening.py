@@ -25,17 +25,17 @@ from sqlalchemy.pool import NullPool
 
 from tests.service.store.harness import SqliteHarness
 from turnkeeper_service.store import migrate, queries, statements
-from turnkeeper_service.store.base import (
-    Commit,
+from turnkeeper_service.store.base import Commit
+from turnkeeper_service.store.conformance.harness import opened
+from turnkeeper_service.store.conformance.rows import TENANT, event, new_session, run
+from turnkeeper_service.store.database import connect_writer
+from turnkeeper_service.store.errors import (
     StoreClosedError,
     StoreError,
     StoreLockedError,
     StoreUnreadableError,
     StoreUnwritableError,
 )
-from turnkeeper_service.store.conformance.harness import opened
-from turnkeeper_service.store.conformance.rows import TENANT, event, new_session, run
-from turnkeeper_service.store.database import connect_writer
 from turnkeeper_service.store.schema import METADATA
 
 ROOT = Path(__file__).parents[3]

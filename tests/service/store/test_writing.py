@@ -12,7 +12,7 @@ import pytest
 from tests.service.store.harness import SqliteHarness
 from turnkeeper_service.store import committer
 from turnkeeper_service.store.answers import Laid
-from turnkeeper_service.store.base import Commit, StoreClosedError, StoreError
+from turnkeeper_service.store.base import Commit
 from turnkeeper_service.store.conformance.harness import found, opened
 from turnkeeper_service.store.conformance.rows import (
     TENANT,
@@ -24,6 +24,7 @@ from turnkeeper_service.store.conformance.rows import (
     run,
     tombstone,
 )
+from turnkeeper_service.store.errors import StoreClosedError, StoreError
 from turnkeeper_service.store.faults import FaultPoint, Faults, busy
 from turnkeeper_service.store.sqlite import SqliteStore
 from turnkeeper_service.store.writer import MAX_BATCH

@@ -7,7 +7,7 @@ from turnkeeper_service.engine.context.summary import ContextExhaustedError
 from turnkeeper_service.engine.steps.output import OutputMismatchError
 from turnkeeper_service.engine.steps.step import StepAnswer
 from turnkeeper_service.providers.base import ProviderError
-from turnkeeper_service.store.base import StoreError
+from turnkeeper_service.store.errors import StoreError
 
 from .plan import TurnPlan
 from .turn_end import COMPLETED, TurnEnd, failed

@@ -26,7 +26,7 @@ from turnkeeper_service.runs.turns import outcomes
 from turnkeeper_service.runs.turns.driven_turn import DrivenTurn
 from turnkeeper_service.runs.turns.lanes import Errands
 from turnkeeper_service.runs.turns.titles import TitleMaker
-from turnkeeper_service.store.base import StoreError
+from turnkeeper_service.store.errors import StoreError
 
 from .alarm import Alarm
 from .facts import Facts

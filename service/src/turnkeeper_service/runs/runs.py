@@ -38,7 +38,8 @@ from turnkeeper_service.runs.views.overview import Overview
 from turnkeeper_service.runs.views.tool_list import ToolList
 from turnkeeper_service.runs.views.views import receipt_of_row
 from turnkeeper_service.store.answers import Boot
-from turnkeeper_service.store.base import RunRow, SessionRow, Store, StoreClosedError
+from turnkeeper_service.store.base import RunRow, SessionRow, Store
+from turnkeeper_service.store.errors import StoreClosedError
 from turnkeeper_service.store.reading import reading
 from turnkeeper_service.tools.base import OfferedTool, ToolServers
 from turnkeeper_service.tools.remote.remote import RemoteTools

@@ -5,9 +5,9 @@ outcome and settings bytes are opaque here. Times are integer microseconds since
 
 Commits are atomic, and durable once their future resolves. Commits handed over first are durable first: a later commit
 is never durable without the earlier ones. What is owned is a *slot*: a commit says as which owner of its slot it is
-made, and fails, alone, if that one has lost it. Nothing else fails alone: names are claimed and looked up before anything
-is numbered. A commit that fails for good, or a process that has lost the store, fails every commit behind it, and
-`Store.failure` resolves: the process stops (U-14, U-15). While somebody else keeps a store busy, commits wait.
+made, and fails, alone, if that one has lost it. Nothing else fails alone: names are claimed and looked up before
+anything is numbered. A commit that fails for good, or a process that has lost the store, fails every commit behind it,
+and `Store.failure` resolves: the process stops (U-14, U-15). While somebody else keeps a store busy, commits wait.
 """
 
 from __future__ import annotations
@@ -20,46 +20,11 @@ from enum import IntEnum
 from typing import Protocol, TypeVar
 
 from turnkeeper_service.store.answers import Boot, Laid, Page, StoreStats
+from turnkeeper_service.store.errors import StoreError
 from turnkeeper_service.store.slots import slot_of
 
 T = TypeVar("T")
 PAGE_BYTES = 4 << 20
-
-
-class StoreError(Exception):
-    """The store cannot do what was asked. ``path`` names what it concerns."""
-
-    def __init__(self, message: str, *, path: str = "") -> None:
-        super().__init__(message)
-        self.path = path
-
-
-class StoreUnreadableError(StoreError):
-    """Not a database of ours: corrupt, or written by a newer version. It was left untouched (exit code 2)."""
-
-
-class StoreUnwritableError(StoreError):
-    """The database or its directory cannot be written (exit code 1)."""
-
-
-class StoreLockedError(StoreError):
-    """Another process holds the data directory (exit code 3)."""
-
-
-class StoreFencedError(StoreError):
-    """Another owner has the commit's slot, or the store; nothing of this commit was written (U-15)."""
-
-
-class StoreClosedError(StoreError):
-    """The store is closed, or has failed and stopped taking commits."""
-
-
-class StoreBusyError(StoreError):
-    """Somebody waited for too long. Nothing has failed: what was handed over is written once that is possible."""
-
-
-class StoreCorruptError(StoreError):
-    """What is stored cannot be read: a row, or what it holds."""
 
 
 class SessionState(IntEnum):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from turnkeeper_service.store import statements as sql
-from turnkeeper_service.store.base import Commit, StoreError, StoreFencedError
+from turnkeeper_service.store.base import Commit
+from turnkeeper_service.store.errors import StoreError, StoreFencedError
 from turnkeeper_service.store.faults import FaultPoint, Faults
 from turnkeeper_service.store.plan import Plan
 

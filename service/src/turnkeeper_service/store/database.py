@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from turnkeeper_service.store import migrate
 from turnkeeper_service.store.answers import Boot
-from turnkeeper_service.store.base import StoreError, StoreUnreadableError, StoreUnwritableError
+from turnkeeper_service.store.errors import StoreError, StoreUnreadableError, StoreUnwritableError
 
 FILE = "turnkeeper.db"
 MARKER = "CREATED"

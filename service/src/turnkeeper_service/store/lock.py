@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from turnkeeper_service.store.base import StoreLockedError, StoreUnwritableError
+from turnkeeper_service.store.errors import StoreLockedError, StoreUnwritableError
 
 
 class DirectoryLock:

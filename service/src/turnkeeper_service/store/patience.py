@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TypeVar
 
-from turnkeeper_service.store.base import StoreBusyError, StoreClosedError
+from turnkeeper_service.store.errors import StoreBusyError, StoreClosedError
 
 T = TypeVar("T")
 

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from turnkeeper_service.store import statements as sql
-from turnkeeper_service.store.base import Commit, SessionRow, StoreError
+from turnkeeper_service.store.base import Commit, SessionRow
+from turnkeeper_service.store.errors import StoreError
 
 Row = tuple[object, ...]
 Key = tuple[str, str]

@@ -11,9 +11,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
-from turnkeeper_service.store.base import StoreCorruptError, StoreError
 from turnkeeper_service.store.committer import is_busy
 from turnkeeper_service.store.database import connect_reader
+from turnkeeper_service.store.errors import StoreCorruptError, StoreError
 from turnkeeper_service.store.reading import UNREADABLE
 from turnkeeper_service.store.threads import post, reject, resolve
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from google.protobuf.message import DecodeError
 
-from turnkeeper_service.store.base import StoreCorruptError
+from turnkeeper_service.store.errors import StoreCorruptError
 
 UNREADABLE = (DecodeError, ValueError, TypeError, OverflowError)
 """What the values of a damaged row raise where they are taken for what they should be."""

@@ -24,12 +24,10 @@ from turnkeeper_service.store.base import (
     RunState,
     SessionPage,
     SessionRow,
-    StoreClosedError,
-    StoreError,
-    StoreFencedError,
     TombstoneRow,
 )
 from turnkeeper_service.store.claims import Claims
+from turnkeeper_service.store.errors import StoreClosedError, StoreError, StoreFencedError
 from turnkeeper_service.store.faults import Faults
 from turnkeeper_service.store.lock import DirectoryLock
 from turnkeeper_service.store.open_files import OpenFiles

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar, TypeVarTuple
 
-from turnkeeper_service.store.base import StoreError
+from turnkeeper_service.store.errors import StoreError
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

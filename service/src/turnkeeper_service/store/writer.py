@@ -14,8 +14,9 @@ from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
 from turnkeeper_service.store.answers import Boot, StoreStats
-from turnkeeper_service.store.base import Commit, StoreError
+from turnkeeper_service.store.base import Commit
 from turnkeeper_service.store.committer import Committer, Written
+from turnkeeper_service.store.errors import StoreError
 from turnkeeper_service.store.faults import Faults
 from turnkeeper_service.store.threads import post, reject, resolve
 

@@ -22,7 +22,7 @@ from turnkeeper_service.errors import Reason, Refused, refusal_of, store_unavail
 from turnkeeper_service.principal import Authenticator, Principal, Role, TokenInvalid
 from turnkeeper_service.process.metrics import GrpcType, code_name
 from turnkeeper_service.process.tls import peer_names
-from turnkeeper_service.store.base import StoreError
+from turnkeeper_service.store.errors import StoreError
 
 from .open_calls import OpenCalls
 from .result_texts import mended

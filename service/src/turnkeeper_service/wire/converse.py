@@ -18,7 +18,7 @@ from turnkeeper_service.ids import short_id
 from turnkeeper_service.runs.runs import Runs
 from turnkeeper_service.runs.session.run import Run
 from turnkeeper_service.runs.session.session import Session
-from turnkeeper_service.store.base import StoreError
+from turnkeeper_service.store.errors import StoreError
 from turnkeeper_service.tools.remote.leases import Holder
 
 from .call import Call, Malformed

@@ -14,7 +14,8 @@ from turnkeeper_service.runs.session.cancels import cancel_of
 from turnkeeper_service.runs.session.durable import durable
 from turnkeeper_service.runs.session.table import SessionTable
 from turnkeeper_service.store.answers import Laid
-from turnkeeper_service.store.base import StoreError, TombstoneRow
+from turnkeeper_service.store.base import TombstoneRow
+from turnkeeper_service.store.errors import StoreError
 from turnkeeper_service.store.reading import reading
 
 COVERED = run_service_pb2.CANCEL_DISPOSITION_COVERED

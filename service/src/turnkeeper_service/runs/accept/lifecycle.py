@@ -17,7 +17,8 @@ from turnkeeper_service.runs.session.cancels import cancel_of
 from turnkeeper_service.runs.session.durable import durable
 from turnkeeper_service.runs.session.session import Session
 from turnkeeper_service.runs.session.table import SessionTable
-from turnkeeper_service.store.base import SessionRow, SessionState, StoreCorruptError
+from turnkeeper_service.store.base import SessionRow, SessionState
+from turnkeeper_service.store.errors import StoreCorruptError
 
 from .kept import reduced
 

@@ -7,7 +7,7 @@ import structlog
 from turnkeeper_service.errors import Refused
 from turnkeeper_service.process.clock import microseconds
 from turnkeeper_service.runs.parts import Parts
-from turnkeeper_service.store.base import StoreCorruptError, StoreError
+from turnkeeper_service.store.errors import StoreCorruptError, StoreError
 
 from .lifecycle import SessionLifecycle
 

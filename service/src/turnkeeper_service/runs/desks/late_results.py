@@ -6,7 +6,7 @@ from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.errors import Refused
 from turnkeeper_service.runs.parts import Parts
 from turnkeeper_service.runs.session.table import SessionTable
-from turnkeeper_service.store.base import StoreCorruptError
+from turnkeeper_service.store.errors import StoreCorruptError
 from turnkeeper_service.tools.base import text_result
 
 

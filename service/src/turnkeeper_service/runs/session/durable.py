@@ -6,7 +6,8 @@ import asyncio
 from typing import TypeVar
 
 from turnkeeper_service.errors import store_busy, store_unavailable
-from turnkeeper_service.store.base import Store, StoreBusyError, StoreCorruptError, StoreError
+from turnkeeper_service.store.base import Store
+from turnkeeper_service.store.errors import StoreBusyError, StoreCorruptError, StoreError
 
 T = TypeVar("T")
 

@@ -15,7 +15,8 @@ from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.errors import cursor_expired
 from turnkeeper_service.events.log import LogEntry, OpenMessage, SessionLog
 from turnkeeper_service.process.clock import Clock, microseconds
-from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState, Store, StoreCorruptError
+from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState, Store
+from turnkeeper_service.store.errors import StoreCorruptError
 from turnkeeper_service.store.reading import reading
 
 _KINDS = {one.name: one.number for one in event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields}

@@ -23,7 +23,7 @@ from turnkeeper_service.engine.turn_ends import by_error
 from turnkeeper_service.runs.performing import Concluding
 from turnkeeper_service.runs.scheduler import AbortedError, RunRef
 from turnkeeper_service.runs.session.run import Run
-from turnkeeper_service.store.base import StoreError
+from turnkeeper_service.store.errors import StoreError
 
 from . import outcomes
 from .lanes import Lane

@@ -5,16 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from turnkeeper_service.store.answers import Laid
-from turnkeeper_service.store.base import (
-    Commit,
-    RunFinish,
-    RunRow,
-    RunState,
-    SessionState,
-    Store,
-    StoreClosedError,
-    StoreError,
-)
+from turnkeeper_service.store.base import Commit, RunFinish, RunRow, RunState, SessionState, Store
 from turnkeeper_service.store.conformance.harness import Harness, found, opened, tombstones
 from turnkeeper_service.store.conformance.rows import (
     TENANT,
@@ -27,6 +18,7 @@ from turnkeeper_service.store.conformance.rows import (
     session,
     tombstone,
 )
+from turnkeeper_service.store.errors import StoreClosedError, StoreError
 
 
 async def one_commit_applies_its_fields_in_order(harness: Harness) -> None:

@@ -5,15 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from turnkeeper_service.store.base import (
-    Commit,
-    RunState,
-    SessionState,
-    StoreClosedError,
-    StoreError,
-    StoreFencedError,
-    StoreLockedError,
-)
+from turnkeeper_service.store.base import Commit, RunState, SessionState
 from turnkeeper_service.store.conformance.harness import Harness, found, opened, tombstones
 from turnkeeper_service.store.conformance.rows import (
     TENANT,
@@ -25,6 +17,7 @@ from turnkeeper_service.store.conformance.rows import (
     run,
     tombstone,
 )
+from turnkeeper_service.store.errors import StoreClosedError, StoreError, StoreFencedError, StoreLockedError
 
 
 async def _error(awaitable: Awaitable[object]) -> type[BaseException] | None:
