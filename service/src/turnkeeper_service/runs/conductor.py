@@ -57,6 +57,10 @@ RESERVATION_SECONDS = 30.0
 """So long after its commit a run is dispatched, or it is closed (U-9)."""
 
 
+Durable = Abort | Detach | Begin
+"""Acts that follow the durability of what says so."""
+
+
 class TurnObserver(Protocol):
     """Who counts turns that begin."""
 
@@ -110,7 +114,7 @@ class Conductor:
         commits: dict[Key, asyncio.Future[None]],
     ) -> None:
         given = None if draft is None else draft[0].key
-        by_session: dict[Key, tuple[list[Fact], list[Act]]] = {} if given is None else {given: ([], [])}
+        by_session: dict[Key, tuple[list[Fact], list[Durable]]] = {} if given is None else {given: ([], [])}
         acts: list[Act] = []
         for effect in effects:
             facts, after = by_session.setdefault(effect.key, ([], []))  # type: ignore[union-attr]
@@ -128,21 +132,21 @@ class Conductor:
             self._act(act)
 
     def _commit(
-        self, facts: Sequence[Fact], after: Sequence[Act], draft: tuple[Session, Draft] | None
+        self, facts: Sequence[Fact], after: Sequence[Durable], draft: tuple[Session, Draft] | None
     ) -> asyncio.Future[None] | None:
         """Write one session's facts and submit them; what has to be durable first comes behind."""
+        acts = [partial(self._act, act) for act in after]
         try:
-            future = self._facts.submit(facts, draft, [partial(self._act, act) for act in after])
+            future = self._facts.submit(facts, draft, acts)
         except Exception as error:
             if draft is not None or not any(isinstance(fact, RunOver) for fact in facts):
                 raise
             # Its run ends all the same, by as little as there can be wrong with; only if that fails is all lost.
             log.error("the end of a run could not be written", run_id=_run_of(facts), exc_info=error)
-            future = self._facts.submit(facts, None, [partial(self._act, act) for act in after], is_barest=True)
-        if future is None:
-            # Nothing was to be written: there is nothing to wait for.
-            for act in after:
-                self._act(act)
+            future = self._facts.submit(facts, None, acts, is_barest=True)
+        if future is None and after:
+            # A deadline writes nothing. What it cuts may not have begun, or not be cut by then, durably.
+            self.parts.runs[(after[0].turn.tenant, after[0].turn.run.run_id)].session.behind_all(acts)
         return future
 
     def _act(self, act: Act) -> None:

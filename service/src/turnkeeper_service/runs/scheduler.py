@@ -61,12 +61,12 @@ from turnkeeper_core import (
     UnknownRunError,
     Waiting,
 )
+from turnkeeper_service.engine.plan import TurnCancelledError
 from turnkeeper_service.errors import Reason, Refused, draining, session_deleting
 from turnkeeper_service.process.clock import Clock
 
 __all__ = [
     "Abort",
-    "AbortedError",
     "Accepted",
     "Act",
     "Begin",
@@ -171,6 +171,15 @@ def _refusals(session_id: str) -> Iterator[None]:
         raise _full(error) from None
 
 
+@contextmanager
+def _cuts() -> Iterator[None]:
+    """A turn that goes on between the decision to cut it and the cut itself, since that has to be durable first."""
+    try:
+        yield
+    except AbortedError:
+        raise TurnCancelledError from None
+
+
 def _full(error: QueueFullError) -> Refused:
     name, what = _BOUNDS[error.scope, error.of]
     return Refused(
@@ -219,18 +228,20 @@ class CoreScheduler:
     # ---- strands, waits, lanes
 
     def strands(self, key: Key, turn: int, count: int) -> Step[None]:
-        """So many calls come under way side by side."""
-        return self._core.strands(*key, turn, count, self._now())
+        """So many calls come under way side by side. Raises TurnCancelledError."""
+        with _cuts():
+            return self._core.strands(*key, turn, count, self._now())
 
     def strand_ends(self, key: Key, turn: int) -> Step[bool]:
         """One of them is over; whether the turn still runs."""
         return self._core.strand_ends(*key, turn, self._now())
 
     def wait(self, key: Key, turn: int, kind: WaitKind, label: str, seconds: float | None) -> Step[Waiting]:
-        """A strand waits, at most so long. Raises AbortedError."""
+        """A strand waits, at most so long. Raises TurnCancelledError."""
         now = self._now()
         deadline = None if seconds is None else now + seconds
-        return self._core.wait(*key, turn, kind, now, label=label, deadline=deadline)
+        with _cuts():
+            return self._core.wait(*key, turn, kind, now, label=label, deadline=deadline)
 
     def waited(self, key: Key, turn: int, wait: int) -> Step[bool]:
         """What it waited for has come."""
@@ -239,10 +250,10 @@ class CoreScheduler:
     def enter_lane(self, key: Key, turn: int | None, provider: str, seconds: float) -> Step[LaneEntry]:
         """Ask for a place among the calls to a provider, waiting at most so long.
 
-        Raises LaneFullError, AbortedError, and Refused where there is no turn.
+        Raises LaneFullError, TurnCancelledError, and Refused where there is no turn.
         """
         now = self._now()
-        with _refusals(key[1]):
+        with _refusals(key[1]), _cuts():
             return self._core.enter_lane(
                 *key, turn, provider, now, label=f"provider {provider}", deadline=now + seconds
             )
@@ -254,8 +265,9 @@ class CoreScheduler:
     # ---- fold points, and the end of a turn
 
     def fold_point(self, key: Key, turn: int, most: int | None) -> Step[FoldPoint]:
-        """Lend what is to be folded, at most so many. Raises AbortedError."""
-        return self._core.fold_point(*key, turn, self._now(), most=most)
+        """Lend what is to be folded, at most so many. Raises TurnCancelledError."""
+        with _cuts():
+            return self._core.fold_point(*key, turn, self._now(), most=most)
 
     def taken(self, key: Key, turn: int) -> Step[None]:
         """The draft that holds what was lent is being submitted."""

@@ -62,6 +62,8 @@ class Session:
         self._on_idle = on_idle
         self._on_fault = on_fault
         self._next_seq = row.last_seq + 1
+        self._last_draft: Draft | None = None
+        """What was handed over last, until it is durable."""
         self._store = store
         self._clock = clock
         self._on_published = on_published
@@ -114,11 +116,20 @@ class Session:
         Cancelling whoever awaits the future takes nothing back.
         """
         entries = self._number(draft)
+        self._last_draft = draft
         self.pin()
         # A future of the caller's own: whoever cancels it cancels nothing else.
         told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._store.commit(draft.commit).add_done_callback(lambda done: self._settled(done, draft, entries, told))
         return told
+
+    def behind_all(self, calls: Sequence[Callable[[], None]]) -> None:
+        """Make calls once all that was handed over is durable: now, if it is."""
+        if self._last_draft is not None:
+            self._last_draft.on_durable.extend(calls)
+            return
+        for call in calls:
+            call()
 
     def _number(self, draft: Draft) -> list[LogEntry]:
         """Give the draft's events their seq and bytes, and its messages their place in the history.
@@ -193,6 +204,8 @@ class Session:
         if not done.cancelled() and done.exception() is None:
             for call in draft.on_durable:
                 call()
+            if self._last_draft is draft:
+                self._last_draft = None
             self.log.publish(entries)
             if self._on_published is not None:
                 self._on_published(self, [event for event, _ in draft.events])

@@ -21,7 +21,7 @@ from turnkeeper_service.engine.scheduling import FoldedRun, FoldPoint, WaitKind
 from turnkeeper_service.engine.turn_end import TurnEnd
 from turnkeeper_service.engine.turn_ends import by_error
 from turnkeeper_service.runs.performing import Concluding
-from turnkeeper_service.runs.scheduler import AbortedError, RunRef
+from turnkeeper_service.runs.scheduler import RunRef
 from turnkeeper_service.runs.session.run import Run
 from turnkeeper_service.store.errors import StoreError
 
@@ -77,11 +77,6 @@ class DrivenTurn:
         return f"DrivenTurn({self.turn_id!r}, {self.run.run_id!r})"
 
     @property
-    def is_parked(self) -> bool:
-        """Whether it has no permit."""
-        return self._permit is not None
-
-    @property
     def is_busy(self) -> bool:
         """Whether it takes steps, or its terminal is on its way."""
         return self.task is not None and self._permit is None
@@ -91,12 +86,7 @@ class DrivenTurn:
     def fold_point(self, *, is_lending: bool = True) -> FoldPoint:
         """Before a step. Raises TurnCancelledError where an abort covers the turn."""
         core, run = self._conductor.core, self.run
-        try:
-            step = core.fold_point(
-                run.session.key, self.key, self._conductor.parts.most_steers(run) if is_lending else 0
-            )
-        except AbortedError:
-            raise TurnCancelledError from None
+        step = core.fold_point(run.session.key, self.key, self._conductor.parts.most_steers(run) if is_lending else 0)
         point = step.answer
         self._conductor.perform(step)
         hint = run.cancel.hint if run.cancel is not None else ""
@@ -181,9 +171,6 @@ class DrivenTurn:
 
     def go_on(self) -> None:
         """It has its permit again."""
-        if self.task is None:
-            self.begin()
-            return
         permit, self._permit = self._permit, None
         if permit is not None and not permit.done():
             permit.set_result(None)
