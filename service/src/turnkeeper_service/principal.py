@@ -111,6 +111,8 @@ def parse_tokens(text: str, path: str) -> Known:
     """Parse the text of a token file that ``path`` names. Raises `TokenFileError`."""
     try:
         values = tomllib.loads(text)
+    except RecursionError:
+        raise TokenFileError(f"{path}: not TOML: nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         raise TokenFileError(f"{path}: not TOML: {error}") from None
     for unknown in values.keys() - {"tokens", "tls_names"}:

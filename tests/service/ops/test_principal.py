@@ -186,6 +186,7 @@ def test_a_file_that_goes_bad_leaves_the_last_good_one_in_force(tmp_path: Path, 
         ("[tokens]\n", r"tokens must be written as \[\[tokens\]\]"),
         ("[[users]]\n", "unknown table users"),
         ("[[", "not TOML"),
+        (f"a = {'[' * 3000}", "not TOML: nested too deeply"),
     ],
 )
 def test_a_bad_file_stops_the_start_and_says_why(tmp_path: Path, text: str, problem: str) -> None:

@@ -142,6 +142,7 @@ def test_an_unknown_key_names_its_line_and_the_nearest_key(tmp_path: Path, text:
             "[tls]\nrequire_client_cert = true\n",
             "turnkeeper.toml:2: tls.require_client_cert: tls.client_ca_file is needed to check them",
         ),
+        (f"a = {'[' * 3000}", "turnkeeper.toml: not TOML: nested too deeply"),
         (
             "[server\n",
             "turnkeeper.toml: not TOML: Expected ']' at the end of a table declaration (at line 1, column 8)",
@@ -150,6 +151,11 @@ def test_an_unknown_key_names_its_line_and_the_nearest_key(tmp_path: Path, text:
 )
 def test_a_bad_value_names_its_key_and_what_is_wrong(tmp_path: Path, text: str, problem: str) -> None:
     assert problems(tmp_path, text) == [problem]
+
+
+def test_a_variable_that_nests_without_end_is_named(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, '[mcp.a]\ncommand = "a"\n', TURNKEEPER_MCP__A__ARGS="[" * 3000)
+    assert problem.startswith("environment variable TURNKEEPER_MCP__A__ARGS: mcp.a.args: nested too deeply")
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ def from_file(path: Path) -> Layer:
         # Some editors begin a file with the mark of a byte order.
         text = path.read_text(encoding="utf-8-sig")
         values = tomllib.loads(text)
+    except RecursionError:
+        raise SettingsError([f"{path}: not TOML: nested too deeply"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError([f"{path}: cannot read it: {reason(error)}"]) from None
     except tomllib.TOMLDecodeError as error:

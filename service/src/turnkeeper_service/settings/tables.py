@@ -51,7 +51,10 @@ def _unlimited(value: object) -> object:
 
 def _json(value: object) -> object:
     # Flags and variables bring text only.
-    return json.loads(value) if isinstance(value, str) else value
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _key(value: SecretStr) -> SecretStr:

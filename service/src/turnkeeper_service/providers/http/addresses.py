@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+MAX_LABEL, MAX_HOST = 63, 253
 SCHEMES = ("http://", "https://")
 _FULL_PATH = re.compile(
     r"(/chat/completions|/completions|/responses|/messages|(/models)?/[^/]+:(streamG|g)enerateContent)/*$"
@@ -32,6 +33,8 @@ def base_url_problem(base_url: str) -> str:
         return f"is no address: {error}"
     if not is_whole:
         return "names no host"
+    if problem := _host_problem(split.hostname or ""):
+        return f"is no address: {problem}"
     if "#" in base_url:
         return f"has a fragment, which is never sent; write {_without(split, fragment='')}"
     full = _FULL_PATH.search(split.path)
@@ -39,6 +42,22 @@ def base_url_problem(base_url: str) -> str:
         right = _without(split, path=split.path[: full.start()])
         return f"is the address of a request; write where the paths start: {right}"
     return ""
+
+
+def _host_problem(host: str) -> str:
+    """What no resolver takes of a host's name."""
+    if not host.isascii():
+        # Only here, since it loads what carries requests.
+        from turnkeeper_service.providers.http.transport import parse_url
+
+        try:
+            host = parse_url(f"http://{host}").raw_host.decode()
+        except ValueError:
+            return "its host has a character that no host's name has"
+    labels = host.removesuffix(".").split(".")
+    if not all(0 < len(label) <= MAX_LABEL for label in labels):
+        return f"a part of its host's name is empty or longer than {MAX_LABEL} characters"
+    return "" if len(host) <= MAX_HOST else f"its host's name is longer than {MAX_HOST} characters"
 
 
 def _without(split: SplitResult, **parts: str) -> str:

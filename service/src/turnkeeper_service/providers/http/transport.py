@@ -212,7 +212,8 @@ async def _send(
         response = await watchdog.wait(transport.handle_async_request(request))
         response.headers.encoding = "latin-1"
         return response
-    except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, UnicodeError) as error:
+        # The last one is of a name that no resolver takes.
         raise ProviderError(
             FailureReason.PROVIDER_UNREACHABLE,
             "Provider unreachable",
