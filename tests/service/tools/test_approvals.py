@@ -361,3 +361,28 @@ async def test_a_reader_may_not_answer(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await anna.call("SessionService.AnswerApproval", answer("nothing", True))
         assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.asyncio
+async def test_a_page_of_approvals_follows_the_one_before_in_the_next_process(tmp_path: Path) -> None:
+    tools = Tools()
+    tools.quick("a", "b", "c", needs_approval=True, is_parallel=True)
+    page = session_service_pb2.ListApprovalsRequest(session_id="s", page_size=1)
+    async with scene(tmp_path, tools) as on:
+        await on.server.submit("s", script(calls("a", "b", "c"), "done"), "r")
+        await on.watch.until(lambda _: on.watch.of("r").count("approval_requested") == 3)
+        first = await on.server.sessions.ListApprovals(page)
+        page.page_token = first.next_page_token
+    async with scene(tmp_path, tools, is_new=False) as on:
+        before = [one.approval_id for one in await listed(on.server)]
+        assert [one.approval_id for one in first.approvals] == before[:1]
+        # What is answered since is missing, and nothing else.
+        await on.server.sessions.AnswerApproval(answer(before[0], True))
+        second = await on.server.sessions.ListApprovals(page)
+        page.page_token = second.next_page_token
+        third = await on.server.sessions.ListApprovals(page)
+        assert [one.approval_id for one in (*second.approvals, *third.approvals)] == before[1:]
+        assert third.next_page_token == ""
+        for approval_id in before[1:]:
+            await on.server.sessions.AnswerApproval(answer(approval_id, True))
+        assert (await on.watch.terminal("r")).text == "done"

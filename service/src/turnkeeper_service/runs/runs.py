@@ -274,11 +274,11 @@ class Runs:
         return covered
 
     async def list_approvals(
-        self, tenant: str, session_id: str, after: int, limit: int
-    ) -> tuple[list[session_service_pb2.Approval], bool]:
-        """A page of a session's waiting approvals, and whether there are more. Raises Refused SESSION_NOT_FOUND."""
+        self, tenant: str, session_id: str, after_seq: int, limit: int
+    ) -> tuple[list[session_service_pb2.Approval], int]:
+        """A page of a session's waiting approvals, and the seq that the next comes after. Raises Refused."""
         async with self.table.pin(tenant, session_id):
-            return self._overview.approvals(self.approvals.of(tenant, session_id), after, limit)
+            return self._overview.approvals(self.approvals.of(tenant, session_id, after_seq), limit)
 
     # ---- reading
 

@@ -134,10 +134,10 @@ class SessionServicer:
         after = found.attempt(lambda: number(request.page_token, *query), 0)
         limit = found.attempt(lambda: page_size(request.page_size), 0)
         found.refuse()
-        waiting, has_more = await self._runs.list_approvals(call.tenant, session_id, after, limit)
+        waiting, following = await self._runs.list_approvals(call.tenant, session_id, after, limit)
         response = pb.ListApprovalsResponse(approvals=waiting)
-        if has_more:
-            response.next_page_token = to_token(str(after + len(waiting)), *query)
+        if following:
+            response.next_page_token = to_token(str(following), *query)
         return response
 
     async def answer(self, request: pb.AnswerApprovalRequest, call: Call) -> pb.AnswerApprovalResponse:

@@ -103,6 +103,8 @@ const (
 	ErrorReason_ERROR_REASON_DRAINING ErrorReason = 80
 	// UNAVAILABLE: the store failed; the outcome is unknown and the same run_id resolves it.
 	ErrorReason_ERROR_REASON_STORE_UNAVAILABLE ErrorReason = 81
+	// UNAVAILABLE: another server has the session. Reserved for what servers say to each other; clients are not sent it.
+	ErrorReason_ERROR_REASON_NOT_OWNER ErrorReason = 82
 	// UNAUTHENTICATED: the call has no bearer token.
 	ErrorReason_ERROR_REASON_TOKEN_MISSING ErrorReason = 90
 	// UNAUTHENTICATED: the bearer token is not known.
@@ -160,6 +162,7 @@ var (
 		75:  "ERROR_REASON_MESSAGE_TOO_LARGE",
 		80:  "ERROR_REASON_DRAINING",
 		81:  "ERROR_REASON_STORE_UNAVAILABLE",
+		82:  "ERROR_REASON_NOT_OWNER",
 		90:  "ERROR_REASON_TOKEN_MISSING",
 		91:  "ERROR_REASON_TOKEN_INVALID",
 		92:  "ERROR_REASON_TURN_TOKEN_INVALID",
@@ -207,6 +210,7 @@ var (
 		"ERROR_REASON_MESSAGE_TOO_LARGE":    75,
 		"ERROR_REASON_DRAINING":             80,
 		"ERROR_REASON_STORE_UNAVAILABLE":    81,
+		"ERROR_REASON_NOT_OWNER":            82,
 		"ERROR_REASON_TOKEN_MISSING":        90,
 		"ERROR_REASON_TOKEN_INVALID":        91,
 		"ERROR_REASON_TURN_TOKEN_INVALID":   92,
@@ -248,7 +252,7 @@ var File_turnkeeper_v1_error_proto protoreflect.FileDescriptor
 
 const file_turnkeeper_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x19turnkeeper/v1/error.proto\x12\rturnkeeper.v1*\xdc\v\n" +
+	"\x19turnkeeper/v1/error.proto\x12\rturnkeeper.v1*\xf8\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19ERROR_REASON_EMPTY_PROMPT\x10\x01\x12!\n" +
@@ -287,7 +291,8 @@ const file_turnkeeper_v1_error_proto_rawDesc = "" +
 	"\x1fERROR_REASON_CHILD_SLOT_TIMEOUT\x10J\x12\"\n" +
 	"\x1eERROR_REASON_MESSAGE_TOO_LARGE\x10K\x12\x19\n" +
 	"\x15ERROR_REASON_DRAINING\x10P\x12\"\n" +
-	"\x1eERROR_REASON_STORE_UNAVAILABLE\x10Q\x12\x1e\n" +
+	"\x1eERROR_REASON_STORE_UNAVAILABLE\x10Q\x12\x1a\n" +
+	"\x16ERROR_REASON_NOT_OWNER\x10R\x12\x1e\n" +
 	"\x1aERROR_REASON_TOKEN_MISSING\x10Z\x12\x1e\n" +
 	"\x1aERROR_REASON_TOKEN_INVALID\x10[\x12#\n" +
 	"\x1fERROR_REASON_TURN_TOKEN_INVALID\x10\\\x12\x1c\n" +

@@ -98,6 +98,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the server is going away; another attempt will find the next one."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 81
     """UNAVAILABLE: the store failed; the outcome is unknown and the same run_id resolves it."""
+    ERROR_REASON_NOT_OWNER: _ErrorReason.ValueType  # 82
+    """UNAVAILABLE: another server has the session. Reserved for what servers say to each other; clients are not sent it."""
     ERROR_REASON_TOKEN_MISSING: _ErrorReason.ValueType  # 90
     """UNAUTHENTICATED: the call has no bearer token."""
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 91
@@ -192,6 +194,8 @@ ERROR_REASON_DRAINING: ErrorReason.ValueType  # 80
 """UNAVAILABLE: the server is going away; another attempt will find the next one."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 81
 """UNAVAILABLE: the store failed; the outcome is unknown and the same run_id resolves it."""
+ERROR_REASON_NOT_OWNER: ErrorReason.ValueType  # 82
+"""UNAVAILABLE: another server has the session. Reserved for what servers say to each other; clients are not sent it."""
 ERROR_REASON_TOKEN_MISSING: ErrorReason.ValueType  # 90
 """UNAUTHENTICATED: the call has no bearer token."""
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 91

@@ -74,11 +74,13 @@ class ApprovalDesk:
         self._asked: dict[tuple[str, str], dict[str, Asked]] = {}
         """By session and id."""
 
-    def of(self, tenant: str, session_id: str) -> Iterator[session_service_pb2.Approval]:
-        """The approvals of a session that wait, in the order in which they were asked for."""
-        for asked in self._asked.get((tenant, session_id), {}).values():
-            if asked.waits:
-                yield asked.view()
+    def of(self, tenant: str, session_id: str, after_seq: int) -> Iterator[tuple[int, session_service_pb2.Approval]]:
+        """The approvals of a session that wait, asked for after a seq, in their order, each with its seq."""
+        of_session = self._asked.get((tenant, session_id), {}).values()
+        waiting = [(_seq_of(asked.approval_id), asked) for asked in of_session if asked.waits]
+        for seq, asked in sorted(waiting, key=lambda one: one[0]):
+            if seq > after_seq:
+                yield seq, asked.view()
 
     async def ask(
         self, run: Run, turn_id: str, call: content_pb2.ToolCall, recovered: AskedBefore | None, waiting: Waiting
@@ -197,13 +199,19 @@ class ApprovalDesk:
 
     async def _was_asked(self, tenant: str, request: session_service_pb2.AnswerApprovalRequest) -> bool:
         """Whether the log has an approval that waits no more, whichever process asked for it."""
-        minted = MINTED.fullmatch(request.approval_id)
-        if minted is None:
+        seq = _seq_of(request.approval_id)
+        if not seq:
             return False
-        rows = await self._parts.store.read_events(tenant, request.session_id, after_seq=int(minted[1]) - 1, limit=1)
+        rows = await self._parts.store.read_events(tenant, request.session_id, after_seq=seq - 1, limit=1)
         with reading(f"the log of session {request.session_id}"):
             events = [event_pb2.Event.FromString(row.payload) for row in rows]
         return any(event.approval_requested.approval_id == request.approval_id for event in events)
+
+
+def _seq_of(approval_id: str) -> int:
+    """The seq of the event that asked for it, 0 if the id is none of ours."""
+    minted = MINTED.fullmatch(approval_id)
+    return int(minted[1]) if minted is not None else 0
 
 
 class RunApprovals:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from itertools import islice
 from typing import TypeVar
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2
@@ -124,17 +123,18 @@ class Overview:
         return messages, page.has_more
 
     def approvals(
-        self, waiting: Iterable[session_service_pb2.Approval], after: int, limit: int
-    ) -> tuple[list[session_service_pb2.Approval], bool]:
-        """A page of approvals, from the one with this number on, and whether there are more."""
+        self, waiting: Iterable[tuple[int, session_service_pb2.Approval]], limit: int
+    ) -> tuple[list[session_service_pb2.Approval], int]:
+        """A page of approvals that come with their seq, and the seq that the next page comes after; 0 at the end."""
         taken: list[session_service_pb2.Approval] = []
-        room = self._max_bytes
-        for approval in islice(waiting, after, None):
+        room, last = self._max_bytes, 0
+        for seq, approval in waiting:
             room -= approval.ByteSize()
             if len(taken) == limit or (taken and room < 0):
-                return taken, True
+                return taken, last
             taken.append(approval)
-        return taken, False
+            last = seq
+        return taken, 0
 
     def active(
         self, tenant: str, after: tuple[int, int] | None, limit: int

@@ -25,6 +25,12 @@ _STATES = {
     "woken": run_service_pb2.RUN_STATE_WAITING,
 }
 """By the place in the core; elsewhere a run is running, or its terminal is on its way."""
+_STORED = {
+    RunState.QUEUED: run_service_pb2.RUN_STATE_QUEUED,
+    RunState.STARTED: run_service_pb2.RUN_STATE_RUNNING,
+    RunState.AWAITING: run_service_pb2.RUN_STATE_AWAITING,
+    RunState.FINISHED: FINISHED,
+}
 _IN_LINE = frozenset({"reserved", "queued", "lent", "waiting"})
 _LABELS = {"reserved": "reservation", "line": "queue", "gate": "permit", "turn": "turn", "cancel": "cancelling"}
 """What holds are called whose kind says all; the others have their own label."""
@@ -90,7 +96,7 @@ def receipt_of_row(row: RunRow) -> run_service_pb2.RunReceipt:
         run_id=row.run_id,
         session_id=row.session_id,
         accept_sequence=row.accept_sequence,
-        state=FINISHED if row.state == RunState.FINISHED else run_service_pb2.RUN_STATE_QUEUED,
+        state=_STORED[row.state],
         steers_run_id=row.steers or "",
         is_replay=True,
         accepted_seq=int(row.details.decode().partition("\n")[0] or 0),
@@ -102,14 +108,14 @@ def receipt_of_row(row: RunRow) -> run_service_pb2.RunReceipt:
 
 @reading("a run")
 def run_of_row(row: RunRow) -> run_service_pb2.Run:
-    """A run that is over."""
+    """A run as it is stored: one that is over, or that another process has."""
     view = run_service_pb2.Run(
         run_id=row.run_id,
         session_id=row.session_id,
         kind=cast("event_pb2.RunKind.ValueType", row.kind),
         delivery=cast("event_pb2.Delivery.ValueType", row.delivery),
         accept_sequence=row.accept_sequence,
-        state=FINISHED if row.state == RunState.FINISHED else run_service_pb2.RUN_STATE_QUEUED,
+        state=_STORED[row.state],
         steers_run_id=row.steers or "",
     )
     view.create_time.FromMicroseconds(row.created_us)
