@@ -248,7 +248,7 @@ class ToolBatch:
         await self._finish(state, result, self._clock.monotonic() - began)
 
     async def _timed(self, offered: OfferedTool, invocation: Invocation, timeout: float) -> ToolAnswer:
-        """The answer of a tool that runs here."""
+        """The answer of a tool that runs here: work and no wait, so its time is ours and not the core's."""
         expired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self._clock.call_later(timeout, expired.cancel)
         try:

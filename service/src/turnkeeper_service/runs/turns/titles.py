@@ -81,6 +81,7 @@ class TitleMaker:
 
     async def _within_time(self, asking: asyncio.Task[str]) -> str:
         """What the models say; empty where they take too long. A call that ignores its cancel is left to its owner."""
+        # No turn waits for a title: how long one may take is nobody's deadline but its own.
         late: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         timer = self._parts.clock.call_later(TITLE_SECONDS, late.cancel)
         try:
