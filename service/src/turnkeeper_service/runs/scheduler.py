@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from turnkeeper.v1 import event_pb2
@@ -147,37 +146,30 @@ def kind_of(kind: int) -> Kind:
     return _KINDS[kind]
 
 
-@contextmanager
-def _refusals(session_id: str) -> Iterator[None]:
-    try:
-        yield
-    except SessionBusyError as error:
-        metadata = {"session_id": session_id}
-        if error.open_run_id:
-            metadata["open_run_id"] = error.open_run_id
-        raise Refused(Reason.ERROR_REASON_SESSION_BUSY, f"session {session_id!r} is busy", metadata=metadata) from None
-    except OpenRunMismatchError as error:
-        metadata = {"session_id": session_id, "open_run_id": error.open_run_id or ""}
-        raise Refused(
-            Reason.ERROR_REASON_OPEN_RUN_MISMATCH,
-            f"the open run is {error.open_run_id!r}" if error.open_run_id else "no run is open",
-            metadata=metadata,
-        ) from None
-    except SessionDeletingError:
-        raise session_deleting(session_id) from None
-    except DrainingError:
-        raise draining() from None
-    except QueueFullError as error:
-        raise _full(error) from None
+_REFUSALS = (SessionBusyError, OpenRunMismatchError, SessionDeletingError, DrainingError, QueueFullError)
+"""What the core refuses by."""
 
 
-@contextmanager
-def _cuts() -> Iterator[None]:
-    """A turn that goes on between the decision to cut it and the cut itself, since that has to be durable first."""
-    try:
-        yield
-    except AbortedError:
-        raise TurnCancelledError from None
+def _refused(error: Exception, session_id: str) -> Refused:
+    """What a caller is told of it."""
+    match error:
+        case SessionBusyError():
+            metadata = {"session_id": session_id}
+            if error.open_run_id:
+                metadata["open_run_id"] = error.open_run_id
+            return Refused(Reason.ERROR_REASON_SESSION_BUSY, f"session {session_id!r} is busy", metadata=metadata)
+        case OpenRunMismatchError():
+            opened = error.open_run_id
+            return Refused(
+                Reason.ERROR_REASON_OPEN_RUN_MISMATCH,
+                f"the open run is {opened!r}" if opened else "no run is open",
+                metadata={"session_id": session_id, "open_run_id": opened or ""},
+            )
+        case SessionDeletingError():
+            return session_deleting(session_id)
+        case QueueFullError():
+            return _full(error)
+    return draining()
 
 
 def _full(error: QueueFullError) -> Refused:
@@ -194,7 +186,8 @@ def _full(error: QueueFullError) -> Refused:
 class CoreScheduler:
     """The core with our clock. Every method is one step, never blocks, and is called on the event loop's thread.
 
-    Whoever calls one hands its step to the conductor, in the same turn of the loop.
+    Whoever calls one hands its step to the conductor, in the same turn of the loop. A turn goes on between the decision to
+    cut it and the cut itself, since that has to be durable first: what it asks for meanwhile raises TurnCancelledError.
     """
 
     def __init__(self, limits: Limits, clock: Clock, *, epoch: int, last_sequence: int) -> None:
@@ -210,8 +203,10 @@ class CoreScheduler:
 
         Raises Refused: SESSION_DELETING, DRAINING, OPEN_RUN_MISMATCH, SESSION_BUSY, QUEUE_FULL, SERVER_OVERLOADED.
         """
-        with _refusals(key[1]):
+        try:
             return self._core.accept(*key, run_id, self._now(), **options)
+        except _REFUSALS as error:
+            raise _refused(error, key[1]) from None
 
     def dispatch(self, key: Key, run_id: str) -> Step[Dispatched]:
         """Release a reservation whose commit is durable."""
@@ -229,8 +224,10 @@ class CoreScheduler:
 
     def strands(self, key: Key, turn: int, count: int) -> Step[None]:
         """So many calls come under way side by side. Raises TurnCancelledError."""
-        with _cuts():
+        try:
             return self._core.strands(*key, turn, count, self._now())
+        except AbortedError:
+            raise TurnCancelledError from None
 
     def strand_ends(self, key: Key, turn: int) -> Step[bool]:
         """One of them is over; whether the turn still runs."""
@@ -240,8 +237,10 @@ class CoreScheduler:
         """A strand waits, at most so long. Raises TurnCancelledError."""
         now = self._now()
         deadline = None if seconds is None else now + seconds
-        with _cuts():
+        try:
             return self._core.wait(*key, turn, kind, now, label=label, deadline=deadline)
+        except AbortedError:
+            raise TurnCancelledError from None
 
     def waited(self, key: Key, turn: int, wait: int) -> Step[bool]:
         """What it waited for has come."""
@@ -253,10 +252,13 @@ class CoreScheduler:
         Raises LaneFullError, TurnCancelledError, and Refused where there is no turn.
         """
         now = self._now()
-        with _refusals(key[1]), _cuts():
-            return self._core.enter_lane(
-                *key, turn, provider, now, label=f"provider {provider}", deadline=now + seconds
-            )
+        label = f"provider {provider}"
+        try:
+            return self._core.enter_lane(*key, turn, provider, now, label=label, deadline=now + seconds)
+        except AbortedError:
+            raise TurnCancelledError from None
+        except _REFUSALS as error:
+            raise _refused(error, key[1]) from None
 
     def leave_lane(self, key: Key, turn: int | None, entry: int) -> Step[bool]:
         """Give the place back."""
@@ -266,8 +268,10 @@ class CoreScheduler:
 
     def fold_point(self, key: Key, turn: int, most: int | None) -> Step[FoldPoint]:
         """Lend what is to be folded, at most so many. Raises TurnCancelledError."""
-        with _cuts():
+        try:
             return self._core.fold_point(*key, turn, self._now(), most=most)
+        except AbortedError:
+            raise TurnCancelledError from None
 
     def taken(self, key: Key, turn: int) -> Step[None]:
         """The draft that holds what was lent is being submitted."""
@@ -301,8 +305,10 @@ class CoreScheduler:
 
     def close_session(self, key: Key, cancel: Cancel, *, force: bool) -> Step[Cancelled]:
         """Take nothing in any more, and cancel all that is there. Raises Refused SESSION_BUSY without ``force``."""
-        with _refusals(key[1]):
+        try:
             return self._core.close_session(*key, cancel, self._now(), force=force)
+        except _REFUSALS as error:
+            raise _refused(error, key[1]) from None
 
     def forget_session(self, key: Key) -> Step[None]:
         """The session is erased."""

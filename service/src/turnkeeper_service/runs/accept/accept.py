@@ -160,7 +160,7 @@ class Acceptor:
             principal=principal,
             created_us=microseconds(parts.clock.time()),
         )
-        may_start = tombstone is None and self._conductor.may_start(run)
+        may_start = tombstone is None and not session.runs and self._conductor.may_start(run)
         return self._enter(run, claim, tombstone, may_start=may_start)
 
     def _enter(self, run: Run, claim: Claim, tombstone: event_pb2.RunCancelRequested | None, *, may_start: bool) -> Run:
