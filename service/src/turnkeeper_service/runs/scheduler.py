@@ -186,8 +186,9 @@ def _full(error: QueueFullError) -> Refused:
 class CoreScheduler:
     """The core with our clock. Every method is one step, never blocks, and is called on the event loop's thread.
 
-    Whoever calls one hands its step to the conductor, in the same turn of the loop. A turn goes on between the decision to
-    cut it and the cut itself, since that has to be durable first: what it asks for meanwhile raises TurnCancelledError.
+    Whoever calls one hands its step to the conductor, in the same turn of the loop. A turn goes on between the decision
+    to cut it and the cut itself, since that has to be durable first: what it asks for meanwhile raises
+    TurnCancelledError.
     """
 
     def __init__(self, limits: Limits, clock: Clock, *, epoch: int, last_sequence: int) -> None:
