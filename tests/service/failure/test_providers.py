@@ -139,7 +139,7 @@ async def check_end(
         ("ended-3", "PROVIDER_STREAM_BROKEN", PARTIAL),
         ("truncated-0", "PROVIDER_STREAM_BROKEN", ""),
         ("bad-json-3", "PROVIDER_PROTOCOL", PARTIAL),
-        ("bad-utf8-3", "PROVIDER_PROTOCOL", PARTIAL),
+        ("bad-utf8-3", "PROVIDER_STREAM_BROKEN", PARTIAL),
         ("error-3", "PROVIDER_ERROR", PARTIAL),
     ],
 )
