@@ -337,6 +337,14 @@ FULL = (
     "Requested token count exceeds the model's maximum context length of 8192 tokens.",
     "too many tokens: total number of tokens in the prompt cannot exceed 4081 - received 4292.",
     "too many tokens: size limit exceeded by 11326 tokens. Try using shorter or fewer inputs.",
+    "The prompt (total length 140000) is too long to fit into the model (context length 131072).",
+    "litellm.ContextWindowExceededError: litellm.BadRequestError: OpenAIException - no",
+    "Input Tokens Exceeded: Number of input tokens exceeds maximum length. Please update the input to try again.",
+    "Malformed input request: expected maxLength: 100000, actual: 120000, please reformat your input.",
+    "total message token length exceed model limit",
+    "Total tokens of image and text exceed max message tokens",
+    "Prompt length 5000 is greater than max_seq_len 4096",
+    "Prompt 超长",
     "The estimated number of input and maximum output tokens (9000) exceeded this model context window limit (8000).",
 )
 """How those say that the context is full whose words nobody else uses."""

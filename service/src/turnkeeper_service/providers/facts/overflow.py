@@ -21,7 +21,11 @@ _WORDS = re.compile(
             r"exceeds? the context window",  # OpenAI
             r"maximum context length",  # OpenAI, DeepSeek, OpenRouter, vLLM, Mistral
             r"context length is only \d+",  # vLLM, LM Studio
-            r"longer than the maximum model length",  # vLLM
+            r"longer than the maximum model length|too long to fit into the model",  # vLLM
+            r"context ?window ?exceeded",  # LiteLLM
+            r"input[ _]tokens exceed|expected maxLength: \d+, actual: \d+",  # Bedrock
+            r"token length exceeds? model limit|exceed max message tokens",  # StepFun, Volcengine
+            r"prompt tokens too long|prompt 超长",  # Qianfan, Z.ai
             r"reduce the length of the (?:messages|input|prompt)",  # Groq, Cerebras
             r"token count\b.{0,40}\bexceeds the (?:maximum|limit)",  # Gemini, Copilot
             r"maximum prompt length is \d+",  # xAI
@@ -35,7 +39,7 @@ _WORDS = re.compile(
             r"n_keep \(\d+\) >=? n_ctx",  # LM Studio, over llama.cpp
             r"(?:prompt|input) too long",  # Ollama
             r"too many tokens: (?:total number of tokens|size limit)",  # Cohere
-            r"input length\b.{0,40}\b(?:exceeds?|is over)\b",  # SGLang, Ollama
+            r"(?:input|prompt|sequence) length\b.{0,40}\b(?:exceeds?|is (?:over|greater))\b",  # SGLang, Ollama, Tabby
             # What several say in words of their own: something is more than the context.
             r"\b(?:exceed(?:s|ed|ing)?|(?:long|great|larg)er than|more than|over(?:flow(?:s|ed)?)?)\b.{0,60}"
             r"\bcontext[ _](?:length|window|size|limit)",
