@@ -9,7 +9,16 @@ import pytest
 from tests.service.dispatch.watch import watching
 from tests.service.providers.outside import KINDS
 from tests.service.providers.outside_answers import said, with_counts
-from tests.service.providers.outside_vendor import MESSAGES, PLAIN, block, messages, outside_server
+from tests.service.providers.outside_vendor import (
+    MESSAGES,
+    PLAIN,
+    RESPONSES,
+    block,
+    item,
+    messages,
+    outside_server,
+    responses,
+)
 from tests.service.providers.test_splits import WIRE_FORMATS
 from tests.service.titles.stage import calls_of, is_update, seen
 
@@ -96,3 +105,17 @@ async def test_what_is_tolerated_of_an_answer_is_of_a_title(wire_format: str, tm
                 async with watching(it.server, it.session_id) as watch:
                     told = (await watch.until(is_update)).session_updated.title
                 assert told in (title, run.outcome.text), kind
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("odd", [{"marker": []}, {"type": 5, "marker": 1}, {"type": "", "marker": 1}])
+async def test_what_says_no_type_does_not_go_back(odd: dict[str, object], tmp_path: Path) -> None:
+    answers = {
+        MESSAGES: messages([odd, {"type": "text_delta", "text": "re"}], [odd], block("al")),
+        RESPONSES: responses(odd, item("real")),
+    }
+    async with outside_server(tmp_path) as it:
+        for wire_format, answer in answers.items():
+            assert (await it.run(wire_format, [answer])).outcome.text == "real"
+            assert (await it.run(wire_format, [PLAIN[wire_format]], is_new=False)).outcome.text == "real"
+            assert "marker" not in it.vendor.requests[-1].body.decode()

@@ -81,7 +81,7 @@ class FunctionTool:
                 value = await self._function(**arguments)
             else:
                 value = await in_thread(self._function, arguments)
-        except SystemExit:
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
             # A tool does not end the process.
             raise RuntimeError("the tool wanted to end the process") from None
         except TooManyThreadsError as error:

@@ -22,6 +22,12 @@ def raw(json_text: str, default: str = "{}") -> msgspec.Raw:
     return msgspec.Raw(without_lone_surrogates(json_text or default).encode())
 
 
+def has_type(json_text: bytes) -> bool:
+    """Whether an object says of what type it is, as all must that go back unchanged."""
+    found = msgspec.json.decode(json_text, type=dict[str, msgspec.Raw]).get("type", msgspec.Raw(b""))
+    return bytes(found).startswith(b'"') and bytes(found) != b'""'
+
+
 def struct_to_json(struct: struct_pb2.Struct) -> dict[str, Any]:
     """A Struct as plain values; whole numbers come out as integers, which a Struct cannot say."""
     return {key: _value(value) for key, value in struct.fields.items()}

@@ -10,6 +10,7 @@ from turnkeeper_service.providers.counts import are_usable, count_of
 from turnkeeper_service.providers.formats.assembly import OpenPart
 from turnkeeper_service.providers.formats.call_arguments import object_in
 from turnkeeper_service.providers.formats.decoding import StreamDecoder
+from turnkeeper_service.providers.formats.wire_json import has_type
 
 from .schema import (
     BLOCK_START,
@@ -113,8 +114,11 @@ class MessagesDecoder(StreamDecoder[StreamEvent]):
         elif block.type.endswith("tool_use") or (not block.type and block.name):
             own = block.type not in ("", "tool_use")
             part = self._parts.open(OpenPart(PartKind.TOOL_CALL, block.name or "", block.id or "", own))
-        else:
+        elif has_type(bytes(raw)):
             part = self._parts.open(OpenPart(PartKind.PROVIDER, block.type, block.tool_use_id or ""))
+        else:
+            self.leave_out("content_block")
+            return
         if part.kind is PartKind.PROVIDER or part.is_provider_executed:
             self._parts.count(len(bytes(raw)))
             self._raw_blocks[index] = msgspec.Raw(bytes(raw))

@@ -11,6 +11,7 @@ from turnkeeper_service.providers.base import ModelFinished, PartKind
 from turnkeeper_service.providers.counts import are_usable, count_of
 from turnkeeper_service.providers.formats.assembly import OpenPart
 from turnkeeper_service.providers.formats.decoding import StreamDecoder
+from turnkeeper_service.providers.formats.wire_json import has_type
 
 from .items import (
     ANNOTATIONS,
@@ -279,6 +280,9 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
             self._append(opened, kind, number, text)
 
     def _own(self, raw: msgspec.Raw) -> None:
+        if not has_type(bytes(raw)):
+            self.leave_out("item")
+            return
         part, arguments = own_part(raw, self._part_of(OWN_TOOL, raw))
         if part is not None:
             self._parts.count(sum(map(len, part.details.values())))
