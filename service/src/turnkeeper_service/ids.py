@@ -45,20 +45,20 @@ def is_id(text: str) -> bool:
     return ID_PATTERN.fullmatch(text) is not None
 
 
-_TURN_PREFIX = "turn-"
+def in_slot(slot: int, name: str) -> str:
+    """A minted id that begins with the slot of its session: whoever is asked for it knows where to go."""
+    return f"s{slot:03x}.{name}"
 
 
-def turn_id_of(number: int) -> str:
+_TURN = re.compile(r"s[0-9a-f]{3}\.turn-([0-9a-f]{13})")
+
+
+def turn_id_of(slot: int, number: int) -> str:
     """A turn of the core as the contract names it."""
-    return f"{_TURN_PREFIX}{number:013x}"
+    return in_slot(slot, f"turn-{number:013x}")
 
 
 def turn_number_of(turn_id: str) -> int | None:
     """The core's number of a turn; None for a name that it did not give."""
-    digits = turn_id.removeprefix(_TURN_PREFIX)
-    if turn_id == digits or len(digits) != 13:
-        return None
-    try:
-        return int(digits, 16)
-    except ValueError:
-        return None
+    found = _TURN.fullmatch(turn_id)
+    return int(found[1], 16) if found is not None else None

@@ -62,7 +62,7 @@ class Prepared:
         )
 
     def _start(self, run_id: str, sequence: int) -> None:
-        turn_id, message_id = turn_id_of(sequence), f"asked-{run_id}"
+        turn_id, message_id = turn_id_of(self.commit.slot, sequence), f"asked-{run_id}"
         self.commit.start_runs.append((run_id, NOW_US))
         started = event_pb2.RunStarted(model="scripted/echo")
         self._event(event_pb2.Event(run_id=run_id, turn_id=turn_id, run_started=started))

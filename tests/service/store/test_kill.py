@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.service.store.harness import SqliteHarness
 from tests.service.store.victim import EVENTS
 from turnkeeper_service.store.conformance.harness import opened
+from turnkeeper_service.store.slots import ALL_SLOTS
 
 ROOT = Path(__file__).parents[3]
 KILLS = 20
@@ -40,7 +41,7 @@ def test_kill_in_mid_write(tmp_path: Path) -> None:
 
 async def _open_sequences(harness: SqliteHarness) -> set[int]:
     async with opened(harness) as store:
-        return {row.accept_sequence for row in await store.open_runs()}
+        return {row.accept_sequence for row in await store.open_runs(ALL_SLOTS)}
 
 
 def _check(path: Path, acknowledged: set[int]) -> None:

@@ -37,6 +37,7 @@ from turnkeeper_service.store.errors import (
     StoreUnwritableError,
 )
 from turnkeeper_service.store.schema import METADATA
+from turnkeeper_service.store.slots import slot_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -392,6 +393,41 @@ def test_the_migrations_make_the_tables_of_the_schema(tmp_path: Path) -> None:
             assert inspect(connection).get_pk_constraint(table) == inspect(other).get_pk_constraint(table)
             flags = f"SELECT wr FROM pragma_table_list('{table}') WHERE schema = 'main'"
             assert connection.exec_driver_sql(flags).scalar() == other.exec_driver_sql(flags).scalar()
+
+
+def test_what_was_stored_before_there_were_slots_has_its_slot(harness: SqliteHarness) -> None:
+    names = [f"s{number}" for number in range(9)]
+
+    async def written() -> None:
+        async with opened(harness) as store:
+            await asyncio.gather(
+                *(store.commit(new_session(name, run(f"r-{name}", at, name))) for at, name in enumerate(names, 1))
+            )
+
+    asyncio.run(written())
+    before = harness.dump()
+    driver = sqlite3.connect(harness.path, isolation_level=None)
+    for statement in (
+        "DROP INDEX sessions_deleting",
+        "DROP INDEX runs_open",
+        "ALTER TABLE sessions DROP COLUMN slot",
+        "ALTER TABLE runs DROP COLUMN slot",
+        "CREATE INDEX sessions_deleting ON sessions (ordinal) WHERE state = 2",
+        "CREATE INDEX runs_open ON runs (accept_sequence) WHERE state < 4",
+        "UPDATE alembic_version SET version_num = '0003'",
+    ):
+        driver.execute(statement)
+    driver.close()
+
+    async def opened_again() -> None:
+        async with opened(harness) as store:
+            for name in names:
+                rows = await store.open_runs({slot_of(TENANT, name)})
+                assert [row.session_id for row in rows] == [name]
+
+    asyncio.run(opened_again())
+    kept = [line for line in harness.dump() if line.startswith("INSERT") and "boot" not in line]
+    assert kept == [line for line in before if line.startswith("INSERT") and "boot" not in line]
 
 
 def test_a_database_that_was_made_before_learns_to_shrink(harness: SqliteHarness) -> None:

@@ -18,6 +18,7 @@ from tests.service.wire.talk import Talk
 from tests.service.wire.tokens import Caller, write_token_file
 from turnkeeper.v1 import event_pb2, session_service_pb2
 from turnkeeper_service.store.base import Commit
+from turnkeeper_service.store.slots import slot_of
 
 DAY = 86_400.0
 
@@ -373,6 +374,10 @@ async def test_a_page_of_approvals_follows_the_one_before_in_the_next_process(tm
         await on.watch.until(lambda _: on.watch.of("r").count("approval_requested") == 3)
         first = await on.server.sessions.ListApprovals(page)
         page.page_token = first.next_page_token
+    # What the server minted of a session begins with its slot.
+    prefix = f"s{slot_of('default', 's'):03x}."
+    assert first.approvals[0].approval_id.startswith(f"{prefix}approval-")
+    assert on.watch.events[-1].turn_id.startswith(f"{prefix}turn-")
     async with scene(tmp_path, tools, is_new=False) as on:
         before = [one.approval_id for one in await listed(on.server)]
         assert [one.approval_id for one in first.approvals] == before[:1]

@@ -13,6 +13,7 @@ from tests.service.manual_clock import ManualClock
 from tests.service.tools.holders import SAFE, Client, tool, unheld
 from tests.service.turns.scenes import STEER, Scene, calls, result_text, scene, script
 from turnkeeper.v1 import tool_service_pb2
+from turnkeeper_service.store.slots import slot_of
 
 GRACE = 30.0
 
@@ -38,6 +39,7 @@ async def test_a_client_runs_a_call_under_a_lease(tmp_path: Path) -> None:
         assert [one.name for one in on.requests[0].tools] == ["look"]
         started = (await on.watch.seen("r", "tool_call_started")).tool_call_started
         assert (started.executor, started.lease_id) == ("me", invocation.lease_id)
+        assert started.lease_id.startswith(f"s{slot_of('default', 's'):03x}.lease-")
         assert (invocation.session_id, invocation.run_id, invocation.attempt) == ("s", "r", 1)
         assert (invocation.tool_call.tool_call_id, invocation.tool_call.name) == ("id-look", "look")
         # What a client says of itself in a result does not count.

@@ -188,7 +188,7 @@ class Conductor:
     def _drive(self, ref: TurnRef) -> DrivenTurn:
         """Make ready what drives a turn. One that cannot be planned fails when it is to begin."""
         run = self.parts.runs[(ref.tenant, ref.run.run_id)]
-        driven = DrivenTurn(self, run, ref.id, turn_id_of(ref.id))
+        driven = DrivenTurn(self, run, ref.id, turn_id_of(run.session.slot, ref.id))
         self._turns[ref.id] = run.driven = driven
         assert self._planner is not None
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2, tool_service_pb2
 from turnkeeper_service.events.log import LogEntry
@@ -41,6 +41,7 @@ from turnkeeper_service.store.answers import Boot
 from turnkeeper_service.store.base import RunRow, SessionRow, Store
 from turnkeeper_service.store.errors import StoreClosedError
 from turnkeeper_service.store.reading import reading
+from turnkeeper_service.store.slots import ALL_SLOTS
 from turnkeeper_service.tools.base import OfferedTool, ToolServers
 from turnkeeper_service.tools.remote.remote import RemoteTools
 
@@ -309,9 +310,9 @@ class Runs:
         """Counts of the core."""
         return self._core.stats()
 
-    async def recover(self) -> int:
-        """Restore what the last process left open; returns the number of runs."""
-        return await self._recovery.recover()
+    async def recover(self, slots: Collection[int] = ALL_SLOTS) -> int:
+        """Restore what the last owner of these slots left open; returns the number of runs."""
+        return await self._recovery.recover(slots)
 
     async def sweep(self) -> int:
         """Remove tombstones and deleted sessions that are a day old; returns the number of rows."""

@@ -13,7 +13,7 @@ and `Store.failure` resolves: the process stops (U-14, U-15). While somebody els
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -318,12 +318,17 @@ class Store(Protocol):
         """All messages of a context ("" for every context) in order, each with whether it is in context now."""
         ...
 
-    async def open_runs(self, *, after_sequence: int = 0, limit: int = 1000) -> Sequence[RunRow]:
-        """Runs not FINISHED, of every tenant, in accept order, above a sequence: what recovery goes through (U-16)."""
+    async def open_runs(
+        self, slots: Collection[int], *, after_sequence: int = 0, limit: int = 1000
+    ) -> Sequence[RunRow]:
+        """Runs of some slots, not FINISHED, of every tenant, in accept order, above a sequence: to be recovered (U-16).
+
+        Asked for before the slots are this owner's, a late commit of the one before could be missing.
+        """
         ...
 
-    async def deleting_sessions(self) -> Sequence[SessionRow]:
-        """Sessions whose deletion has to go on after a restart."""
+    async def deleting_sessions(self, slots: Collection[int]) -> Sequence[SessionRow]:
+        """Sessions of some slots whose deletion has to go on."""
         ...
 
     async def read_run_events(self, tenant: str, session_id: str, run_id: str) -> Sequence[EventRow]:

@@ -59,7 +59,7 @@ class Plan:
         """Add a commit behind the ones that are in."""
         tenant, session_id = key = (commit.tenant, commit.session_id)
         if commit.insert_session is not None:
-            self._sessions.append(_session_values(commit.insert_session))
+            self._sessions.append((*_session_values(commit.insert_session), commit.slot))
             self.rows += 1
         if commit.insert_runs or commit.start_runs or commit.cancel_runs or commit.finish_runs:
             self._add_runs(commit)
@@ -93,7 +93,7 @@ class Plan:
                 (
                     r.tenant, r.run_id, r.session_id, r.accept_sequence, r.kind, r.delivery, int(r.state),
                     r.fingerprint, r.submission, r.created_us, r.started_us, r.finished_us, r.cancel, r.outcome,
-                    r.steers, r.details,
+                    r.steers, r.details, commit.slot,
                 )
             )  # fmt: skip
         for run_id, started_us in commit.start_runs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from turnkeeper_service.store.answers import Page
@@ -18,6 +18,7 @@ from turnkeeper_service.store.base import (
     SessionState,
     TombstoneRow,
 )
+from turnkeeper_service.store.slots import NUM_SLOTS
 
 _SESSION = (
     "tenant, session_id, state, created_us, updated_us, last_seq, title, settings, usage, delete_us, context_tokens, "
@@ -33,12 +34,15 @@ ROW_BYTES = 512
 _GET_SESSION = f"SELECT {_SESSION} FROM sessions WHERE tenant = ? AND session_id = ?"
 _LIST_SESSIONS = f"""
 SELECT {_SESSION}, ordinal FROM sessions WHERE tenant = ? AND ordinal > ? AND state < 3 ORDER BY ordinal LIMIT ?"""
-_DELETING = f"SELECT {_SESSION} FROM sessions WHERE state = 2 ORDER BY ordinal"
+_OWNED = "substr(?, slot + 1, 1) = x'01'"
+"""Whether the slot of a row is one of those that a mask of a byte per slot has."""
+_DELETING = f"SELECT {_SESSION} FROM sessions WHERE state = 2 AND {_OWNED} ORDER BY ordinal"
 _IDLE = """
 SELECT ordinal, tenant, session_id FROM sessions WHERE ordinal > ? AND state = 1 AND updated_us < ?
 ORDER BY ordinal LIMIT ?"""
 _GET_RUN = f"SELECT {_RUN} FROM runs WHERE tenant = ? AND run_id = ?"
-_OPEN_RUNS = f"SELECT {_RUN} FROM runs WHERE state < 4 AND accept_sequence > ? ORDER BY accept_sequence LIMIT ?"
+_OPEN_RUNS = f"""
+SELECT {_RUN} FROM runs WHERE state < 4 AND accept_sequence > ? AND {_OWNED} ORDER BY accept_sequence LIMIT ?"""
 _EVENTS = """
 SELECT seq, run_id, kind, payload FROM events WHERE tenant = ? AND session_id = ? AND seq > ? ORDER BY seq LIMIT ?"""
 _RUN_EVENTS = """
@@ -97,9 +101,13 @@ def list_sessions(connection: sqlite3.Connection, tenant: str, after: int, limit
     return SessionPage([_session(row[:-1]) for row in page.rows], next_after)
 
 
-def deleting_sessions(connection: sqlite3.Connection) -> list[SessionRow]:
+def _mask(slots: Collection[int]) -> bytes:
+    return bytes(slot in slots for slot in range(NUM_SLOTS))
+
+
+def deleting_sessions(connection: sqlite3.Connection, slots: Collection[int]) -> list[SessionRow]:
     """See `Store.deleting_sessions`."""
-    return [_session(row) for row in connection.execute(_DELETING)]
+    return [_session(row) for row in connection.execute(_DELETING, (_mask(slots),))]
 
 
 def idle_sessions(connection: sqlite3.Connection, before_us: int, after: int, limit: int) -> list[tuple[int, str, str]]:
@@ -132,9 +140,9 @@ def list_runs(
     return Page([_run(row) for row in page.rows], page.has_more)
 
 
-def open_runs(connection: sqlite3.Connection, after: int, limit: int) -> list[RunRow]:
+def open_runs(connection: sqlite3.Connection, slots: Collection[int], after: int, limit: int) -> list[RunRow]:
     """See `Store.open_runs`."""
-    return [_run(row) for row in connection.execute(_OPEN_RUNS, (after, limit))]
+    return [_run(row) for row in connection.execute(_OPEN_RUNS, (after, _mask(slots), limit))]
 
 
 def read_events(

@@ -27,7 +27,8 @@ def _bytes(name: str, *, null: bool = False, is_empty: bool = False) -> Column[b
 # One row. `last_sequence` outlives the runs that carried it, so that a swept run's place is not given again.
 BOOT = Table("boot", METADATA, _integer("id", key=True), _integer("epoch"), _integer("last_sequence"))
 
-# `ordinal` is the order of creation and what a page position holds; it is not given again either.
+# `ordinal` is the order of creation and what a page position holds; it is not given again either. `slot` follows from
+# the id (`slots.py`), and is there to be asked for.
 SESSIONS = Table(
     "sessions",
     METADATA,
@@ -44,9 +45,10 @@ SESSIONS = Table(
     _integer("delete_us", null=True),
     _bytes("context_tokens", is_empty=True),
     _bytes("todos", is_empty=True),
+    Column("slot", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("tenant", "session_id", name="sessions_by_id"),
     Index("sessions_by_creation", "tenant", "ordinal"),
-    Index("sessions_deleting", "ordinal", sqlite_where=text("state = 2")),
+    Index("sessions_deleting", "ordinal", "slot", sqlite_where=text("state = 2")),
     Index("sessions_deleted", "delete_us", sqlite_where=text("state = 3")),
     sqlite_autoincrement=True,
 )
@@ -72,9 +74,10 @@ RUNS = Table(
     Column("steers", Text, nullable=True),
     _bytes("details"),
     _integer("first_seq"),
+    Column("slot", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("tenant", "run_id", name="runs_by_id"),
     Index("runs_by_session", "tenant", "session_id", "accept_sequence"),
-    Index("runs_open", "accept_sequence", sqlite_where=text("state < 4")),
+    Index("runs_open", "accept_sequence", "slot", sqlite_where=text("state < 4")),
 )
 
 EVENTS = Table(

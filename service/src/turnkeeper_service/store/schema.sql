@@ -6,7 +6,7 @@ CREATE TABLE alembic_version (
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
 
-INSERT INTO alembic_version (version_num) VALUES ('0003');
+INSERT INTO alembic_version (version_num) VALUES ('0004');
 
 CREATE TABLE boot (
     id INTEGER NOT NULL, epoch INTEGER NOT NULL, last_sequence INTEGER NOT NULL,
@@ -20,11 +20,12 @@ CREATE TABLE sessions (
     created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL, last_seq INTEGER NOT NULL,
     title TEXT NOT NULL, settings BLOB NOT NULL, usage BLOB NOT NULL, delete_us INTEGER,
     context_tokens BLOB NOT NULL DEFAULT x'', todos BLOB NOT NULL DEFAULT x'',
+    slot INTEGER NOT NULL DEFAULT 0,
     CONSTRAINT sessions_by_id UNIQUE (tenant, session_id));
 
 CREATE INDEX sessions_by_creation ON sessions (tenant, ordinal);
 
-CREATE INDEX sessions_deleting ON sessions (ordinal) WHERE state = 2;
+CREATE INDEX sessions_deleting ON sessions (ordinal, slot) WHERE state = 2;
 
 CREATE INDEX sessions_deleted ON sessions (delete_us) WHERE state = 3;
 
@@ -34,11 +35,12 @@ CREATE TABLE runs (
     fingerprint BLOB NOT NULL, submission BLOB NOT NULL,
     created_us INTEGER NOT NULL, started_us INTEGER, finished_us INTEGER,
     cancel BLOB, outcome BLOB, steers TEXT, details BLOB NOT NULL, first_seq INTEGER NOT NULL,
+    slot INTEGER NOT NULL DEFAULT 0,
     CONSTRAINT runs_by_id UNIQUE (tenant, run_id));
 
 CREATE INDEX runs_by_session ON runs (tenant, session_id, accept_sequence);
 
-CREATE INDEX runs_open ON runs (accept_sequence) WHERE state < 4;
+CREATE INDEX runs_open ON runs (accept_sequence, slot) WHERE state < 4;
 
 CREATE TABLE events (
     tenant TEXT NOT NULL, session_id TEXT NOT NULL, seq INTEGER NOT NULL,

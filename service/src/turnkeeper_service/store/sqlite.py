@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -189,13 +189,15 @@ class SqliteStore:
             lambda c: queries.list_messages(c, tenant, session_id, context_id, after_seq, limit, max_bytes)
         )
 
-    async def open_runs(self, *, after_sequence: int = 0, limit: int = 1000) -> Sequence[RunRow]:
+    async def open_runs(
+        self, slots: Collection[int], *, after_sequence: int = 0, limit: int = 1000
+    ) -> Sequence[RunRow]:
         """Runs not finished, in accept order."""
-        return await self._readers.read(lambda c: queries.open_runs(c, after_sequence, limit))
+        return await self._readers.read(lambda c: queries.open_runs(c, slots, after_sequence, limit))
 
-    async def deleting_sessions(self) -> Sequence[SessionRow]:
+    async def deleting_sessions(self, slots: Collection[int]) -> Sequence[SessionRow]:
         """Sessions whose deletion has to go on."""
-        return await self._readers.read(queries.deleting_sessions)
+        return await self._readers.read(lambda c: queries.deleting_sessions(c, slots))
 
     async def read_run_events(self, tenant: str, session_id: str, run_id: str) -> Sequence[EventRow]:
         """All events of one run."""

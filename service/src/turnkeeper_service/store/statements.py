@@ -13,14 +13,14 @@ FENCE = "UPDATE boot SET last_sequence = max(last_sequence, ?) WHERE id = 1 AND 
 INSERT_SESSION = """
 INSERT INTO sessions
   (tenant, session_id, state, created_us, updated_us, last_seq, title, settings, usage, delete_us, context_tokens,
-   todos)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+   todos, slot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 INSERT_RUN = """
 INSERT INTO runs
   (tenant, run_id, session_id, accept_sequence, kind, delivery, state, fingerprint, submission, created_us,
-   started_us, finished_us, cancel, outcome, steers, details, first_seq)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
+   started_us, finished_us, cancel, outcome, steers, details, slot, first_seq)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
   coalesce((SELECT last_seq FROM sessions WHERE tenant = ?1 AND session_id = ?3), 0))"""
 
 START_RUN = "UPDATE runs SET state = 2, started_us = ? WHERE tenant = ? AND run_id = ? AND state = 1"

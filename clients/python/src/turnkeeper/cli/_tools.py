@@ -66,8 +66,8 @@ def approvals(
 
     Examples:
         turnkeeper approvals
-        turnkeeper approvals travel --allow approval-5f2c
-        turnkeeper approvals travel --deny approval-5f2c --comment "not before Friday"
+        turnkeeper approvals travel --allow s1c3.approval-9-5f2c
+        turnkeeper approvals travel --deny s1c3.approval-9-5f2c --comment "not before Friday"
     """
     if allow is not None and deny is not None:
         fail_usage("give one of --allow and --deny")

@@ -18,8 +18,9 @@ from turnkeeper_service.engine.approval import Approvals
 from turnkeeper_service.engine.journal import Draft, Journal
 from turnkeeper_service.engine.plan import CallState, TurnPlan
 from turnkeeper_service.engine.scheduling import WaitKind
-from turnkeeper_service.ids import short_id
+from turnkeeper_service.ids import in_slot, short_id
 from turnkeeper_service.process.clock import Clock, seconds_of
+from turnkeeper_service.store.slots import slot_of
 from turnkeeper_service.tools.arguments import NOT_JSON, BadArgumentsError, parse
 from turnkeeper_service.tools.base import SERVER, Invocation, OfferedTool, ToolAnswer, synthetic_result, text_result
 from turnkeeper_service.tools.functions import ToolError
@@ -214,7 +215,7 @@ class ToolBatch:
             turn_id=self._plan.turn_id,
             call=state.call,
             message_id=state.message_id,
-            lease_id=short_id("lease"),
+            lease_id=in_slot(slot_of(self._plan.tenant, self._plan.session_id), short_id("lease")),
             deadline=deadline,
             attempt=state.num_starts + 1,
             holder=state.executor if state.has_started and state.replay_class != SAFE else "",

@@ -12,15 +12,15 @@ from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.engine.approval import AskedBefore, Decision, Waiting
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.errors import Reason, Refused
-from turnkeeper_service.ids import short_id
+from turnkeeper_service.ids import in_slot, short_id
 from turnkeeper_service.process.clock import microseconds
 from turnkeeper_service.runs.parts import Parts
 from turnkeeper_service.runs.session.durable import durable
 from turnkeeper_service.runs.session.run import Run
 from turnkeeper_service.store.reading import reading
 
-MINTED = re.compile(r"approval-([0-9]{1,18})-[0-9a-f]+")
-"""The id of an approval says where in its session's log it was asked for."""
+MINTED = re.compile(r"(?:s[0-9a-f]{3}\.)?approval-([0-9]{1,18})-[0-9a-f]+")
+"""The id of an approval says where in its session's log it was asked for; older ones have no slot."""
 
 
 @dataclass(eq=False, slots=True)
@@ -107,7 +107,7 @@ class ApprovalDesk:
     async def _request(self, run: Run, turn_id: str, call: content_pb2.ToolCall, waiting: Waiting) -> Asked:
         """Ask; anybody can answer as soon as it is durable."""
         now = microseconds(self._parts.clock.time())
-        approval_id = short_id(f"approval-{run.session.last_seq + 1}")
+        approval_id = in_slot(run.session.slot, short_id(f"approval-{run.session.last_seq + 1}"))
         asked = Asked(approval_id, run, call, now, now + microseconds(self._timeout), self._default)
         draft = run.session.draft()
         event = event_pb2.Event(run_id=run.run_id, turn_id=turn_id, context_id=run.session.context.context_id)

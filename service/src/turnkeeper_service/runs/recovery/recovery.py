@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from typing import cast
 
@@ -57,9 +57,12 @@ class Recovery:
         self._approvals = approvals
         self._disconnects = disconnects
 
-    async def recover(self) -> int:
-        """Restore all sessions with open runs, and go on with deletions; returns how many runs there were."""
-        sessions = await self._open_sessions()
+    async def recover(self, slots: Collection[int]) -> int:
+        """Restore the sessions of these slots that have open runs, and go on with deletions; returns how many runs.
+
+        At any time, beside others that are served; of slots that have just become this owner's.
+        """
+        sessions = await self._open_sessions(slots)
         pending = list(sessions.items())
         for start in range(0, len(pending), SESSIONS_AT_ONCE):
             chunk = pending[start : start + SESSIONS_AT_ONCE]
@@ -77,16 +80,16 @@ class Recovery:
                 )
                 for session, of_session in zip(found, runs, strict=True):
                     self._restore(session, of_session, turn_ids)
-        for row in await self._parts.store.deleting_sessions():
+        for row in await self._parts.store.deleting_sessions(slots):
             async with self._table.pin(row.tenant, row.session_id) as session:
                 self._lifecycle.start(session, "")
         return sum(map(len, sessions.values()))
 
-    async def _open_sessions(self) -> dict[Key, list[RunRow]]:
+    async def _open_sessions(self, slots: Collection[int]) -> dict[Key, list[RunRow]]:
         """The open runs by session, in the order of the oldest run of each."""
         sessions: dict[Key, list[RunRow]] = {}
         after = 0
-        while rows := await self._parts.store.open_runs(after_sequence=after, limit=RUNS_AT_ONCE):
+        while rows := await self._parts.store.open_runs(slots, after_sequence=after, limit=RUNS_AT_ONCE):
             for row in rows:
                 sessions.setdefault((row.tenant, row.session_id), []).append(row)
             after = rows[-1].accept_sequence

@@ -18,6 +18,7 @@ from turnkeeper_service.process.clock import Clock, microseconds
 from turnkeeper_service.store.base import Commit, EventRow, SessionRow, SessionState, Store
 from turnkeeper_service.store.errors import StoreCorruptError
 from turnkeeper_service.store.reading import reading
+from turnkeeper_service.store.slots import slot_of
 
 _KINDS = {one.name: one.number for one in event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
 _OF_THE_SESSION = frozenset({"step_finished", "summary_finished", "todos_changed"})
@@ -41,6 +42,7 @@ class Session:
         self.tenant = row.tenant
         self.session_id = row.session_id
         self.key = (row.tenant, row.session_id)
+        self.slot = slot_of(row.tenant, row.session_id)
         self.epoch = epoch
         """As which owner of its slot it writes."""
         self.state = row.state

@@ -158,7 +158,7 @@ def holds_of(run: Run, core: CoreScheduler, clock: Clock) -> Iterator[run_servic
             left = core.until(held.deadline)
             hold.deadline.FromNanoseconds(int((clock.time() + left) * 1e9))
         if held.turn is not None:
-            hold.turn_id = turn_id_of(held.turn)
+            hold.turn_id = turn_id_of(run.session.slot, held.turn)
         if held.kind == "line":
             counts = core.counts(run.session.key)
             hold.detail = (counts.open_run_id or "") if counts is not None else ""

@@ -8,6 +8,7 @@ from turnkeeper_service.store.answers import Page
 from turnkeeper_service.store.base import Commit, RunFinish, RunState, SessionState
 from turnkeeper_service.store.conformance.harness import Harness, found, opened, tombstones
 from turnkeeper_service.store.conformance.rows import TENANT, event, finish, message, new_session, partial, run, session
+from turnkeeper_service.store.slots import ALL_SLOTS, slot_of
 
 
 async def what_is_not_there_is_not_found(harness: Harness) -> None:
@@ -25,8 +26,8 @@ async def what_is_not_there_is_not_found(harness: Harness) -> None:
         assert list(await store.read_context(TENANT, "s1", "main")) == []
         assert await store.list_messages(TENANT, "s1", context_id="", after_seq=0, limit=10) == Page([], has_more=False)
         assert list(await store.read_partials(TENANT, "r1")) == []
-        assert list(await store.open_runs()) == []
-        assert list(await store.deleting_sessions()) == []
+        assert list(await store.open_runs(ALL_SLOTS)) == []
+        assert list(await store.deleting_sessions(ALL_SLOTS)) == []
 
 
 async def sessions_are_paged_in_creation_order(harness: Harness) -> None:
@@ -47,7 +48,7 @@ async def sessions_are_paged_in_creation_order(harness: Harness) -> None:
         assert third.next_after == ""
         whole = await store.list_sessions(TENANT, after="", limit=50)
         assert [row.session_id for row in whole.sessions] == ["zebra", "mole", "bee", "yak", "aardvark"]
-        assert [row.session_id for row in await store.deleting_sessions()] == ["mole"]
+        assert [row.session_id for row in await store.deleting_sessions(ALL_SLOTS)] == ["mole"]
 
 
 async def idle_sessions_are_found(harness: Harness) -> None:
@@ -96,14 +97,37 @@ async def open_runs_are_all_that_is_not_finished(harness: Harness) -> None:
         await store.commit(Commit(TENANT, "s1", insert_runs=[run("r3", 10)], start_runs=[("r1", 1)]))
         await store.commit(finish("r2"))
     async with opened(harness) as store:
-        rows = await store.open_runs()
+        rows = await store.open_runs(ALL_SLOTS)
         assert [(row.tenant, row.run_id, row.state) for row in rows] == [
             (TENANT, "r3", RunState.QUEUED),
             ("other", "r1", RunState.QUEUED),
             (TENANT, "r1", RunState.STARTED),
         ]
-        assert [row.accept_sequence for row in await store.open_runs(limit=2)] == [10, 30]
-        assert [row.accept_sequence for row in await store.open_runs(after_sequence=10, limit=1)] == [30]
+        assert [row.accept_sequence for row in await store.open_runs(ALL_SLOTS, limit=2)] == [10, 30]
+        assert [row.accept_sequence for row in await store.open_runs(ALL_SLOTS, after_sequence=10, limit=1)] == [30]
+
+
+async def each_slot_is_asked_for_by_itself(harness: Harness) -> None:
+    """Open runs and deletions of some slots, the others left out; all of it together is all that there is."""
+    names = [f"s{number}" for number in range(40)]
+    async with opened(harness) as store:
+        for number, name in enumerate(names, 1):
+            await store.commit(new_session(name, run(f"r-{name}", number, name)))
+            await store.commit(Commit(TENANT, name, session_state=SessionState.DELETING))
+        mine = {slot_of(TENANT, name) for name in names[:7]}
+        expected = [name for name in names if slot_of(TENANT, name) in mine]
+        rows = await store.open_runs(mine)
+        assert [row.session_id for row in rows] == expected
+        after = rows[2].accept_sequence
+        assert [row.session_id for row in await store.open_runs(mine, after_sequence=after, limit=2)] == expected[3:5]
+        assert [row.session_id for row in await store.deleting_sessions(mine)] == expected
+        others = ALL_SLOTS - mine
+        assert [row.session_id for row in await store.open_runs(others)] == [x for x in names if x not in expected]
+        assert [row.session_id for row in await store.deleting_sessions(others)] == [
+            name for name in names if name not in expected
+        ]
+        assert list(await store.open_runs(())) == []
+        assert list(await store.deleting_sessions(())) == []
 
 
 async def events_are_read_in_bounded_pages(harness: Harness) -> None:
@@ -217,6 +241,7 @@ SCENARIOS = (
     runs_are_listed_in_accept_order,
     pages_are_bounded_by_bytes,
     open_runs_are_all_that_is_not_finished,
+    each_slot_is_asked_for_by_itself,
     events_are_read_in_bounded_pages,
     events_of_one_run_are_found,
     messages_enter_and_leave_a_context,
