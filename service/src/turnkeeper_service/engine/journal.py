@@ -10,6 +10,7 @@ from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.events.log import OpenMessage, SessionLog
 from turnkeeper_service.process.clock import microseconds
 from turnkeeper_service.store.base import Commit, MessageRow, RunFinish
+from turnkeeper_service.store.completion import Completion
 
 
 class Draft:
@@ -18,12 +19,14 @@ class Draft:
     A draft is filled and submitted without an await between: seq and order are those of the submit.
     """
 
-    __slots__ = ("commit", "events", "now", "on_durable")
+    __slots__ = ("commit", "completions", "events", "now", "on_durable")
 
     def __init__(self, tenant: str, session_id: str, now: float) -> None:
         self.now = now
         self.commit = Commit(tenant, session_id)
         self.events: list[tuple[event_pb2.Event, OpenMessage | None]] = []
+        self.completions: dict[int, Completion] = {}
+        """What makes events whole that lack something, by their place in ``events``."""
         self.on_durable: list[Callable[[], None]] = []
         """Called in order when it is durable, before its events are published."""
 
@@ -32,9 +35,17 @@ class Draft:
         self.events.append((event, closes))
 
     def message(
-        self, message: content_pb2.Message, *, run_id: str, attempt: int = 0, closes: OpenMessage | None = None
+        self,
+        message: content_pb2.Message,
+        *,
+        run_id: str,
+        attempt: int = 0,
+        closes: OpenMessage | None = None,
+        completion: Completion | None = None,
     ) -> None:
         """Add the commit of a message, as an event of ``run_id``, which may be another run than the message's own."""
+        if completion is not None:
+            self.completions[len(self.events)] = completion
         event = event_pb2.Event(run_id=run_id, turn_id=message.turn_id, attempt=attempt, context_id=message.context_id)
         event.message_committed.message.CopyFrom(message)
         self.events.append((event, closes))

@@ -22,7 +22,24 @@ class FoldedRun(Protocol):
     """A STEER run that was lent to a turn: its fold is written into the draft that is submitted with `taken`."""
 
     run_id: str
-    prompt: Sequence[content_pb2.Part]
+
+    @property
+    def prompt(self) -> Sequence[content_pb2.Part]:
+        """What was asked, once it was read."""
+        ...
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether that could not be read; then its run is not folded, but fails."""
+        ...
+
+    async def read(self) -> None:
+        """Have its prompt in memory."""
+        ...
+
+    def fail(self, draft: Draft) -> None:
+        """Write the terminal of one that is lost."""
+        ...
 
     def fold(self, draft: Draft, fold: event_pb2.Fold) -> None:
         """Write its terminal into the draft that puts its message into the context (U-22)."""

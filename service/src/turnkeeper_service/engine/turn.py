@@ -171,6 +171,8 @@ class FloorTurn(Turn):
                 await self._waits.permit()
             await self._keep_room()
             await self._boundary(is_lending=True)
+        for run in self._fold:
+            await run.read()
         draft = self._journal.draft()
         begun = _BegunStep(self._prepare(draft))
         durable = self._submitted(draft)

@@ -81,6 +81,8 @@ class LogEntry:
     kind: int
     payload: bytes
     closes: OpenMessage | None = None
+    is_stored_only: bool = False
+    """Whether the store alone has its payload: readers get it from there."""
 
 
 class SessionLog:
@@ -124,6 +126,10 @@ class SessionLog:
             if entry.seq != self.published_seq + 1:
                 raise AssertionError(f"event {entry.seq} published after {self.published_seq}")
             self.published_seq = entry.seq
+            if entry.is_stored_only:
+                while self._tail:
+                    self._drop()
+                continue
             self.tail_bytes += len(entry.payload)
             message = entry.closes
             if message is not None:

@@ -188,6 +188,7 @@ class Conductor:
     def _drive(self, ref: TurnRef) -> DrivenTurn:
         """Make ready what drives a turn. One that cannot be planned fails when it is to begin."""
         run = self.parts.runs[(ref.tenant, ref.run.run_id)]
+        self.parts.shelf.leave(run)
         driven = DrivenTurn(self, run, ref.id, turn_id_of(run.session.slot, ref.id))
         self._turns[ref.id] = run.driven = driven
         assert self._planner is not None
@@ -263,8 +264,9 @@ class Conductor:
             driven.fail(error)
 
     async def prepare(self, run: Run, turn: Turn) -> None:
-        """Have a title made beside a turn, and read what it needs to know before its first step."""
+        """Have a title made beside a turn, and read what it needs before its first step. Raises StoreError."""
         assert self._planner is not None
+        await self.parts.shelf.read(run)
         if self._titles is not None:
             self._titles.begin(run, turn.plan.model, turn.plan.session_hash)
         await self._planner.prepare(turn.plan)
@@ -330,6 +332,12 @@ class Conductor:
         step = self.core.dispatch(run.session.key, run.run_id)
         run.steers = step.answer.steers
         self.perform(step)
+        self.stands(run)
+
+    def stands(self, run: Run) -> None:
+        """Where a durable run was left in line, its prompt need not stay in memory."""
+        if run.driven is None and not run.is_ending and run.key in self.parts.runs:
+            self.parts.shelf.put(run)
 
     def expect(self, errand: int) -> asyncio.Future[str]:
         """What becomes of an errand that waits for its place."""
@@ -353,6 +361,7 @@ class Conductor:
     def cut(self) -> None:
         """Take no step any more: what is open is left to recovery. Idempotent."""
         self._alarm.stop()
+        self.parts.shelf.stop()
         if not self.parts.is_cut:
             self.core.drain("cut")
 

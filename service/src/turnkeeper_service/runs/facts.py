@@ -8,7 +8,6 @@ from functools import partial
 
 from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.engine.journal import Draft
-from turnkeeper_service.ids import short_id
 from turnkeeper_service.runs.session.cancels import request_of, write_cancel
 from turnkeeper_service.runs.session.run import Run
 from turnkeeper_service.runs.session.session import Session
@@ -100,7 +99,7 @@ class Facts:
             outcome = outcomes.cancelled(run)
         elif why == "expired":
             if run.kind == event_pb2.RUN_KIND_PROMPT:
-                draft.message(run.user_message(short_id("msg"), "", in_context=False), run_id=run.run_id)
+                run.write_prompt(draft, in_context=False)
             outcome = event_pb2.Outcome(status=outcomes.EXPIRED)
         else:
             end = outcomes.STRANDED if why == "stranded" else outcomes.floor_changed(run)

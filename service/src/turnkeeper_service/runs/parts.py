@@ -12,6 +12,7 @@ from turnkeeper_service.process.clock import Clock, seconds_of
 from turnkeeper_service.process.tasks import TaskOwner
 from turnkeeper_service.providers.options import CallLimits
 from turnkeeper_service.runs.session.run import Run
+from turnkeeper_service.runs.session.shelf import Shelf
 from turnkeeper_service.store.base import Store
 
 from .options import RunOptions
@@ -46,6 +47,11 @@ class Parts:
     """By tenant and run id."""
     is_failed: bool = False
     """The store is lost: whether what was asked took effect is unknown (U-14)."""
+    shelf: Shelf = field(init=False)
+    """Where prompts in line are that are not in memory."""
+
+    def __post_init__(self) -> None:
+        self.shelf = Shelf(self.store, self.clock)
 
     @property
     def is_serving(self) -> bool:
@@ -79,6 +85,7 @@ class Parts:
         """Let a run go: it is over, or its accept was never committed."""
         # A turn and its run know each other: parted here, they are freed without the garbage collector.
         run.driven = None
+        self.shelf.leave(run)
         self.runs.pop(run.key, None)
         run.session.remove_run(run.run_id)
 

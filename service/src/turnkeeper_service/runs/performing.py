@@ -48,6 +48,10 @@ class Concluding(Performing, Protocol):
         """Whether a turn that did not end by itself gets its end now; else it is left to recovery."""
         ...
 
+    def stands(self, run: Run) -> None:
+        """A run that is durable is left in line."""
+        ...
+
     async def prepare(self, run: Run, turn: Turn) -> None:
         """What comes before the first step of a turn."""
         ...

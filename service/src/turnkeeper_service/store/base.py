@@ -20,6 +20,7 @@ from enum import IntEnum
 from typing import Protocol, TypeVar
 
 from turnkeeper_service.store.answers import Boot, Laid, Page, StoreStats
+from turnkeeper_service.store.completion import Completion
 from turnkeeper_service.store.errors import StoreError
 from turnkeeper_service.store.slots import slot_of
 
@@ -102,6 +103,8 @@ class EventRow:
     """Field number of the payload in turnkeeper.v1.Event."""
     payload: bytes
     """The serialised turnkeeper.v1.Event, sent to readers unchanged."""
+    completion: Completion | None = None
+    """Of an event in a commit whose payload is not whole yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ before every update, so each rule below says why the end is the same as commit b
   start after a finish must not overtake it; those would change nothing, and are dropped here. Reducing them follows.
 - Sessions: the last value of each column wins, so changes are merged; they follow the inserts. What the first expects
   to find is checked; what the others expect has to follow from the one before.
+- Events that are completed want submissions, which only erasing changes: they follow all other events.
 - Partial text: dropping forgets what the plan holds of the run and deletes what is stored, before anything is inserted.
 - Tombstones are only dropped here.
 - Erasing comes last, and ends the plan: commits behind it go into the next one.
@@ -19,8 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from turnkeeper_service.store import statements as sql
-from turnkeeper_service.store.base import Commit, SessionRow
+from turnkeeper_service.store.base import Commit, EventRow, SessionRow
 from turnkeeper_service.store.errors import StoreError
+from turnkeeper_service.store.reading import is_damage
 
 Row = tuple[object, ...]
 Key = tuple[str, str]
@@ -40,6 +42,7 @@ class Plan:
         self._finished: set[Key] = set()
         self._reduced: list[Row] = []
         self._events: list[Row] = []
+        self._incomplete: list[tuple[str, str, EventRow]] = []
         self._messages: list[Row] = []
         self._contexts: list[Row] = []
         self._drops: set[Key] = set()
@@ -67,6 +70,9 @@ class Plan:
             self._reduced.append((cancel, outcome, tenant, run_id))
         self.rows += len(commit.reduce_runs)
         for event in commit.events:
+            if event.completion is not None:
+                self._incomplete.append((tenant, session_id, event))
+                continue
             self._events.append((tenant, session_id, event.seq, event.run_id, event.kind, event.payload))
         for m in commit.messages:
             self._messages.append(
@@ -159,6 +165,10 @@ class Plan:
         self._apply_runs(cursor)
         if self._events:
             cursor.executemany(sql.INSERT_EVENT, self._events)
+        for tenant, session_id, event in self._incomplete:
+            # One by one: they may be large, and are in memory here alone.
+            payload = _completed(cursor, tenant, event)
+            cursor.execute(sql.INSERT_EVENT, (tenant, session_id, event.seq, event.run_id, event.kind, payload))
         if self._messages:
             cursor.executemany(sql.INSERT_MESSAGE, self._messages)
         if self._contexts:
@@ -214,6 +224,20 @@ def _secretly(cursor: sqlite3.Cursor) -> Iterator[None]:
         yield
     finally:
         cursor.execute(sql.ERASE_END)
+
+
+def _completed(cursor: sqlite3.Cursor, tenant: str, event: EventRow) -> bytes:
+    """The payload of an event that wants a submission. One that is damaged must not cost the whole commit."""
+    completion = event.completion
+    assert completion is not None
+    stored: object = None
+    try:
+        row = cursor.execute(sql.SUBMISSION, (tenant, completion.run_id)).fetchone()
+        stored = row[0] if row is not None else None
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+    return completion.written(event.payload, stored if isinstance(stored, bytes) else None)
 
 
 def _mismatch(key: Key) -> StoreError:

@@ -14,13 +14,12 @@ from typing import TypeVar
 from turnkeeper_service.store.committer import is_busy
 from turnkeeper_service.store.database import connect_reader
 from turnkeeper_service.store.errors import StoreCorruptError, StoreError
-from turnkeeper_service.store.reading import UNREADABLE
+from turnkeeper_service.store.reading import UNREADABLE, is_damage
 from turnkeeper_service.store.threads import post, reject, resolve
 
 T = TypeVar("T")
 Query = Callable[[sqlite3.Connection], T]
 _Settle = Callable[[], None]
-_DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT))
 BUSY_SECONDS = 0.05
 """Between two attempts to read what somebody else has locked."""
 
@@ -96,7 +95,7 @@ class _Lane:
             except sqlite3.Error as error:
                 if is_busy(error) and not self._closing.wait(BUSY_SECONDS):
                     continue
-                kind = StoreCorruptError if _is_damage(error) else StoreError
+                kind = StoreCorruptError if is_damage(error) else StoreError
                 failed = kind(f"cannot read: {error}")
                 failed.__cause__ = error
                 return partial(reject, future, failed)
@@ -107,12 +106,6 @@ class _Lane:
             except Exception as error:
                 return partial(reject, future, error)
             return partial(resolve, future, result)
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    # What the driver itself cannot take for text has no code.
-    code = getattr(error, "sqlite_errorcode", None)
-    return isinstance(error, sqlite3.OperationalError) if code is None else code & 0xFF in _DAMAGE
 
 
 def _call_all(settles: list[_Settle]) -> None:

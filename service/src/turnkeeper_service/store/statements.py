@@ -31,6 +31,8 @@ REDUCE_RUN = "UPDATE runs SET cancel = ?, outcome = ? WHERE tenant = ? AND run_i
 
 INSERT_EVENT = "INSERT INTO events (tenant, session_id, seq, run_id, kind, payload) VALUES (?, ?, ?, ?, ?, ?)"
 
+SUBMISSION = "SELECT submission FROM runs WHERE tenant = ? AND run_id = ?"
+
 INSERT_MESSAGE = """
 INSERT INTO messages (tenant, session_id, seq, message_id, context_id, run_id, turn_id, role, in_context)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""

@@ -11,6 +11,8 @@ from turnkeeper_service.engine.scheduling import FoldedRun
 from turnkeeper_service.engine.steps.step import Step, text_of
 from turnkeeper_service.ids import short_id
 
+UNREAD = "(a message of the user could not be read)"
+
 
 class Transcript:
     """What a turn has written so far, for its outcome and for a rollback."""
@@ -55,6 +57,11 @@ class Transcript:
     def folds(self, draft: Draft, fold: Sequence[FoldedRun], step: int) -> None:
         """Put the prompts of folded runs into the context, and write their terminals (U-22)."""
         for run in fold:
+            if run.is_lost:
+                # The model is told: what it is sent ends with words of the user's role.
+                self.words(draft, UNREAD, content_pb2.MESSAGE_ORIGIN_UNSPECIFIED)
+                run.fail(draft)
+                continue
             message_id = self.user(draft, run.prompt, run.run_id)
             target = event_pb2.Fold(
                 into_run_id=self._plan.run_id, turn_id=self._plan.turn_id, step=step, message_id=message_id

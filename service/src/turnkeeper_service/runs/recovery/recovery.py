@@ -141,6 +141,7 @@ class Recovery:
         for run in open_runs:
             if run.key not in self._parts.runs:
                 continue
+            self._conductor.stands(run)
             self._disconnects.lost(run)
             for state in run.resume.calls if run.resume is not None else ():
                 if state.asked is not None and state.asked.decision is None and state.result is None:

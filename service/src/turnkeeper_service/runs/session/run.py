@@ -11,7 +11,10 @@ from turnkeeper_service.engine.abstract_turn import Turn
 from turnkeeper_service.engine.journal import Draft
 from turnkeeper_service.engine.plan import Resume
 from turnkeeper_service.engine.turn_end import TurnEnd
+from turnkeeper_service.ids import short_id
 from turnkeeper_service.store.base import RunRow, RunState
+from turnkeeper_service.store.completion import Completion
+from turnkeeper_service.store.reading import UNREADABLE
 
 from .session import Session
 
@@ -70,6 +73,9 @@ class Run:
         loop = asyncio.get_running_loop()
         self.session = session
         self.submission = submission
+        """What was asked for; without its prompt while that is on the shelf."""
+        self.is_shelved = self.is_lost = False
+        """Whether its prompt is in the store alone, and whether it could not be read there."""
         self.run_id = submission.run_id
         self.key = (session.tenant, submission.run_id)
         self.kind = kind
@@ -124,15 +130,46 @@ class Run:
             details=f"{self.accepted_seq}\n{self.principal}".encode(),
         )
 
-    def user_message(self, message_id: str, turn_id: str, *, in_context: bool) -> content_pb2.Message:
-        """The prompt as a message."""
-        return content_pb2.Message(
-            message_id=message_id,
+    def shelve(self) -> None:
+        """Let the prompt go; the store has it."""
+        rest = run_service_pb2.Submission()
+        rest.CopyFrom(self.submission)
+        rest.ClearField("prompt")
+        # A message keeps the memory of what was cleared: only a new one is without it.
+        self.submission = run_service_pb2.Submission.FromString(rest.SerializeToString())
+        self.is_shelved = True
+
+    def take_back(self, stored: run_service_pb2.Submission) -> None:
+        """The prompt was read again."""
+        # In place: a plan that was made meanwhile refers to it.
+        self.submission.prompt.extend(stored.prompt)
+        self.is_shelved = False
+
+    def write_prompt(self, draft: Draft, *, in_context: bool) -> None:
+        """Write the prompt of a run without a turn, as a message. One on the shelf is filled in by the store."""
+        message = content_pb2.Message(
+            message_id=short_id("msg"),
             role=content_pb2.ROLE_USER,
             parts=self.submission.prompt,
             status=content_pb2.MESSAGE_STATUS_COMPLETE,
             run_id=self.run_id,
-            turn_id=turn_id,
             context_id=self.session.context.context_id,
             in_context=in_context,
         )
+        completion = Completion(self.run_id, _with_prompt) if self.is_shelved else None
+        draft.message(message, run_id=self.run_id, completion=completion)
+
+
+def _with_prompt(payload: bytes, submission: bytes | None) -> bytes:
+    """The event of a message with the prompt that is stored of its run."""
+    event = event_pb2.Event.FromString(payload)
+    message = event.message_committed.message
+    try:
+        if submission is not None:
+            message.parts.extend(run_service_pb2.Submission.FromString(submission).prompt)
+    except UNREADABLE:
+        message.ClearField("parts")
+    if not message.parts:
+        message.status = content_pb2.MESSAGE_STATUS_FAILED
+        message.error.title, message.error.detail = "Prompt lost", "what is stored of the prompt cannot be read"
+    return event.SerializeToString()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from turnkeeper.v1 import content_pb2, event_pb2, session_service_pb2
 from turnkeeper_service.engine.contexts import MAIN, Context
@@ -142,7 +143,8 @@ class Session:
         seconds = int(draft.now)
         nanos = int((draft.now - seconds) * 1_000_000) * 1000
         entries = []
-        for seq, (event, closes) in enumerate(draft.events, self._next_seq):
+        for place, (event, closes) in enumerate(draft.events):
+            seq = self._next_seq + place
             event.session_id, event.seq = self.session_id, seq
             event.time.seconds, event.time.nanos = seconds, nanos
             payload = event.WhichOneof("payload")
@@ -154,7 +156,7 @@ class Session:
             kind = _KINDS[payload] if payload else 0
             content = event.SerializeToString()
             entries.append(LogEntry(seq, event.run_id, kind, content, closes))
-            commit.events.append(EventRow(seq, event.run_id, kind, content))
+            commit.events.append(EventRow(seq, event.run_id, kind, content, draft.completions.get(place)))
         commit.epoch, commit.expected_seq = self.epoch, self._next_seq - 1
         if commit.session_settings is not None:
             self._settings_bytes = len(commit.session_settings)
@@ -165,6 +167,9 @@ class Session:
             if closes is not None:
                 # From here on its text is in this commit: a flush that came behind it would stay for ever.
                 closes.closed = True
+        if any(draft.events[place][0].message_committed.message.in_context for place in draft.completions):
+            # Only the store has it whole.
+            self.context.forget()
         return entries
 
     def _take_in(self, event: event_pb2.Event, commit: Commit) -> None:
@@ -208,6 +213,9 @@ class Session:
                 call()
             if self._last_draft is draft:
                 self._last_draft = None
+            for place, completion in draft.completions.items():
+                whole = completion.payload
+                entries[place] = replace(entries[place], payload=whole or b"", is_stored_only=whole is None)
             self.log.publish(entries)
             if self._on_published is not None:
                 self._on_published(self, [event for event, _ in draft.events])

@@ -42,7 +42,30 @@ class _Folding:
         self._conductor = conductor
         self._run = run
         self.run_id = run.run_id
-        self.prompt = run.prompt
+
+    @property
+    def prompt(self) -> Sequence[content_pb2.Part]:
+        """What was asked."""
+        return self._run.prompt
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether that could not be read."""
+        return self._run.is_lost
+
+    async def read(self) -> None:
+        """Have its prompt in memory. One that cannot be read fails its own run and no other."""
+        parts = self._conductor.parts
+        try:
+            await parts.shelf.read(self._run)
+        except StoreError as error:
+            if parts.store.failure.done():
+                raise
+            log.error("a prompt in line could not be read", run_id=self.run_id, detail=str(error))
+
+    def fail(self, draft: Draft) -> None:
+        """Write the terminal of one whose prompt is lost."""
+        self._conductor.terminals.write(self._run, draft, outcomes.of_end(outcomes.PROMPT_LOST))
 
     def fold(self, draft: Draft, fold: event_pb2.Fold) -> None:
         """Write its terminal (U-22)."""
@@ -71,7 +94,8 @@ class DrivenTurn:
         self._waits: dict[int, TurnWait] = {}
         self._permit: asyncio.Future[None] | None = None
         """While it is without a permit."""
-        self._has_loan = False
+        self._lent: Sequence[Run] = ()
+        """What a fold point lent and no draft holds yet."""
 
     def __repr__(self) -> str:
         return f"DrivenTurn({self.turn_id!r}, {self.run.run_id!r})"
@@ -93,14 +117,14 @@ class DrivenTurn:
         return FoldPoint(self._folding(point.steers), point.stop, hint, point.leave)
 
     def _folding(self, refs: Sequence[RunRef]) -> list[FoldedRun]:
-        self._has_loan = bool(refs)
         runs = self._conductor.parts.runs
-        return [_Folding(self._conductor, runs[(ref.tenant, ref.run_id)]) for ref in refs]
+        self._lent = [runs[(ref.tenant, ref.run_id)] for ref in refs]
+        return [_Folding(self._conductor, run) for run in self._lent]
 
     def taken(self) -> None:
         """The draft with what was lent is being submitted."""
-        if self._has_loan:
-            self._has_loan = False
+        if self._lent:
+            self._lent = ()
             self._conductor.perform(self._conductor.core.taken(self.run.session.key, self.key))
 
     def strands(self, count: int) -> None:
@@ -149,7 +173,6 @@ class DrivenTurn:
 
     def conclude(self, end: TurnEnd, *, may_step: bool = False) -> Sequence[FoldedRun] | None:
         """Propose an end."""
-        self._has_loan = False
         lent = self._conductor.conclude(self.run, self.key, end, may_step=may_step)
         return None if lent is None else self._folding(lent)
 
@@ -237,6 +260,10 @@ class DrivenTurn:
     def concluded(self, word: str, proposed: TurnEnd) -> None:
         """The core has decided how it ends, where a cancel, a deadline or a stop came first."""
         self.is_over = True
+        for run in self._lent:
+            # They stand in line again.
+            self._conductor.stands(run)
+        self._lent = ()
         self.is_cancelled = word == "cancelled"
         self._end = proposed
         if word == "deadline":

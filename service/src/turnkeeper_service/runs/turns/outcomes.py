@@ -18,6 +18,7 @@ STRANDED = failed(event_pb2.OUTCOME_REASON_INTERNAL, "Not dispatched", "the run 
 OLDER_VERSION = failed(
     event_pb2.OUTCOME_REASON_PROCESS_LOST, "Process lost", "an older version of the server had begun this run"
 )
+PROMPT_LOST = failed(event_pb2.OUTCOME_REASON_INTERNAL, "Prompt lost", "what is stored of the prompt cannot be read")
 FAULT = failed(event_pb2.OUTCOME_REASON_INTERNAL, "Internal error", "the end of the run could not be written")
 
 
@@ -74,7 +75,8 @@ def unstarted_rows(
     """Write the user's and the assistant's message of a prompt that made no request (U-28)."""
     if run.kind != event_pb2.RUN_KIND_PROMPT:
         return
-    draft.message(run.user_message(short_id("msg"), "", in_context=in_context), run_id=run.run_id)
+    in_context = in_context and not run.is_lost
+    run.write_prompt(draft, in_context=in_context)
     answer = content_pb2.Message(
         message_id=short_id("msg"),
         role=content_pb2.ROLE_ASSISTANT,

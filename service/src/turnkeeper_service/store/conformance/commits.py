@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from turnkeeper_service.store.answers import Laid
-from turnkeeper_service.store.base import Commit, RunFinish, RunRow, RunState, SessionState, Store
+from turnkeeper_service.store.base import Commit, EventRow, RunFinish, RunRow, RunState, SessionState, Store
+from turnkeeper_service.store.completion import Completion
 from turnkeeper_service.store.conformance.harness import Harness, found, opened, tombstones
 from turnkeeper_service.store.conformance.rows import (
     TENANT,
@@ -198,6 +199,36 @@ async def the_last_of_several_changes_wins(harness: Harness) -> None:
         assert (row.state, r1.state, r1.cancel) == (SessionState.ACTIVE, RunState.QUEUED, b"three")
 
 
+async def an_event_is_completed_with_a_submission(harness: Harness) -> None:
+    """What it lacks is there when it is written, also of a run in the same batch; of none there is None."""
+
+    def complete(payload: bytes, submission: bytes | None) -> bytes:
+        return payload + b" with " + (b"nothing" if submission is None else submission)
+
+    async with opened(harness) as store:
+        commits = [
+            new_session("s1", run("r1", 1)),
+            Commit(
+                TENANT,
+                "s1",
+                events=[
+                    event(1),
+                    EventRow(2, "r1", 20, b"second", Completion("r1", complete)),
+                    event(3),
+                    EventRow(4, "r9", 20, b"fourth", Completion("r9", complete)),
+                ],
+            ),
+        ]
+        await asyncio.gather(*map(store.commit, commits))
+        assert await store.read_events(TENANT, "s1", after_seq=0, limit=9) == [
+            event(1),
+            EventRow(2, "r1", 20, b"second with submission of r1"),
+            event(3),
+            EventRow(4, "r9", 20, b"fourth with nothing"),
+        ]
+        assert found(await store.get_session(TENANT, "s1")).last_seq == 4
+
+
 async def partial_text_is_dropped_in_order(harness: Harness) -> None:
     """Dropping the text of one step leaves the text of the next, flushed behind it."""
     async with opened(harness) as store:
@@ -310,6 +341,7 @@ SCENARIOS = (
     a_finished_run_never_changes,
     finishing_a_run_twice_stops_the_store,
     the_last_of_several_changes_wins,
+    an_event_is_completed_with_a_submission,
     partial_text_is_dropped_in_order,
     tombstones_come_and_go,
     tombstones_are_bounded_by_tenant,
