@@ -16,11 +16,13 @@ from tests.service.dispatch.script import at_gate, provider, reply
 from tests.service.dispatch.watch import CANCELLED, COMPLETED, FAILED, FOLDED, watching
 from tests.service.failure.process import ServerProcess
 from tests.service.failure.stories import EXPIRED, reason_of
-from tests.service.harness import FlatRuns, Harness, serving, submission
+from tests.service.harness import LIMIT, FlatRuns, Harness, serving, submission
 from tests.service.manual_clock import ManualClock
 from tests.service.turns.scenes import STEER, Tools, calls, recorded, script
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2, session_service_pb2, session_service_pb2_grpc
 from turnkeeper_service.runs.session.shelf import MAX_SESSION_BYTES, MIN_BYTES, SECONDS
+from turnkeeper_service.store.base import RunRow, Store
+from turnkeeper_service.store.sqlite import SqliteStore
 
 LARGE = (4 << 20) - 1024
 """About as long as a prompt may be."""
@@ -55,21 +57,37 @@ def damage(data_dir: Path, run_id: str, submission: str = "x'ff'") -> None:
         connection.commit()
 
 
+class HeldReads(SqliteStore):
+    """A store that a test holds while it looks up a run."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir)
+        self.came, self.may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def get_run(self, tenant: str, run_id: str) -> RunRow | None:
+        """Look it up, once the test lets it."""
+        self.came.set()
+        await self.may_go_on.wait()
+        return await super().get_run(tenant, run_id)
+
+
 @asynccontextmanager
-async def served(data_dir: Path, clock: ManualClock) -> AsyncIterator[Harness]:
+async def served(data_dir: Path, clock: ManualClock, store: Store | None = None) -> AsyncIterator[Harness]:
     """A server whose line has no bound, over a connection that takes long messages."""
     async with (
-        serving(data_dir, clock=clock, limits__max_queued_bytes_per_session=str(1 << 30)) as server,
+        serving(data_dir, clock=clock, store=store, limits__max_queued_bytes_per_session=str(1 << 30)) as server,
         grpc.aio.insecure_channel(server.server.grpc_address, options=UNBOUNDED) as channel,
     ):
         yield Harness(server.server, channel, server.gates, server.places)
 
 
 @asynccontextmanager
-async def line(data_dir: Path, count: int, size: int = 32 << 10, **options: Any) -> AsyncIterator[tuple[Harness, Any]]:
+async def line(
+    data_dir: Path, count: int, size: int = 32 << 10, store: Store | None = None, **options: Any
+) -> AsyncIterator[tuple[Harness, Any]]:
     """A server, and its clock, with so many prompts behind the run ``r``, which is held at the gate ``g``."""
     clock = ManualClock()
-    async with served(data_dir, clock) as server:
+    async with served(data_dir, clock, store) as server:
         await server.session("s")
         await server.submit("s", reply("r is done", gate="g"), "r")
         await at_gate(server, "g")
@@ -155,6 +173,38 @@ async def test_a_steer_that_was_lent_and_given_back_runs_whole(tmp_path: Path) -
             (COMPLETED, "steered"),
         ]
         assert (await prompts(server))["q"] == padded("steered")
+
+
+@pytest.mark.asyncio
+async def test_a_cancel_while_a_prompt_is_read_again_lists_it_whole(tmp_path: Path) -> None:
+    store = HeldReads(tmp_path)
+    async with line(tmp_path, 2, store=store) as (server, clock), watching(server, "s") as watch:
+        clock.advance(SECONDS)
+        server.gates.open("g")
+        await asyncio.wait_for(store.came.wait(), LIMIT)
+        await server.cancel("s", run_id="q0")
+        assert (await watch.terminal("q0")).status == CANCELLED
+        store.may_go_on.set()
+        assert (await watch.terminal("q1")).text == "done 1"
+        assert "run_started" not in watch.of("q0")
+        listed = await prompts(server)
+        assert [listed["q0"], listed["q1"]] == [padded("done 0"), padded("done 1")]
+
+
+@pytest.mark.asyncio
+async def test_a_steer_whose_target_is_cancelled_while_it_is_read_again_runs_whole(tmp_path: Path) -> None:
+    store = HeldReads(tmp_path)
+    async with line(tmp_path, 2, store=store, delivery=STEER) as (server, clock), watching(server, "s") as watch:
+        clock.advance(SECONDS)
+        server.gates.open("g")
+        await asyncio.wait_for(store.came.wait(), LIMIT)
+        await server.cancel("s", run_id="r")
+        assert (await watch.terminal("r")).status == CANCELLED
+        store.may_go_on.set()
+        ends = [await watch.terminal(name) for name in ("q0", "q1")]
+        assert {end.status for end in ends} <= {COMPLETED, FOLDED}
+        listed = await prompts(server)
+        assert [listed["q0"], listed["q1"]] == [padded("done 0"), padded("done 1")]
 
 
 @pytest.mark.asyncio
