@@ -10,11 +10,12 @@ from tests.service.dispatch.watch import watching
 from tests.service.providers.outside import KINDS
 from tests.service.providers.outside_answers import said, with_counts
 from tests.service.providers.outside_vendor import (
+    CHAT,
     MESSAGES,
     PLAIN,
     RESPONSES,
     block,
-    item,
+    chat,
     messages,
     outside_server,
     responses,
@@ -111,11 +112,18 @@ async def test_what_is_tolerated_of_an_answer_is_of_a_title(wire_format: str, tm
 @pytest.mark.parametrize("odd", [{"marker": []}, {"type": 5, "marker": 1}, {"type": "", "marker": 1}])
 async def test_what_says_no_type_does_not_go_back(odd: dict[str, object], tmp_path: Path) -> None:
     answers = {
-        MESSAGES: messages([odd, {"type": "text_delta", "text": "re"}], [odd], block("al")),
-        RESPONSES: responses(odd, item("real")),
+        CHAT: chat({"reasoning_details": [{**odd, "type": None, "text": "marker"}]}, {"content": "real"}),
+        MESSAGES: messages(
+            [odd, {"type": "text_delta", "text": "re"}], [odd], [*block("al"), {"type": "c", "citation": odd}]
+        ),
+        RESPONSES: responses(
+            odd, {"type": "message", "content": [{"type": "output_text", "text": "real", "annotations": [odd, None]}]}
+        ),
     }
     async with outside_server(tmp_path) as it:
         for wire_format, answer in answers.items():
             assert (await it.run(wire_format, [answer])).outcome.text == "real"
             assert (await it.run(wire_format, [PLAIN[wire_format]], is_new=False)).outcome.text == "real"
-            assert "marker" not in it.vendor.requests[-1].body.decode()
+            body = it.vendor.requests[-1].body.decode()
+            assert "marker" not in body
+            assert "null" not in body

@@ -23,7 +23,9 @@ def raw(json_text: str, default: str = "{}") -> msgspec.Raw:
 
 
 def has_type(json_text: bytes) -> bool:
-    """Whether an object says of what type it is, as all must that go back unchanged."""
+    """Whether it is an object that says of what type it is, as all must be that go back unchanged."""
+    if not json_text.lstrip().startswith(b"{"):
+        return False
     found = msgspec.json.decode(json_text, type=dict[str, msgspec.Raw]).get("type", msgspec.Raw(b""))
     return bytes(found).startswith(b'"') and bytes(found) != b'""'
 

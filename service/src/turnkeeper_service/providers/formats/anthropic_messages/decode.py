@@ -155,7 +155,7 @@ class MessagesDecoder(StreamDecoder[StreamEvent]):
         if delta.signature:
             self._parts.count(len(delta.signature))
             part.signature += delta.signature
-        if bytes(delta.citation).startswith(b"{"):
+        if has_type(bytes(delta.citation)):
             self._parts.count(len(bytes(delta.citation)))
             self._citations.setdefault(index, []).append(msgspec.Raw(bytes(delta.citation)))
 

@@ -143,6 +143,10 @@ class ChatDecoder(StreamDecoder[Chunk]):
         signature = item.signature or item.data or ""
         if text and not has_text:
             self._reason(text, "")
+        if not item.type:
+            # Sent back so it would be refused.
+            self.leave_out("reasoning_details[].type")
+            return
         part = self._parts.last
         if part is None or part.kind is not PartKind.REASONING:
             if not signature:

@@ -250,8 +250,9 @@ class ResponsesDecoder(StreamDecoder[StreamEvent]):
             kind = _REFUSAL if piece.type == "refusal" else _TEXT
             self._fill_in(opened, kind, number, piece.refusal if kind == _REFUSAL else piece.text)
             part = opened.parts.get((kind, number))
-            if part is not None and piece.annotations:
-                part.details[ANNOTATIONS] = msgspec.json.encode(piece.annotations).decode()
+            annotations = [one for one in piece.annotations or () if has_type(bytes(one))]
+            if part is not None and annotations:
+                part.details[ANNOTATIONS] = msgspec.json.encode(annotations).decode()
                 self._parts.count(len(part.details[ANNOTATIONS]))
         if item.phase:
             for part in opened.parts.values():

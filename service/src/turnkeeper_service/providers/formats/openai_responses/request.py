@@ -146,8 +146,8 @@ def _add_reasoning(items: list[Any], part: content_pb2.Part) -> None:
     """Parts of one item become one item again."""
     item_id = detail(part, ITEM_ID)
     last = items[-1] if items else None
-    if not isinstance(last, dict) or not _is_reasoning(last) or last["id"] != item_id:
-        last = {"type": "reasoning", "id": item_id, "summary": []}
+    if not isinstance(last, dict) or not _is_reasoning(last) or last.get("id", "") != item_id:
+        last = {"type": "reasoning", **({"id": item_id} if item_id else {}), "summary": []}
         items.append(last)
     if part.reasoning.signature:
         last["encrypted_content"] = part.reasoning.signature.decode(errors="replace")
