@@ -114,7 +114,10 @@ async def test_what_says_no_type_does_not_go_back(odd: dict[str, object], tmp_pa
     answers = {
         CHAT: chat({"reasoning_details": [{**odd, "type": None, "text": "marker"}]}, {"content": "real"}),
         MESSAGES: messages(
-            [odd, {"type": "text_delta", "text": "re"}], [odd], [*block("al"), {"type": "c", "citation": odd}]
+            [odd, {"type": "text_delta", "text": "re"}],
+            [odd],
+            [{"type": "web_search_tool_result", "content": ["marker"]}],
+            [*block("al"), {"type": "c", "citation": odd}],
         ),
         RESPONSES: responses(
             odd, {"type": "message", "content": [{"type": "output_text", "text": "real", "annotations": [odd, None]}]}

@@ -242,14 +242,14 @@ def test_messages_thinking_goes_back_signed() -> None:
         reasoning = own.parts.add().reasoning
         reasoning.text, reasoning.signature, reasoning.is_redacted = text, b"c2ln", is_redacted
     own.parts.add().reasoning.text = "unsigned"
-    own.parts.add().provider_details.update({"block": '{"type":"web_search_tool_result","n":12345678901234567890}'})
+    own.parts.add().provider_details.update({"block": '{"type":"container_upload","n":12345678901234567890}'})
     call(own, "a")
     content = messages(ModelRequest("m", [user("Go."), own, result(("a", "1"))]))["messages"][1]["content"]
     assert [block["type"] for block in content] == [
         "thinking",
         "thinking",
         "redacted_thinking",
-        "web_search_tool_result",
+        "container_upload",
         "tool_use",
     ]
     assert content[0] == {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}

@@ -109,7 +109,7 @@ def _assistant(
         kind = part.WhichOneof("part")
         block = detail(part, BLOCK)
         if block:
-            if is_own and _id_of(block) not in unpaired:
+            if is_own and _is_bound(block, unpaired):
                 content.append(raw(block))
         elif kind == "text" and part.text.text.strip():
             text: Json = {"type": "text", "text": part.text.text}
@@ -146,14 +146,20 @@ class _Pairing(msgspec.Struct):
     def is_call(self) -> bool:
         return str(self.type).endswith("_tool_use")
 
+    @property
+    def is_result(self) -> bool:
+        return str(self.type).endswith("_tool_result")
+
 
 _decode_pairing = msgspec.json.Decoder(_Pairing).decode
 
 
-def _id_of(block: str) -> str:
-    """The call that a block is, or is the result of; "" for others."""
+def _is_bound(block: str, unpaired: frozenset[str]) -> bool:
+    """Whether a block is no part of a pair, or has its other part."""
     found = _decode_pairing(block)
-    return str(found.tool_use_id or (found.id if found.is_call else ""))
+    if found.is_call or found.is_result:
+        return str(found.id if found.is_call else found.tool_use_id) not in {*unpaired, "", "None"}
+    return str(found.tool_use_id) not in unpaired or not found.tool_use_id
 
 
 def _unpaired(answers: Iterable[content_pb2.Message], *, may_be_open: bool) -> frozenset[str]:
