@@ -10,14 +10,15 @@ from pathlib import Path
 from tests.service.harness import LIMIT
 from turnkeeper_service.store.base import Commit, EventRow
 from turnkeeper_service.store.errors import StoreError
+from turnkeeper_service.store.faults import Faults
 from turnkeeper_service.store.sqlite import SqliteStore
 
 
 class GatedStore(SqliteStore):
     """From the first commit that a test holds on, commits line up and none of them is written."""
 
-    def __init__(self, data_dir: Path) -> None:
-        super().__init__(data_dir)
+    def __init__(self, data_dir: Path, *, faults: Faults | None = None) -> None:
+        super().__init__(data_dir, faults=faults)
         self._when: Callable[[Commit], bool] | None = None
         self._held: list[tuple[Commit, asyncio.Future[None]]] = []
         self._came = asyncio.Event()
@@ -41,16 +42,20 @@ class GatedStore(SqliteStore):
         if not self._held:
             self._when = None
         for commit, outer in held:
-            super().commit(commit).add_done_callback(partial(_pass_on, outer))
+            self._write(commit, outer)
 
     def commit(self, commit: Commit) -> asyncio.Future[None]:
         """Hold the commit, or hand it over."""
-        if not self._held and (self._when is None or not self._when(commit)):
-            return super().commit(commit)
         outer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._held.append((commit, outer))
-        self._came.set()
+        if not self._held and (self._when is None or not self._when(commit)):
+            self._write(commit, outer)
+        else:
+            self._held.append((commit, outer))
+            self._came.set()
         return outer
+
+    def _write(self, commit: Commit, outer: asyncio.Future[None]) -> None:
+        super().commit(commit).add_done_callback(partial(_pass_on, outer))
 
     async def read_context(self, tenant: str, session_id: str, context_id: str) -> Sequence[EventRow]:
         """Read a history, or fail as a bad disk makes it fail."""
@@ -60,6 +65,8 @@ class GatedStore(SqliteStore):
 
 
 def _pass_on(outer: asyncio.Future[None], inner: asyncio.Future[None]) -> None:
+    if outer.cancelled():
+        return
     error = inner.exception()
     if error is not None:
         outer.set_exception(error)
