@@ -50,7 +50,7 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any]]] = {
     "citations": (
         "anthropic-messages",
         [block(type="text", text="")],
-        grown(type="citations_delta", citation={"cited_text": LONG}),
+        grown(type="citations_delta", citation={"type": "char_location", "cited_text": LONG}),
     ),
     "own result": ("anthropic-messages", [], block(type="web_search_tool_result", tool_use_id="a", content=LONG)),
     "name": ("anthropic-messages", [], block(type="tool_use", id="a", name=LONG)),
