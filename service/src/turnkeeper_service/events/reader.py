@@ -144,7 +144,8 @@ class Reader:
         self._taken = asyncio.Event()
         self._is_beating = False
         self._is_over = False
-        self._is_fresh = True
+        self._found = {name for name, one in log.open.items() if any(part.content for part in one.parts)}
+        """Messages that had begun when the reader came: what there is of them by then is told at once."""
         self._attached_seq = log.published_seq
         log.attach(self._wake)
 
@@ -164,10 +165,14 @@ class Reader:
 
     async def inject(self, item: bytes) -> None:
         """Put an item of the caller's into the next batch; waits while too many of them have not been fetched."""
+        await self.room()
+        self.put(item)
+
+    async def room(self) -> None:
+        """Wait while too many items of the caller's have not been fetched."""
         while len(self._injected) >= MAX_INJECTED:
             self._taken.clear()
             await self._taken.wait()
-        self.put(item)
 
     def put(self, item: bytes) -> None:
         """As `inject`, for items whose number something else bounds."""
@@ -244,7 +249,6 @@ class Reader:
             if len(self._follows) > len(self._log.open):
                 # Closed by an event that was read from the store.
                 self._follows = {name: one for name, one in self._follows.items() if name in self._log.open}
-        self._is_fresh = False
         if self._is_beating:
             self._is_beating = False
             if not items:
@@ -293,7 +297,7 @@ class Reader:
         given = self._given.pop(message.message_id, None)
         if given is not None and given.attempt == message.attempt and _fits(message, given.offsets):
             follow.offsets = list(given.offsets)
-        elif self._is_fresh and any(part.content for part in message.parts):
+        elif message.message_id in self._found:
             items.append(self._snapshot(message, seq))
             follow.offsets = [len(part.content) for part in message.parts]
         return follow

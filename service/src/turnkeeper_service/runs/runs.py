@@ -187,15 +187,29 @@ class Runs:
     # ---- runs
 
     async def submit(
-        self, tenant: str, principal: str, submission: run_service_pb2.Submission, *, is_streamed: bool = False
+        self,
+        tenant: str,
+        principal: str,
+        submission: run_service_pb2.Submission,
+        *,
+        on_accepted: Callable[[Run, run_service_pb2.RunReceipt], None] | None = None,
     ) -> tuple[run_service_pb2.RunReceipt, Run | None]:
-        """Accept a prompt whose shape was checked; the receipt, and the run where it is not over. Raises Refused."""
+        """Accept a prompt whose shape was checked; the receipt, and the run where it is not over. Raises Refused.
+
+        ``on_accepted`` is given by a stream that is to show the run: called with the receipt where the run is new,
+        before anything that its model says can be shown, and it may be called when the stream is gone.
+        """
+
+        def accepted_now(run: Run) -> None:
+            if on_accepted is not None:
+                on_accepted(run, self._overview.receipt(run, is_replay=False))
+
         try:
-            accepted: Acceptance = await self._acceptor.accept(tenant, principal, submission)
+            accepted: Acceptance = await self._acceptor.accept(tenant, principal, submission, on_accepted=accepted_now)
         except asyncio.CancelledError:
             # The submitting stream is lost while its accept is on its way to the disk.
             run = self.parts.runs.get((tenant, submission.run_id))
-            if is_streamed and run is not None:
+            if on_accepted is not None and run is not None:
                 self.disconnects.lost(run)
             raise
         if accepted.run is not None:

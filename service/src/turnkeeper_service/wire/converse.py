@@ -153,7 +153,8 @@ class Conversation:
         receipt = pb.Receipt(frame_id=frame.frame_id)
         match frame.WhichOneof("frame"):
             case "submit":
-                receipt.run.CopyFrom(await self._submit(frame.submit, session))
+                await self._submit(frame, session, reader)
+                return
             case "cancel":
                 self._check_scope(frame.cancel, session)
                 if frame.cancel.wait:
@@ -207,15 +208,27 @@ class Conversation:
         check_answer(answer, "answer_approval.")
         return await self._runs.approvals.answer(self._call.tenant, self._call.actor, answer)
 
-    async def _submit(self, submission: pb.Submission, session: Session) -> pb.RunReceipt:
+    async def _submit(self, frame: pb.ConverseRequest, session: Session, reader: Reader) -> None:
+        """Accept a prompt; its receipt comes before anything that its model says."""
+        submission = frame.submit
         if submission.session_id not in ("", session.session_id):
             raise _mismatch("submit.session_id", session)
         submission.session_id = session.session_id
         self._validator.submission(submission, "submit.")
-        receipt, run = await self._runs.submit(self._call.tenant, self._call.actor, submission, is_streamed=True)
-        if run is not None and not run.finished.done():
-            self._submitted[run.run_id] = run
-        return receipt
+        await reader.room()
+        is_told = False
+
+        def tell(run: Run | None, accepted: pb.RunReceipt) -> None:
+            nonlocal is_told
+            is_told = True
+            if run is not None and not run.finished.done():
+                self._submitted[run.run_id] = run
+            receipt = pb.Receipt(frame_id=frame.frame_id, run=accepted)
+            reader.put(pb.StreamItem(receipt=receipt).SerializeToString())
+
+        accepted, run = await self._runs.submit(self._call.tenant, self._call.actor, submission, on_accepted=tell)
+        if not is_told:
+            tell(run, accepted)
 
     @staticmethod
     def _check_scope(cancel: pb.CancelRunsRequest, session: Session) -> None:

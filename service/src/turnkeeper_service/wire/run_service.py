@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
-from turnkeeper.v1 import event_pb2
 from turnkeeper.v1 import run_service_pb2 as pb
 from turnkeeper_service.errors import Refused
-from turnkeeper_service.events.log import LogEntry
 from turnkeeper_service.events.reader import ReadFilter, length_delimited
 from turnkeeper_service.principal import Role
 from turnkeeper_service.process.clock import Clock
 from turnkeeper_service.runs.runs import Runs
+from turnkeeper_service.runs.session.run import Run
 
 from .call import Call
 from .converse import Conversation
 from .pages import number, page_size, to_token
-from .requests import RUN_FINISHED, check_cancel, folding, read_filter
+from .requests import check_cancel, folding, read_filter
+from .run_stream import RunStream
 from .streams import ITEM, Streams, positions_of, start_of
 from .validate import Findings, Validator, check_id, require_id
 
@@ -68,45 +68,27 @@ class RunServicer:
     async def run(self, request: pb.RunRequest, call: Call) -> None:
         """Run."""
         self._validator.submission(request.submission)
-        receipt, run = await self._runs.submit(call.tenant, call.actor, request.submission, is_streamed=True)
-        item = pb.StreamItem(receipt=pb.Receipt(run=receipt)).SerializeToString()
         is_followed = request.follow_fold if request.HasField("follow_fold") else True
+        stream = RunStream(self._runs, call, is_followed=is_followed)
+        run: Run | None = None
         is_sent = False
         try:
-            await self._stream_run(call, receipt, item, is_followed=is_followed)
-            is_sent = True
-        except Refused as refused:
-            # The run is over and its session deleted: the receipt has said all there is.
-            if not receipt.HasField("outcome") or code_is_other(refused):
-                raise
-            await call.write(length_delimited(ITEM, item))
+            receipt, run = await self._runs.submit(
+                call.tenant, call.actor, request.submission, on_accepted=stream.begin
+            )
+            try:
+                await stream.serve(self._streams, receipt)
+            except Refused as refused:
+                # The run is over and its session deleted: the receipt has said all there is.
+                if not receipt.HasField("outcome") or code_is_other(refused):
+                    raise
+                item = pb.StreamItem(receipt=pb.Receipt(run=receipt)).SerializeToString()
+                await call.write(length_delimited(ITEM, item))
             is_sent = True
         finally:
+            stream.close()
             if run is not None and not is_sent:
                 self._runs.disconnects.lost(run)
-
-    async def _stream_run(self, call: Call, receipt: pb.RunReceipt, first: bytes, *, is_followed: bool) -> None:
-        runs = {receipt.run_id}
-
-        def ends(entry: LogEntry) -> bool:
-            if entry.kind != RUN_FINISHED or entry.run_id not in runs:
-                return False
-            outcome = event_pb2.Event.FromString(entry.payload).run_finished.outcome
-            if is_followed and outcome.status == event_pb2.OUTCOME_STATUS_FOLDED:
-                runs.add(outcome.fold.into_run_id)
-                return False
-            return True
-
-        async with self._runs.table.pin(call.tenant, receipt.session_id) as session:
-            reader = self._runs.reader(
-                session,
-                max(0, receipt.accepted_seq - 1),
-                filter_=ReadFilter(run_ids=runs, without_session_events=True),
-                on_entry=ends,
-            )
-            reader.put(first)
-            with self._runs.disconnects.watching(session, call.actor):
-                await self._streams.pump(reader, call)
 
     async def get(self, request: pb.GetRunRequest, call: Call) -> pb.GetRunResponse:
         """GetRun."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -83,9 +85,12 @@ class Acceptor:
         principal: str,
         submission: run_service_pb2.Submission,
         kind: event_pb2.RunKind.ValueType = event_pb2.RUN_KIND_PROMPT,
+        on_accepted: Callable[[Run], None] | None = None,
     ) -> Acceptance:
         """Accept a submission whose shape was checked; durable when it returns.
 
+        ``on_accepted`` is called once where the run is new, even if the caller is gone by then: when it is durable, and
+        before anything is published of a turn that began with its accept.
         Cancelling the caller never cancels an accept that was handed to the store. Raises Refused.
         """
         parts = self._parts
@@ -106,6 +111,8 @@ class Acceptor:
                     return Acceptance(None, claim.run, is_replay=True)
                 if twin is None:
                     run = await self._take(tenant, principal, submission, kind, fingerprint, claim)
+                    if on_accepted is not None:
+                        run.on_accepted = partial(on_accepted, run)
         if run is None:
             # Concurrent duplicates await the same commit.
             assert twin is not None
@@ -201,6 +208,7 @@ class Acceptor:
                 log.error("a turn could not begin with its accept", run_id=run.run_id, exc_info=error)
                 self._conductor.take_back(run)
                 return self._enter(run, claim, tombstone, may_start=False)
+            draft.on_durable.append(partial(_tell, run))
         future = self._conductor.perform(step, (session, draft))[session.key]
         if tombstone is not None:
             run.cancel_durable = future
@@ -241,10 +249,18 @@ class Acceptor:
             run.accepted.set_result(None)
             if not is_begun:
                 self._conductor.dispatch(run)
+                _tell(run)
             return
         run.accepted.set_exception(error)
         run.finished.cancel()
         self._conductor.take_back(run)
+
+
+def _tell(run: Run) -> None:
+    """Tell whoever submitted a run that it stands."""
+    if run.on_accepted is not None:
+        run.on_accepted()
+        run.on_accepted = None
 
 
 def _fingerprint(submission: run_service_pb2.Submission, kind: event_pb2.RunKind.ValueType) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from turnkeeper.v1 import content_pb2, event_pb2, run_service_pb2
@@ -98,6 +98,8 @@ class Run:
         for future in (self.accepted, self.finished):
             # Both may fail while nobody waits; that is no fault of its own.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.on_accepted: Callable[[], None] | None = None
+        """Called when its accept is durable: before anything is published of a turn that began with it."""
         self.driven: Driven | None = None
         """Its floor turn, from the moment in which it begins."""
         self.is_ending = False
