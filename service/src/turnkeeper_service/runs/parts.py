@@ -45,6 +45,8 @@ class Parts:
     checkpoints: Checkpoints | None = None
     runs: dict[tuple[str, str], Run] = field(default_factory=dict)
     """By tenant and run id."""
+    ending: dict[tuple[str, str], Run] = field(default_factory=dict)
+    """Those of them whose terminal is written and not durable."""
     is_failed: bool = False
     """The store is lost: whether what was asked took effect is unknown (U-14)."""
     shelf: Shelf = field(init=False)
@@ -87,6 +89,7 @@ class Parts:
         run.driven = None
         self.shelf.leave(run)
         self.runs.pop(run.key, None)
+        self.ending.pop(run.key, None)
         run.session.remove_run(run.run_id)
 
     def most_steers(self, run: Run) -> int | None:

@@ -48,6 +48,7 @@ class Terminals:
             add_run(run.session.usage, outcome.usage)
             draft.commit.session_usage = run.session.usage.SerializeToString()
         run.is_ending = True
+        self._parts.ending[run.key] = run
         draft.finish_run(run.run_id, outcome, turn_id)
         draft.on_durable.append(lambda: self._over(run, outcome))
 

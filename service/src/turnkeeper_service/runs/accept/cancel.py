@@ -12,6 +12,7 @@ from turnkeeper_service.runs.parts import Parts
 from turnkeeper_service.runs.scheduler import Cancelled, Step
 from turnkeeper_service.runs.session.cancels import cancel_of
 from turnkeeper_service.runs.session.durable import durable
+from turnkeeper_service.runs.session.run import Run
 from turnkeeper_service.runs.session.table import SessionTable
 from turnkeeper_service.store.answers import Laid
 from turnkeeper_service.store.base import TombstoneRow
@@ -43,21 +44,29 @@ class Canceller:
     ) -> run_service_pb2.CancelReceipt:
         """Cancel what a session accepted so far. Raises Refused SESSION_NOT_FOUND."""
         async with self._table.pin(tenant, session_id) as session:
+            ending = [
+                run
+                for run in self._parts.ending.values()
+                if run.session is session and (up_to is None or run.sequence <= up_to)
+            ]
             step = self._parts.core.cancel_session(session.key, cancel_of(request), up_to=up_to)
-            return await self._carry_out(step, wait=wait)
+            return await self._carry_out(step, ending, wait=wait)
 
     async def clear_queue(
         self, tenant: str, session_id: str, request: event_pb2.RunCancelRequested
     ) -> run_service_pb2.CancelReceipt:
         """Cancel what a session accepted so far but the open run. Raises Refused SESSION_NOT_FOUND."""
         async with self._table.pin(tenant, session_id) as session:
-            return await self._carry_out(self._parts.core.clear_queue(session.key, cancel_of(request)))
+            # What had a turn was open, and is left alone here.
+            ending = [run for run in self._parts.ending.values() if run.session is session and run.driven is None]
+            return await self._carry_out(self._parts.core.clear_queue(session.key, cancel_of(request)), ending)
 
     async def cancel_tenant(
         self, tenant: str, request: event_pb2.RunCancelRequested, *, wait: bool = False
     ) -> run_service_pb2.CancelReceipt:
         """Cancel what all sessions of a tenant accepted so far."""
-        return await self._carry_out(self._parts.core.cancel_tenant(tenant, cancel_of(request)), wait=wait)
+        ending = [run for run in self._parts.ending.values() if run.session.tenant == tenant]
+        return await self._carry_out(self._parts.core.cancel_tenant(tenant, cancel_of(request)), ending, wait=wait)
 
     async def cancel_run(
         self,
@@ -94,13 +103,20 @@ class Canceller:
             return _receipt(run_id, ALREADY_FINISHED, outcome)
         return await self._carry_out(step, wait=wait)
 
-    async def _carry_out(self, step: Step[Cancelled], *, wait: bool = False) -> run_service_pb2.CancelReceipt:
-        """Make a cancel durable, and say what became of what it met."""
+    async def _carry_out(
+        self, step: Step[Cancelled], ending: Sequence[Run] = (), *, wait: bool = False
+    ) -> run_service_pb2.CancelReceipt:
+        """Make a cancel durable, and say what became of what it met.
+
+        What was ``ending`` before, which the core may not know any more, counts as finished once its terminal is
+        durable: a process that is lost before runs it again.
+        """
         runs = self._parts.runs
         found = step.answer
         covered = [runs[(one.run.tenant, one.run.run_id)] for one in found.covered]
         # A steer that is lent to a turn is folded or given back before anything else happens to it.
         finished = [runs[(ref.tenant, ref.run_id)] for ref in (*found.finished, *found.lent)]
+        finished += [run for run in ending if run not in finished]
         commits = list(self._conductor.perform(step).values())
         # Commits are durable in order: what waits for the last one has waited for a weaker one before it.
         commits += [run.cancel_durable for run in covered if run.cancel_durable is not None]
