@@ -25,6 +25,7 @@ from tests.service.tools.holders import Client, Worker
 from tests.service.turns.scenes import Tools, call, script
 from turnkeeper.v1 import event_pb2, run_service_pb2, session_service_pb2
 from turnkeeper_service.providers.gates import Gates
+from turnkeeper_service.runs.session.shelf import MIN_BYTES
 from turnkeeper_service.store.faults import ALWAYS, Faults, disk_full
 
 GATES = ("red", "green")
@@ -163,7 +164,8 @@ class Weather:
     def _reply(self) -> dict[str, Any]:
         chance = self._chance
         kind = chance.random()
-        reply: dict[str, Any] = {"text": "some words"}
+        # A long prompt leaves memory while it stands in line.
+        reply: dict[str, Any] = {"text": ["x" * MIN_BYTES] if chance.random() < 0.3 else "some words"}
         if kind < 0.45:
             names = chance.choices(CALLABLE, k=chance.randrange(1, 4))
             self._number += 1

@@ -17,12 +17,8 @@ from turnkeeper_core import (
     Cancel,
     Cancelled,
     Closed,
-    Conclude,
     Conclusion,
     Counts,
-    Covered,
-    Decided,
-    Delivered,
     Detach,
     Dispatched,
     DrainingError,
@@ -39,7 +35,6 @@ from turnkeeper_core import (
     Limits,
     Opened,
     OpenRunMismatchError,
-    Orphaned,
     Page,
     QueueFullError,
     Requested,
@@ -51,7 +46,6 @@ from turnkeeper_core import (
     SessionBusyError,
     SessionDeletingError,
     Snapshot,
-    Spawned,
     Stats,
     Step,
     Stop,
@@ -61,6 +55,7 @@ from turnkeeper_core import (
     Waiting,
 )
 from turnkeeper_service.engine.plan import TurnCancelledError
+from turnkeeper_service.engine.scheduling import WaitKind
 from turnkeeper_service.errors import Reason, Refused, draining, session_deleting
 from turnkeeper_service.process.clock import Clock
 
@@ -74,16 +69,10 @@ __all__ = [
     "Cancel",
     "Cancelled",
     "Closed",
-    "Conclude",
-    "Conclusion",
     "CoreScheduler",
     "Counts",
-    "Covered",
-    "Decided",
-    "Delivered",
     "Delivery",
     "Detach",
-    "Dispatched",
     "Ended",
     "Errand",
     "Fact",
@@ -93,12 +82,9 @@ __all__ = [
     "Image",
     "Key",
     "Lane",
-    "LaneEntry",
     "LaneFullError",
     "Limits",
     "Opened",
-    "Orphaned",
-    "Page",
     "Place",
     "Proposal",
     "Requested",
@@ -106,8 +92,6 @@ __all__ = [
     "RunImage",
     "RunOver",
     "RunRef",
-    "Snapshot",
-    "Spawned",
     "Stats",
     "Step",
     "Stop",
@@ -122,7 +106,6 @@ Kind = Literal["prompt", "summary", "bootstrap"]
 Delivery = Literal["queue", "steer", "reject", "replace"]
 Phase = Literal["serving", "draining", "cut"]
 Proposal = Literal["answer", "failed", "cut"]
-WaitKind = Literal["approval", "tool", "backoff", "servers", "run", "drain"]
 _KINDS: Mapping[int, Kind] = {
     event_pb2.RUN_KIND_PROMPT: "prompt",
     event_pb2.RUN_KIND_SUMMARY: "summary",
