@@ -15,6 +15,20 @@ from .plan import TurnPlan
 from .scheduling import Scheduling
 
 
+class Doing:
+    """What a turn does right now. Apart from it, so that its parts, which say so, need not know it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.label = "starting"
+        self.since = clock.monotonic()
+
+    def note(self, label: str) -> None:
+        """It does something else from now on."""
+        self.label = label
+        self.since = self._clock.monotonic()
+
+
 class Turn(ABC):
     """One execution of an agent: steps, until an answer. Whoever drives it writes its end."""
 
@@ -23,6 +37,8 @@ class Turn(ABC):
         self._journal = journal = TurnJournal(journal)
         self._scheduling = scheduling
         self._clock = clock
+        self._doing = Doing(clock)
+        self._note = self._doing.note
         self._calls = ModelCall(plan, journal, scheduling, clock, self._note)
         if plan.resume is not None:
             self._calls.usage.CopyFrom(plan.resume.usage)
@@ -30,8 +46,6 @@ class Turn(ABC):
         self.num_steps = 0
         self.has_started = plan.resume is not None
         """Whether its start has been submitted: from then on its messages stay in context (U-28)."""
-        self._label = "starting"
-        self._since = clock.monotonic()
 
     @property
     def usage(self) -> content_pb2.RunUsage:
@@ -75,11 +89,7 @@ class Turn(ABC):
 
     def doing(self) -> tuple[str, float]:
         """What the turn does, and since when."""
-        return self._label, self._since
-
-    def _note(self, label: str) -> None:
-        self._label = label
-        self._since = self._clock.monotonic()
+        return self._doing.label, self._doing.since
 
     @abstractmethod
     async def run(self) -> None:

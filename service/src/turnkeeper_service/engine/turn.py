@@ -72,7 +72,7 @@ class FloorTurn(Turn):
         """Whether the calls of the step that runs are answered: none in a last step whose tools were taken away."""
         self._loops = LoopDetector()
         self._transcript = Transcript(plan)
-        self._unwritten = Unwritten(self._calls, self._transcript, self._room.summarizer, self._new_batch)
+        self._unwritten = Unwritten(self._calls, self._transcript, self._room.summarizer)
         self.num_steps = plan.resume.step - 1 if plan.resume else 0
         self._waits = Waits(scheduling, plan, self._note)
         if plan.resume is not None:
@@ -90,7 +90,7 @@ class FloorTurn(Turn):
             self._calls.open(resume.step, resume.message_id, resume.attempt).preload(resume.partial)
             self._transcript.ids.append(resume.message_id)
         if resume.calls:
-            self._unwritten.take(resume.calls)
+            self._unwritten.take(self._new_batch(resume.calls))
 
     @property
     def message_ids(self) -> Sequence[str]:
@@ -337,9 +337,8 @@ class FloorTurn(Turn):
         durable = self._submitted(draft)
         bad = malformed(answer.message.parts)
         message_id = answer.message.message_id
-        self._unwritten.take(
-            [CallState(call, message_id, is_malformed=call.tool_call_id in bad) for call in answer.tool_calls]
-        )
+        calls = [CallState(call, message_id, is_malformed=call.tool_call_id in bad) for call in answer.tool_calls]
+        self._unwritten.take(self._new_batch(calls))
         await durable
 
     async def _run_batch(self, batch: ToolBatch) -> bool:
@@ -380,7 +379,7 @@ class FloorTurn(Turn):
 
     def write_end(self, draft: Draft) -> None:
         """Write the answer of the last step, and results for the calls that no tool will answer."""
-        self._unwritten.write(draft, may_call=self._may_call)
+        self._unwritten.write(draft, self._new_batch, may_call=self._may_call)
 
     def cut(
         self,
@@ -390,4 +389,4 @@ class FloorTurn(Turn):
         failure: ProviderError | None = None,
     ) -> None:
         """Write what there is of a turn that does not end by itself: its partial answer, marked, and its usage."""
-        self._unwritten.cut(draft, status, error, failure)
+        self._unwritten.cut(draft, self._new_batch, status, error, failure)

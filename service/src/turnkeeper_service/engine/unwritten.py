@@ -22,20 +22,16 @@ NO_TOOLS = "no tools may be used now"
 CUT_SHORT = "not run: the answer was cut short"
 
 
+NewBatch = Callable[[Sequence[CallState]], ToolBatch]
+
+
 class Unwritten:
     """Written into the commit of what comes next, whatever that is: every call has its result behind it (promise 8)."""
 
-    def __init__(
-        self,
-        calls: ModelCall,
-        transcript: Transcript,
-        summarizer: Summarizer,
-        new_batch: Callable[[Sequence[CallState]], ToolBatch],
-    ) -> None:
+    def __init__(self, calls: ModelCall, transcript: Transcript, summarizer: Summarizer) -> None:
         self._calls = calls
         self._transcript = transcript
         self._summarizer = summarizer
-        self._new_batch = new_batch
         self.answer: StepAnswer | None = None
         """The last answer, whole, until it is written."""
         self.batch: ToolBatch | None = None
@@ -49,9 +45,9 @@ class Unwritten:
         """Whether nothing is left to write."""
         return self.batch is None and self.answer is None
 
-    def take(self, calls: Sequence[CallState]) -> None:
+    def take(self, batch: ToolBatch) -> None:
         """These calls are to have their results."""
-        self.batch = self._new_batch(calls)
+        self.batch = batch
 
     def close_batch(self, draft: Draft, why: str, *, is_cancelled: bool = False) -> None:
         """Write the results of the calls; those without one get ``why``."""
@@ -67,16 +63,16 @@ class Unwritten:
         if self._answer_in is draft:
             self.answer = None
 
-    def write(self, draft: Draft, *, may_call: bool) -> None:
+    def write(self, draft: Draft, new_batch: NewBatch, *, may_call: bool) -> None:
         """Write the answer of the last step, and results for the calls that no tool will answer."""
         self.close_batch(draft, SKIPPED)
-        self._write_unanswered(draft, CUT_SHORT if may_call else NO_TOOLS, is_cancelled=False)
+        self._write_unanswered(draft, new_batch, CUT_SHORT if may_call else NO_TOOLS, is_cancelled=False)
 
-    def _write_unanswered(self, draft: Draft, why: str, *, is_cancelled: bool) -> None:
+    def _write_unanswered(self, draft: Draft, new_batch: NewBatch, why: str, *, is_cancelled: bool) -> None:
         """Write the answer of the last step whose calls, if it has any, will not run."""
         answer = self.write_answer(draft)
         if answer is not None and answer.tool_calls:
-            unanswered = self._new_batch([CallState(call, answer.message.message_id) for call in answer.tool_calls])
+            unanswered = new_batch([CallState(call, answer.message.message_id) for call in answer.tool_calls])
             message = unanswered.close(draft, why, is_cancelled=is_cancelled)
             self._transcript.ids.append(message.message_id)
 
@@ -94,6 +90,7 @@ class Unwritten:
     def cut(
         self,
         draft: Draft,
+        new_batch: NewBatch,
         status: content_pb2.MessageStatus.ValueType,
         error: content_pb2.ErrorText | None,
         failure: ProviderError | None,
@@ -104,7 +101,7 @@ class Unwritten:
         why = CANCELLED if is_cancelled else FAILED_CALL
         self.close_batch(draft, why, is_cancelled=is_cancelled)
         if self.answer is not None:
-            self._write_unanswered(draft, why, is_cancelled=is_cancelled)
+            self._write_unanswered(draft, new_batch, why, is_cancelled=is_cancelled)
             return
         step = self._calls.step
         if step is None or step.is_committed:

@@ -86,7 +86,9 @@ class Parts:
     def forget(self, run: Run) -> None:
         """Let a run go: it is over, or its accept was never committed."""
         # A turn and its run know each other: parted here, they are freed without the garbage collector.
-        run.driven = None
+        if run.driven is not None:
+            run.driven.let_go()
+            run.driven = None
         self.shelf.leave(run)
         self.runs.pop(run.key, None)
         self.ending.pop(run.key, None)

@@ -44,6 +44,10 @@ class Driven(Protocol):
         """The core has decided how it ends."""
         ...
 
+    def let_go(self) -> None:
+        """Nobody asks for its steps any more."""
+        ...
+
     def write_end(self, draft: Draft) -> None:
         """Write the last of what it leaves."""
         ...

@@ -257,6 +257,10 @@ class DrivenTurn:
         """It could not even be planned."""
         self._propose(error)
 
+    def let_go(self) -> None:
+        """Its end is durable, or it has never been: nobody asks for its steps any more."""
+        self.turn = None
+
     def concluded(self, word: str, proposed: TurnEnd) -> None:
         """The core has decided how it ends, where a cancel, a deadline or a stop came first."""
         self.is_over = True
