@@ -100,7 +100,7 @@ class Weather:
             (3, self._serve),
             (2, self._lose),
             (4, self._settle),
-            (1, self._look),
+            (3, self._look),
             (1, self._summarize),
             (1, self._delete),
             (2, self._follow),
@@ -311,7 +311,11 @@ class Weather:
         for run in response.runs:
             for hold in run.holds:
                 assert hold.label, run
-                assert hold.age.ToNanoseconds() >= 0, run
+                oldest = 1e9 * self._clock.time() - run.create_time.ToNanoseconds()
+                assert 0 <= hold.age.ToNanoseconds() <= oldest + 1e6, run
+                # What begins behind its deadline is over with the next timer.
+                if hold.HasField("deadline") and hold.age.ToNanoseconds():
+                    assert hold.deadline.ToNanoseconds() >= 1e9 * self._clock.time() - 1e6, (self._clock.time(), run)
 
     async def calm(self) -> None:
         """Nothing new comes: time passes, gates open, holders are gone, and everything ends."""
