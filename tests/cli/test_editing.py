@@ -16,7 +16,7 @@ from tests.cli.conftest import environment
 from tests.cli.terminal import COLUMNS, Terminal, terminal
 from tests.clients.fake import SESSION, FakeServer, delta
 from tests.clients.real import lasting_server
-from turnkeeper import Client, SessionSettings
+from turnkeeper import Client, Event, SessionSettings
 from turnkeeper.cli._history import MAX_LINES, PromptHistory
 
 pytestmark = pytest.mark.asyncio
@@ -165,10 +165,15 @@ async def test_a_question_takes_no_key_that_was_meant_for_a_prompt(tmp_path: Pat
         async with chatting(environ, "s") as screen, Client(address) as other:
             screen.type("yes, and then")
             await screen.displays("> yes, and then")
-            await other.submit("s", asking)
+            asked_first = await other.submit("s", asking)
             await screen.displays('allow order_book {"title":"Emma"}? [y/n]')
             screen.type("y" + ENTER)
             await screen.displays("[order_book said: Emma is ordered]", "Done.", "> yes, and then")
+            async with other.watch("s", after_seq=0, run_ids=[asked_first.run_id]) as stream:
+                # What is shown of an answer is shown before its run is over, and this prompt is not to stand in line.
+                async for item in stream:
+                    if isinstance(item, Event) and item.HasField("run_finished"):
+                        break
             screen.type(ENTER)
             await screen.displays("> yes, and then", "yes, and then", ">")
         async with Client(address) as client:

@@ -210,15 +210,17 @@ async def test_a_cancelled_run_waits_for_no_approval(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_nothing_is_answered_after_the_terminal_of_its_run(tmp_path: Path) -> None:
-    """The question is durable only after its turn was cut, and the terminal is handed over and not durable yet."""
+    """The question is durable only when its run's time is over, and the terminal is handed over and not durable yet."""
     clock, tools, store = ManualClock(), asking("remove"), GatedStore(tmp_path)
     async with scene(tmp_path, tools, clock=clock, store=store, defaults__run_timeout_seconds="600") as on:
         store.hold(asks)
         await on.server.submit("s", script(calls("remove"), "never"), "r")
         await store.came()
         clock.advance(600)
-        await store.came(2)
-        store.release(1)
+        # Its turn is cut behind what was submitted before.
+        store.release()
+        store.hold(lambda commit: bool(commit.finish_runs))
+        await store.came()
         asked = (await on.watch.seen("r", "approval_requested")).approval_requested
         assert await listed(on.server) == []
         late = await refusal(on.server.sessions.AnswerApproval(answer(asked.approval_id, True)))
