@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import socket
 import subprocess
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -27,6 +29,18 @@ def _address(line: bytes) -> str:
     words = line.decode().split()
     assert words[:1] == ["listening"], line
     return words[1].removeprefix("grpc=")
+
+
+def _kept_address() -> str:
+    """A free address whose port nobody is given for a connection of his own, so that it is free again after a kill."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return f"127.0.0.1:{port}"
+    raise AssertionError("no port is free")
 
 
 @contextmanager
@@ -62,7 +76,7 @@ class RealServer:
         log = (self._folder.parent / f"{self._folder.name}.log").open("ab")
         with log:
             self._process = await asyncio.create_subprocess_exec(
-                *_command(self._folder, self.address or "127.0.0.1:0", self._arguments),
+                *_command(self._folder, self.address or _kept_address(), self._arguments),
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=log,
