@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -56,6 +56,17 @@ class SystemClock:
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call back once after so many seconds, on the event loop's thread."""
         return asyncio.get_running_loop().call_later(max(0.0, seconds), callback)
+
+
+async def within(clock: Clock, work: asyncio.Future[Any], seconds: float) -> None:
+    """Wait until something has ended, at most so long; what has not goes on."""
+    expired: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    timer = clock.call_later(seconds, expired.cancel)
+    try:
+        await asyncio.wait({work, expired}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()
+        expired.cancel()
 
 
 def seconds_of(duration: Duration) -> float:

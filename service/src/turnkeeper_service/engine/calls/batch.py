@@ -19,7 +19,7 @@ from turnkeeper_service.engine.journal import Draft, Journal
 from turnkeeper_service.engine.plan import CallState, TurnPlan
 from turnkeeper_service.engine.scheduling import WaitKind
 from turnkeeper_service.ids import in_slot, short_id
-from turnkeeper_service.process.clock import Clock, seconds_of
+from turnkeeper_service.process.clock import Clock, seconds_of, within
 from turnkeeper_service.store.slots import slot_of
 from turnkeeper_service.tools.arguments import NOT_JSON, BadArgumentsError, parse
 from turnkeeper_service.tools.base import SERVER, Invocation, OfferedTool, ToolAnswer, synthetic_result, text_result
@@ -271,7 +271,7 @@ class ToolBatch:
             if not work.done():
                 is_expired = True
                 work.cancel()
-                await self._within(work, self._plan.cancel_grace)
+                await within(self._clock, work, self._plan.cancel_grace)
         except asyncio.CancelledError:
             # The turn is cut. Whoever cut it waits a while for us, and we for the tool; `close` then gives it away.
             if not is_expired:
@@ -292,17 +292,6 @@ class ToolBatch:
             return ToolAnswer(text_result(call, str(error), is_error=True))
         log.warning("a tool failed", tool=call.name, run_id=invocation.run_id, error=type(error).__name__)
         return ToolAnswer(text_result(call, f"the tool failed: {type(error).__name__}", is_error=True))
-
-    async def _within(self, work: asyncio.Future[Any], seconds: float) -> None:
-        """Wait until something has ended, at most so long."""
-        expired: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        timer = self._clock.call_later(seconds, expired.cancel)
-        try:
-            in_time: set[asyncio.Future[Any]] = {work, expired}
-            await asyncio.wait(in_time, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timer.cancel()
-            expired.cancel()
 
     def _bounded(self, call: content_pb2.ToolCall, result: content_pb2.ToolResult) -> content_pb2.ToolResult:
         problem = problem_of(result)

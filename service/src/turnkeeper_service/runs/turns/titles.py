@@ -15,6 +15,7 @@ from turnkeeper.v1 import content_pb2, event_pb2
 from turnkeeper_service.engine.models import Model
 from turnkeeper_service.engine.titles import TitleCall, prompt_text, title_of_prompt
 from turnkeeper_service.engine.usage import add_run, add_step
+from turnkeeper_service.process.clock import within
 from turnkeeper_service.providers.base import ProviderError
 from turnkeeper_service.runs.parts import Parts
 from turnkeeper_service.runs.performing import Performing
@@ -82,13 +83,9 @@ class TitleMaker:
     async def _within_time(self, asking: asyncio.Task[str]) -> str:
         """What the models say; empty where they take too long. A call that ignores its cancel is left to its owner."""
         # No turn waits for a title: how long one may take is nobody's deadline but its own.
-        late: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        timer = self._parts.clock.call_later(TITLE_SECONDS, late.cancel)
         try:
-            await asyncio.wait({asking, late}, return_when=asyncio.FIRST_COMPLETED)
+            await within(self._parts.clock, asking, TITLE_SECONDS)
         finally:
-            timer.cancel()
-            late.cancel()
             asking.cancel()
         return asking.result() if asking.done() and not asking.cancelled() else ""
 
